@@ -1,0 +1,1 @@
+"""Builds the demo corpus: real recordings from Debian packages, packed the three ways that users have their audio."""
