@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from corpus_builder.clip import PACKINGS, Clip
-from corpus_builder.debian import LANGUAGES, VERSIONS, copyright_file
+from .clip import PACKINGS, Clip
+from .debian import LANGUAGES, VERSIONS, copyright_file
 
 TEMPLATE = Path(__file__).with_name("README.template.md")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus_builder.audio import FLAC, WAV_16, WAV_FLOAT, decode, encode
-from corpus_builder.clip import Clip, Original, Packing
-from corpus_builder.originals import prompt
+from .audio import FLAC, WAV_16, WAV_FLOAT, decode, encode
+from .clip import Clip, Original, Packing
+from .originals import prompt
 
 PAGE = b"""<!DOCTYPE html>
 <html lang="en">

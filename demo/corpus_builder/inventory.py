@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus_builder.audio import measure
-from corpus_builder.clip import Clip
-from corpus_builder.packings import write_jsonl
+from .audio import measure
+from .clip import Clip
+from .packings import write_jsonl
 
 
 def write_inventory(clips: Sequence[Clip], sources: Mapping[tuple[str, str], Path], corpus: Path) -> None:

@@ -7,8 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-from corpus_builder.clip import Original
-from corpus_builder.debian import copyright_file, license_and_holder
+from .clip import Original
+from .debian import copyright_file, license_and_holder
 
 # The voice's folder in the packages, and who speaks according to the packages.
 VOICES: dict[str, tuple[str, str]] = {

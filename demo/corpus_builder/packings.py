@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, Features, Value
 
-from corpus_builder.clip import Clip
+from .clip import Clip
 
 SEED = 20240229
 MODIFIED = 1_704_067_200  # 2024-01-01T00:00:00Z, the time of every tar member

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus_builder.audio import AAC, FLAC, MP3, OPUS, VORBIS, WAV_16, WAV_24, WAV_FLOAT, Encoding, decode, encode
-from corpus_builder.clip import PACKINGS, Clip, Original, Packing
-from corpus_builder.debian import LANGUAGES
-from corpus_builder.originals import librivox, prompt, sound
+from .audio import AAC, FLAC, MP3, OPUS, VORBIS, WAV_16, WAV_24, WAV_FLOAT, Encoding, decode, encode
+from .clip import PACKINGS, Clip, Original, Packing
+from .debian import LANGUAGES
+from .originals import librivox, prompt, sound
 
 # Spoken in all five languages; the prompt at position i goes to packing i mod 3.
 PROMPTS = (
