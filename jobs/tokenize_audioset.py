@@ -1,0 +1,40 @@
+"""Tokenize AudioSet on the Ray cluster that this job was submitted to.
+
+    ray job submit --working-dir . -- python jobs/tokenize_audioset.py \\
+        --train 's3://bucket/audioset/train-*.tar' --eval 's3://bucket/audioset/eval-*.tar' --output s3://bucket/codes
+
+Takes AudioSet as WebDataset tars (audio, and .json with the labels) or as Parquet (audio bytes, and columns of labels).
+Labels and everything else that the source says of a clip stay in the column `metadata`. Clips that were never more than
+a broken download become rejects. Submitting the same job again resumes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pipeline.cli import main
+
+CONFIG = Path(__file__).parent.parent / "configs" / "audioset.yaml"
+
+
+def arguments_of(argv: list[str] | None = None) -> list[str]:
+    """The arguments of `moss-tok` that do what these ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", nargs="+", metavar="URI", help="tars or Parquet files of the train split; globs too")
+    parser.add_argument("--eval", nargs="+", metavar="URI", help="those of the evaluation split")
+    parser.add_argument("--output", metavar="URI", help="folder of the dataset of codes")
+    parser.add_argument("--config", default=str(CONFIG), help="configuration to begin with (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="set a key of the configuration")
+    given = parser.parse_intermixed_args(argv)
+    splits = {name: uris for name, uris in (("train", given.train), ("eval", given.eval)) if uris}
+    overrides = [f"input.splits={json.dumps(splits)}"] if splits else []
+    if given.output:
+        overrides.append(f"output.uri={json.dumps(given.output)}")
+    return ["tokenize", given.config, *overrides, *given.overrides]
+
+
+if __name__ == "__main__":
+    sys.exit(main(arguments_of()))

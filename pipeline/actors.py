@@ -1,0 +1,96 @@
+"""Thin Ray shells: a reader task that prepares a shard, and an actor that holds a replica of the codec."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.config import Config, InputConfig, PrepareConfig
+from pipeline.encode import load_encoder
+from pipeline.encode_loop import EncodeLoop
+from pipeline.items import Clip, CodedClip, ShardSpec
+from pipeline.layout import Layout
+from pipeline.manifest import ShardManifest
+from pipeline.prepare import Target
+from pipeline.provenance import RunRecord
+from pipeline.shard import Chunk, OpenShard, prepare_shard, target_of
+
+CHUNKS_AHEAD = 4  # chunks that a reader may have finished before the actor takes them
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def prepare_chunks(
+    spec: ShardSpec, input_config: InputConfig, prepare_config: PrepareConfig, target: Target
+) -> Iterator[Chunk]:
+    """Read and prepare a shard in a process of its own: every core decodes, and a decoder's crash stays there."""
+    torch.set_num_threads(1)
+    yield from prepare_shard(spec, input_config, prepare_config, target)
+
+
+class TokenizerActor:
+    """One replica of the codec. Each call of `tokenize` runs in a thread of its own and shares the encode loop."""
+
+    def __init__(self, config: Config, record: RunRecord) -> None:
+        self._config = config
+        self._record = record
+        self._target = target_of(record)
+        torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
+        encoder = load_encoder(config.model, record.num_quantizers, config.batch.max_frames)
+        self._loop = EncodeLoop(encoder, config.batch.max_frames)
+        self._loop.start()
+
+    def ready(self) -> None:
+        """Returns once the model is loaded."""
+
+    def encoded_seconds(self) -> float:
+        """Seconds of audio that this replica has encoded so far."""
+        return self._loop.encoded_frames * self._target.samples_per_frame / self._target.sample_rate
+
+    def tokenize(self, spec: ShardSpec) -> ShardManifest:
+        """The shard from reading to its manifest. Any failure that is not a clip's own is raised to the driver."""
+        gathered = _Gathered(spec)
+        stream: Any = prepare_chunks.options(
+            num_returns="streaming",
+            _generator_backpressure_num_objects=CHUNKS_AHEAD,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
+        ).remote(spec, self._config.input, self._config.prepare, self._target)
+        for reference in stream:
+            chunk: Chunk = ray.get(reference)
+            for clip in gathered.add_chunk(chunk):
+                self._loop.submit(clip, self._target.frames(clip.info.num_samples), gathered.deliver)
+        shard = gathered.wait()
+        return shard.publish(Layout(self._config.output.uri), self._record, self._config.output.row_group_rows)
+
+
+class _Gathered:
+    """An OpenShard that one thread fills with chunks while the encode loop fills it with codes."""
+
+    def __init__(self, spec: ShardSpec) -> None:
+        self._shard = OpenShard(spec)
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+
+    def add_chunk(self, chunk: Chunk) -> list[Clip]:
+        with self._changed:
+            return self._shard.add_chunk(chunk)
+
+    def deliver(self, result: CodedClip | BaseException, seconds: float) -> None:
+        with self._changed:
+            if isinstance(result, BaseException):
+                self._error = result
+            else:
+                self._shard.add_codes(result, seconds)
+            self._changed.notify_all()
+
+    def wait(self) -> OpenShard:
+        """Block until every clip of the chunks so far has its codes; raises what went wrong in the encoder."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._error is not None or self._shard.missing == 0)
+            if self._error is not None:
+                raise self._error
+            return self._shard

@@ -1,0 +1,200 @@
+"""The configuration of a run: typed, strict and frozen; YAML in, one message with the key's path out.
+
+    load_config("configs/demo.yaml", ["model.dtype=bfloat16", "cluster.actors=2"])
+
+An unknown key, a wrong type or an impossible value is a ConfigError that names the key's path and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+SPLIT_PATTERN = r"^\w+(\.\w+)*$"  # what Hugging Face Datasets accepts as a split's name
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names each key and what it allows."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+def _non_empty(uris: tuple[str, ...]) -> tuple[str, ...]:
+    if not uris or not all(uris):
+        raise ValueError("give at least one URI or glob, none of them empty")
+    return uris
+
+
+Uris = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_non_empty)]
+SplitName = Annotated[str, Field(pattern=SPLIT_PATTERN)]
+
+
+class InputConfig(Section):
+    """What to read."""
+
+    splits: Annotated[dict[SplitName, Uris], Field(min_length=1)]
+    """URIs, folders or globs for each split: local paths or any fsspec URI (s3://, gs://, hf://, https://)."""
+    format: Literal["auto", "files", "manifest", "webdataset", "parquet"] = "auto"
+    """How to read them. auto goes by name: .tar is webdataset; .jsonl, .csv and .tsv are manifests; .parquet is
+    parquet; folders and audio files are files."""
+    audio_column: str | None = None
+    """Column or field that holds the audio (parquet) or its path (manifest). By default the first that is there of
+    audio, audio_filepath, audio_path, path and file."""
+    text_column: str = "text"
+    """Column, field or JSON key that holds the transcript, where there is one."""
+    clips_per_shard: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    """Rows or files in a shard; a WebDataset tar is always one shard."""
+    max_clip_bytes: Annotated[int, Field(ge=1)] = 2**30
+    """A clip of more encoded bytes than this is rejected unread."""
+
+
+class OutputConfig(Section):
+    """Where and how to write."""
+
+    uri: Annotated[str, Field(min_length=1)]
+    """Folder of the dataset: a local path or any fsspec URI."""
+    row_group_rows: Annotated[int, Field(ge=1)] = 10_000
+    """Rows in a Parquet row group: larger ones store codes tighter, smaller ones read finer."""
+
+
+class ModelConfig(Section):
+    """The codec."""
+
+    name: Annotated[str, Field(min_length=1)] = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
+    """Hub repo, local folder, or cat-tiny (embedded, untrained: for trying things out)."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub repo."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the linear layers."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto uses the GPU that Ray assigns, else the CPU."""
+    num_quantizers: Annotated[int, Field(ge=1)] | None = None
+    """RVQ layers to write; all of the model's by default."""
+
+
+class PrepareConfig(Section):
+    """From encoded bytes to a waveform."""
+
+    min_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Shorter clips are rejected."""
+    max_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """Longer clips are rejected."""
+    max_channels: Annotated[int, Field(ge=1)] = 32
+    """Clips of more channels are rejected; the others are mixed to the model's."""
+
+
+class BatchConfig(Section):
+    """How clips share the encoder. Codes do not depend on any of this."""
+
+    max_frames: Annotated[int, Field(ge=1)] = 1500
+    """Frames in one batch (12.5 a second: 1500 is two minutes). Longer clips go through the streaming encoder."""
+
+
+class ClusterConfig(Section):
+    """How Ray runs it."""
+
+    address: str | None = None
+    """Ray cluster to join; by default RAY_ADDRESS, which a submitted job has, else a local Ray of this machine."""
+    actors: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Replicas of the codec. auto: one for each GPU, or on a cluster without GPUs one for every two CPUs."""
+    cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
+    """CPUs that an actor reserves; also its threads, where there is no GPU."""
+    gpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
+    """GPUs that an actor reserves, where the cluster has any; 0.5 puts two on one."""
+    shards_per_actor: Annotated[int, Field(ge=1)] = 2
+    """Shards open at once in an actor, so that the next is being read while one is encoded."""
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """Tries before a shard is reported as failed."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    input: InputConfig
+    output: OutputConfig
+    model: ModelConfig = ModelConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    batch: BatchConfig = BatchConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `section.key=value` overrides, whose values are YAML too.
+
+    Raises ConfigError for a file that is missing or not YAML and for every key or value that is not allowed.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected sections ({_names(Config)}), found {_describe(document)}")
+    for override in overrides:
+        _apply(document, override)
+    return parse_config(document, str(path))
+
+
+def parse_config(document: dict[str, Any], where: str = "configuration") -> Config:
+    """Validate a document of sections; raises ConfigError with a line for each fault."""
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        faults = "\n".join(dict.fromkeys(f"  {_fault(detail)}" for detail in error.errors()))
+        raise ConfigError(f"{where}: cannot be used:\n{faults}") from error
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        raise ConfigError(f"{override!r}: an override is section.key=value, such as model.dtype=bfloat16")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+    node = document
+    for key in keys[:-1]:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{override!r}: {key} holds {_describe(child)}, so nothing can be set inside it")
+        node = child
+    node[keys[-1]] = value
+
+
+def _fault(detail: ErrorDetails) -> str:
+    # A value of several allowed types is reported once per type, with the type's name at the end of its path.
+    path = [str(part) for part in detail["loc"] if not str(part).startswith(("constrained-", "literal["))]
+    where = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        section = _section_at(path[:-1])
+        return f"{where}: unknown key; allowed here: {_names(section)}" if section else f"{where}: unknown key"
+    if detail["type"] == "missing":
+        return f"{where}: required and missing"
+    return f"{where}: {detail['msg'].removeprefix('Value error, ')}, but found {_describe(detail['input'])}"
+
+
+def _section_at(path: Sequence[str]) -> type[BaseModel] | None:
+    section: type[BaseModel] = Config
+    for key in path:
+        annotation = section.model_fields[key].annotation if key in section.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        section = annotation
+    return section
+
+
+def _names(section: type[BaseModel]) -> str:
+    return ", ".join(section.model_fields)
+
+
+def _describe(value: Any) -> str:
+    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"

@@ -1,0 +1,71 @@
+"""What a run would make, estimated from a sample of its clips: hours, codes and bytes before any GPU is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from pipeline.config import Config
+from pipeline.items import Clip, RawClip, ShardSpec
+from pipeline.prepare import Target, prepare_clip
+from pipeline.read import read_shard
+
+BITS_PER_CODE = 10.2
+SAMPLED_SHARDS = 8
+CLIPS_PER_SAMPLED_SHARD = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Figures for the whole plan, scaled up from the `clips` sampled ones, of which `rejects` cannot be used."""
+
+    clips: int
+    rejects: int
+    hours: float
+    frames: float
+    output_bytes: float
+
+
+def estimate(specs: Sequence[ShardSpec], config: Config, target: Target, num_quantizers: int) -> Estimate:
+    """Decode the first clips of shards spread evenly over the plan.
+
+    Where the listing tells how many clips there are, hours scale with clips; in tars, whose size is nearly all audio,
+    with bytes.
+    """
+    clips = rejects = 0
+    seconds = 0.0
+    for group in _by_format(specs):
+        raw = [clip for spec in _spread(group) for clip in _first_clips(spec, config)]
+        good = [item for item in (prepare_clip(clip, config.prepare, target) for clip in raw) if isinstance(item, Clip)]
+        clips += len(raw)
+        rejects += len(raw) - len(good)
+        sampled_seconds = sum(clip.info.num_samples for clip in good) / target.sample_rate
+        seconds += sampled_seconds * _scale(group, raw)
+    frames = seconds * target.sample_rate / target.samples_per_frame
+    return Estimate(clips, rejects, seconds / 3600, frames, frames * num_quantizers * BITS_PER_CODE / 8)
+
+
+def _by_format(specs: Sequence[ShardSpec]) -> Iterator[list[ShardSpec]]:
+    groups: dict[str, list[ShardSpec]] = {}
+    for spec in specs:
+        groups.setdefault(spec.format, []).append(spec)
+    yield from groups.values()
+
+
+def _spread(group: Sequence[ShardSpec]) -> Sequence[ShardSpec]:
+    return group[:: max(1, len(group) // SAMPLED_SHARDS)][:SAMPLED_SHARDS]
+
+
+def _first_clips(spec: ShardSpec, config: Config) -> list[RawClip]:
+    found = (item for item in read_shard(spec, config.input) if isinstance(item, RawClip))
+    return list(islice(found, CLIPS_PER_SAMPLED_SHARD))
+
+
+def _scale(group: Sequence[ShardSpec], sample: Sequence[RawClip]) -> float:
+    """How many times the sample the whole group is."""
+    if not sample:
+        return 0.0
+    if all(spec.clips is not None for spec in group):
+        return sum(spec.clips or 0 for spec in group) / len(sample)
+    return sum(spec.size for spec in group) / max(1, sum(len(clip.data) for clip in sample))

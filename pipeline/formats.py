@@ -1,0 +1,24 @@
+"""What the ending of a name says about how to read it."""
+
+from __future__ import annotations
+
+_AUDIO_NAMES = """
+wav wave w64 flac mp3 mp2 ogg oga opus m4a mp4 aac webm mka mkv aif aiff aifc au snd caf g722 amr wma sph voc
+"""
+AUDIO_ENDINGS = tuple(f".{name}" for name in _AUDIO_NAMES.split())
+"""Endings of files that may hold audio. The bytes decide how they are decoded; a wrong ending does no harm."""
+
+RECORD_ENDINGS = (".jsonl", ".csv", ".tsv")
+
+FORMAT_ENDINGS = {
+    "webdataset": (".tar", ".tar.gz"),
+    "manifest": RECORD_ENDINGS,
+    "parquet": (".parquet",),
+    "files": AUDIO_ENDINGS,
+}
+
+
+def format_of(uri: str) -> str | None:
+    """The input format that a name's ending stands for; None if it stands for none."""
+    name = uri.lower()
+    return next((kind for kind, endings in FORMAT_ENDINGS.items() if name.endswith(endings)), None)

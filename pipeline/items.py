@@ -1,0 +1,122 @@
+"""The values that travel from step to step.
+
+ShardSpec -> RawClip -> Clip -> CodedClip, with a Reject in place of any clip that cannot go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+
+def stable_hash(*parts: str) -> str:
+    """16 hexadecimal digits that depend on the parts alone: the same in every process, run and version of Python."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSpec:
+    """One unit of work and of output: an object, or a range of one, or a group of files."""
+
+    shard_id: str = field(init=False)
+    """Stable hash of what is read (format, URI, range, members): never a rank or a count."""
+    split: str
+    format: str
+    """files, manifest, webdataset or parquet."""
+    uri: str
+    """The object that is read; for files, the folder that `members` are relative to."""
+    start: int = 0
+    """First row group (parquet) or byte (manifest) of the range."""
+    stop: int | None = None
+    """One past the last row group or byte; None for the whole object."""
+    members: tuple[str, ...] = ()
+    """Paths of the files, relative to `uri` (files only)."""
+    size: int
+    """Bytes that the shard will read, as far as the listing tells."""
+    clips: int | None = None
+    """How many there are, where the listing tells: not for tars."""
+    version: str
+    """What the store said of the input when it was planned: ETag, or size and modification time."""
+
+    def __post_init__(self) -> None:
+        identity = stable_hash(self.format, self.uri, str(self.start), str(self.stop), *self.members)
+        object.__setattr__(self, "shard_id", identity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a clip came from; it follows the clip to its row or its reject."""
+
+    index: int
+    """Position in the shard, from 0: the order of rows."""
+    source: str
+    """URI of the object that holds the clip."""
+    key: str
+    """The clip's name inside its source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawClip:
+    """A clip as the source holds it: encoded bytes, not yet looked into."""
+
+    origin: Origin
+    name: str
+    """File name, for the few formats that the bytes alone do not tell."""
+    data: bytes
+    text: str | None = None
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipInfo:
+    """What a row says of a clip beside its codes; definitions and units in schemas/codes.v1.yaml."""
+
+    origin: Origin
+    num_samples: int
+    source_format: str
+    source_codec: str
+    source_sample_rate: int
+    source_channels: int
+    peak: float
+    rms: float
+    clipping: float
+    silence: float
+    audio_xxh3: str
+    text: str | None
+    metadata: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip ready to encode: `waveform` is float32 (channels, num_samples) at the model's rate and channels."""
+
+    info: ClipInfo
+    waveform: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class CodedClip:
+    """A clip with its codes: `codes` is int16 (num_quantizers, frames)."""
+
+    info: ClipInfo
+    codes: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A clip that gets no codes, and why."""
+
+    origin: Origin
+    stage: str
+    """read, prepare or encode."""
+    reason: str
+    """One code of a closed list, for counting."""
+    message: str
+    """What is wrong with this clip, for people."""

@@ -1,0 +1,53 @@
+"""The shard's manifest: counts, checksums and provenance. Its presence is the commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from pipeline import storage
+from pipeline.layout import Layout
+
+READ_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardManifest:
+    """What is known of a committed shard; definitions and units in schemas/manifest.v1.yaml."""
+
+    shard_id: str
+    split: str
+    uri: str
+    version: str
+    fingerprint: str
+    rows: int
+    rejects: int
+    rejects_by_reason: Mapping[str, int]
+    audio_seconds: float
+    frames: int
+    input_bytes: int
+    output_bytes: int
+    sha256: str
+    seconds: Mapping[str, float]
+    versions: Mapping[str, str]
+
+
+def commit(layout: Layout, manifest: ShardManifest) -> None:
+    """Publish the manifest: from here on the shard is done, and no run does it again."""
+    document = json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
+    storage.publish(layout.manifest(manifest.shard_id), document.encode())
+
+
+def committed(layout: Layout) -> set[str]:
+    """Ids of the shards that are done: one listing, nothing read."""
+    names = storage.list_names(layout.manifests)
+    return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
+
+
+def read_manifests(layout: Layout, shard_ids: set[str]) -> Iterator[ShardManifest]:
+    """The manifests of the given shards, sorted by id."""
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        for data in pool.map(lambda shard_id: storage.read_bytes(layout.manifest(shard_id)), sorted(shard_ids)):
+            yield ShardManifest(**json.loads(data))

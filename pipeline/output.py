@@ -1,0 +1,102 @@
+"""An output as a run finds it: begun now or gone on with, and never by a run that would write something else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline import manifest, storage
+from pipeline.card import dataset_card
+from pipeline.config import Config, ConfigError
+from pipeline.items import ShardSpec
+from pipeline.layout import Layout
+from pipeline.plan import plan_bytes, plan_shards, read_plan
+from pipeline.provenance import RunRecord, record_run
+from pipeline.totals import Totals
+
+
+class OutputMismatch(ConfigError):
+    """The output was made with other settings; the message names each difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The plan of an output and what of it is done."""
+
+    layout: Layout
+    record: RunRecord
+    specs: list[ShardSpec]
+    done: set[str]
+    """Ids of the committed shards when it was opened."""
+
+    @property
+    def todo(self) -> list[ShardSpec]:
+        return [spec for spec in self.specs if spec.shard_id not in self.done]
+
+    def totals(self) -> Totals:
+        """What the committed shards hold, those of this run included."""
+        planned = {spec.shard_id for spec in self.specs}
+        totals = Totals()
+        for shard in manifest.read_manifests(self.layout, manifest.committed(self.layout) & planned):
+            totals.add(Totals.of(shard))
+        return totals
+
+    def finish(self) -> Totals:
+        """Write the card, and `_SUCCESS` if every planned shard is committed."""
+        totals = self.totals()
+        card = dataset_card(self.record, totals, planned=len(self.specs))
+        storage.publish(self.layout.card, card.encode())
+        if totals.shards == len(self.specs):
+            storage.publish(self.layout.success, b"")
+        return totals
+
+
+def with_absolute_uris(config: Config) -> Config:
+    """The configuration for processes that have another working folder. Inputs become absolute in the plan."""
+    output = config.output.model_copy(update={"uri": storage.absolute(config.output.uri)})
+    name = config.model.name
+    # A hub repo "owner/name" looks like a relative path: it is one only if there is such a folder.
+    if storage.is_local(name) and storage.list_names(name):
+        name = storage.absolute(name)
+    return config.model_copy(update={"output": output, "model": config.model.model_copy(update={"name": name})})
+
+
+def open_output(config: Config) -> Output:
+    """Begin the output that the configuration names, or take up the one that is there.
+
+    Raises OutputMismatch where it was made with other settings, and PlanError where the input cannot be planned.
+    """
+    layout = Layout(storage.absolute(config.output.uri))
+    record = record_run(config)
+    if storage.stat(layout.run) is None:
+        return _begin(config, layout, record)
+    existing = read_output(layout.root)
+    if differences := record.differences(existing.record):
+        raise OutputMismatch(
+            f"{layout.root} was made with other settings:\n  "
+            + "\n  ".join(differences)
+            + "\nUse another output.uri for these settings, or the old settings to go on with this one."
+        )
+    return existing
+
+
+def read_output(uri: str) -> Output:
+    """The output at `uri` as it is. Raises FileNotFoundError if there is none."""
+    layout = Layout(storage.absolute(uri))
+    try:
+        record = RunRecord.from_json(storage.read_bytes(layout.run))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{uri}: no output of moss-tok: {layout.run} is not there") from None
+    specs = read_plan(storage.read_bytes(layout.plan))
+    planned = {spec.shard_id for spec in specs}
+    return Output(layout, record, specs, manifest.committed(layout) & planned)
+
+
+def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
+    if others := storage.list_names(layout.root) - {"_moss_tok"}:
+        raise OutputMismatch(
+            f"{layout.root} holds other files, such as {min(others)}: choose an empty or a new folder for output.uri"
+        )
+    specs = plan_shards(config.input)
+    storage.publish(layout.plan, plan_bytes(specs))
+    storage.publish(layout.run, record.to_json())  # last: where it is, the plan is complete
+    return Output(layout, record, specs, set())

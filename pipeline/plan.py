@@ -1,0 +1,210 @@
+"""URIs, globs and manifests into a frozen list of ShardSpec: listed once, stored with the output.
+
+A shard's id is a hash of what it reads and nothing else, so that it is the same in every process, run and cluster.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.config import InputConfig
+from pipeline.formats import format_of
+from pipeline.items import ShardSpec, stable_hash
+from pipeline.storage import ObjectInfo
+from pipeline.tabular import read_records
+
+logger = logging.getLogger(__name__)
+
+LISTING_THREADS = 16  # footers and manifests are small reads: their time is the store's latency
+
+_PLAN_SCHEMA = pa.schema(
+    [
+        ("shard_id", pa.string()),
+        ("split", pa.string()),
+        ("format", pa.string()),
+        ("uri", pa.string()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("members", pa.list_(pa.string())),
+        ("size", pa.int64()),
+        ("clips", pa.int64()),
+        ("version", pa.string()),
+    ]
+)
+
+
+class PlanError(ValueError):
+    """The input cannot be planned; the message names the URI and what to do."""
+
+
+def plan_shards(config: InputConfig) -> list[ShardSpec]:
+    """Every shard of every split, in the order of the configuration and then of names.
+
+    Raises PlanError for a pattern that matches nothing, objects of no known format, several formats under one pattern,
+    and an object that two patterns match.
+    """
+    specs: list[ShardSpec] = []
+    owners: dict[str, str] = {}
+    for split, patterns in config.splits.items():
+        for pattern in patterns:
+            kind, objects = _list_pattern(pattern, config.format)
+            for info in objects:
+                if info.uri in owners:
+                    raise PlanError(
+                        f"{info.uri}: matched by {owners[info.uri]} and by {pattern} (split {split}), so its clips "
+                        "would be in the dataset twice: change input.splits so that one of them matches it"
+                    )
+                owners[info.uri] = f"{pattern} (split {split})"
+            specs.extend(_PLANNERS[kind](split, objects, config.clips_per_shard))
+    if not specs:
+        raise PlanError(f"no clips in {', '.join(owners)}: the manifests or Parquet files have no rows")
+    return specs
+
+
+def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
+    objects = storage.list_objects(pattern)
+    if not objects:
+        raise PlanError(f"{pattern}: nothing there: input.splits needs files, a folder or a glob that matches some")
+    if wanted != "auto":
+        return wanted, objects
+    by_format: dict[str | None, list[ObjectInfo]] = {}
+    for info in objects:
+        by_format.setdefault(format_of(info.uri), []).append(info)
+    unknown = by_format.pop(None, [])
+    if not by_format:
+        raise PlanError(
+            f"{pattern}: cannot tell how to read {unknown[0].uri}: set input.format to files, manifest, webdataset or "
+            "parquet"
+        )
+    if len(by_format) > 1:
+        found = ", ".join(f"{len(infos)} of {kind} ({infos[0].uri})" for kind, infos in by_format.items())
+        raise PlanError(f"{pattern}: holds several formats: {found}: use a glob that matches one, or set input.format")
+    if unknown:
+        logger.warning(
+            "%s: left out %d files whose names are not audio, such as %s", pattern, len(unknown), unknown[0].uri
+        )
+    ((kind, matched),) = by_format.items()
+    return cast(str, kind), matched
+
+
+def _plan_files(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
+    """Groups of neighbouring files, named relative to the folder that they share."""
+    for first in range(0, len(objects), clips_per_shard):
+        group = objects[first : first + clips_per_shard]
+        root = group[0].uri.rpartition("/")[0]
+        while not all(info.uri.startswith(f"{root}/") for info in group):
+            root = root.rpartition("/")[0]
+        yield ShardSpec(
+            split=split,
+            format="files",
+            uri=root,
+            members=tuple(info.uri[len(root) + 1 :] for info in group),
+            size=sum(info.size for info in group),
+            clips=len(group),
+            version=stable_hash(*(info.version for info in group)),
+        )
+
+
+def _plan_tars(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
+    """Each tar is a shard: it can only be read from its beginning."""
+    for info in objects:
+        yield ShardSpec(split=split, format="webdataset", uri=info.uri, size=info.size, version=info.version)
+
+
+def _plan_manifests(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
+    """Byte ranges of `clips_per_shard` records."""
+    for info, ranges in _map_objects(_manifest_ranges, objects, clips_per_shard):
+        for start, stop, clips in ranges:
+            yield ShardSpec(
+                split=split,
+                format="manifest",
+                uri=info.uri,
+                start=start,
+                stop=stop,
+                size=stop - start,
+                clips=clips,
+                version=info.version,
+            )
+
+
+def _manifest_ranges(uri: str, clips_per_shard: int) -> list[tuple[int, int, int]]:
+    """Start, stop and number of records of each range."""
+    with storage.open_read(uri) as stream:
+        extents = [(record.start, record.stop) for record in read_records(uri, stream)]
+    cuts = [extents[first : first + clips_per_shard] for first in range(0, len(extents), clips_per_shard)]
+    return [(cut[0][0], cut[-1][1], len(cut)) for cut in cuts]
+
+
+def _plan_parquet(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
+    """Ranges of whole row groups with at least `clips_per_shard` rows, but for the last."""
+    for info, ranges in _map_objects(_row_group_ranges, objects, clips_per_shard):
+        for start, stop, size, clips in ranges:
+            yield ShardSpec(
+                split=split,
+                format="parquet",
+                uri=info.uri,
+                start=start,
+                stop=stop,
+                size=info.size if stop is None else size,
+                clips=clips,
+                version=info.version,
+            )
+
+
+def _row_group_ranges(uri: str, clips_per_shard: int) -> list[tuple[int, int | None, int, int | None]]:
+    """First row group, one past the last, bytes and rows of each range."""
+    try:
+        with storage.open_read(uri) as stream:
+            footer = pq.read_metadata(stream)
+    except (pa.ArrowException, OSError):
+        return [(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
+    ranges: list[tuple[int, int | None, int, int | None]] = []
+    start, rows, size = 0, 0, 0
+    for group in range(footer.num_row_groups):
+        rows += footer.row_group(group).num_rows
+        size += footer.row_group(group).total_byte_size
+        if rows >= clips_per_shard or group == footer.num_row_groups - 1:
+            ranges.append((start, group + 1, size, rows))
+            start, rows, size = group + 1, 0, 0
+    return ranges
+
+
+def _map_objects(
+    work: Callable[[str, int], list[Any]], objects: Sequence[ObjectInfo], clips_per_shard: int
+) -> Iterator[tuple[ObjectInfo, list[Any]]]:
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        yield from zip(objects, pool.map(lambda info: work(info.uri, clips_per_shard), objects), strict=True)
+
+
+_PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], int], Iterator[ShardSpec]]] = {
+    "files": _plan_files,
+    "manifest": _plan_manifests,
+    "webdataset": _plan_tars,
+    "parquet": _plan_parquet,
+}
+
+
+def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
+    """The plan as a Parquet file."""
+    rows = [asdict(spec) | {"members": list(spec.members)} for spec in specs]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_PLAN_SCHEMA), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_plan(data: bytes) -> list[ShardSpec]:
+    """The inverse of `plan_bytes`."""
+    names = [field.name for field in fields(ShardSpec) if field.init]
+    return [
+        ShardSpec(**{name: row[name] for name in names} | {"members": tuple(row["members"])})
+        for row in pq.read_table(pa.BufferReader(data)).to_pylist()
+    ]

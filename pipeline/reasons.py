@@ -1,0 +1,17 @@
+"""Why a clip can be rejected before its audio is looked at. `moss_tok.audio.REASONS` has those of decoding."""
+
+from __future__ import annotations
+
+READ_REASONS = {
+    "missing": "The manifest names an audio file that does not exist.",
+    "bad_record": "A line of the manifest cannot be understood or names no audio.",
+    "no_audio": "The sample or row holds no audio.",
+    "too_many_bytes": "The encoded clip is larger than input.max_clip_bytes.",
+    "not_a_file": "The tar member is a link or a device, which is never followed.",
+    "damaged_source": "The tar or Parquet file is cut or corrupt from here on.",
+}
+
+PREPARE_REASONS = {
+    "too_short": "The clip is shorter than prepare.min_seconds.",
+    "crashed": "Preparing the clip failed in a way that no other reason covers.",
+}

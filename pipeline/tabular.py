@@ -1,0 +1,109 @@
+"""Records of JSONL, CSV and TSV files, each with the bytes that it occupies, so that a file can be cut into ranges.
+
+A record that cannot be understood is still a record: it has an `error` in place of fields.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+MAX_RECORD_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One JSON line or one row of a table."""
+
+    start: int
+    """Offset of its first byte in the file."""
+    stop: int
+    """Offset of the byte after its last."""
+    fields: dict[str, Any]
+    error: str | None = None
+
+
+def read_records(name: str, stream: BinaryIO, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+    """The records that begin in [start, stop), in order. `name` tells the kind by its ending; blank lines are skipped.
+
+    A range must begin where a record begins, as the extents of an earlier reading say, or at 0.
+    """
+    parse = _PARSERS[name.lower().rpartition(".")[2]]
+    for record in parse(stream, start):
+        if stop is not None and record.start >= stop:
+            return
+        yield record
+
+
+def _json_lines(stream: BinaryIO, start: int) -> Iterator[Record]:
+    stream.seek(start)
+    position = start
+    while line := stream.readline(MAX_RECORD_BYTES + 1):
+        begin, position = position, position + len(line)
+        if len(line) > MAX_RECORD_BYTES:
+            while (rest := stream.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
+                position += len(rest)
+            position += len(rest)
+            yield Record(begin, position, {}, f"a line of more than {MAX_RECORD_BYTES} bytes")
+        elif line.strip(b" \t\r\n\xef\xbb\xbf"):
+            yield _json_record(begin, position, line)
+
+
+def _json_record(begin: int, end: int, line: bytes) -> Record:
+    try:
+        fields = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return Record(begin, end, {}, f"not a line of JSON in UTF-8: {error}")
+    if not isinstance(fields, dict):
+        return Record(begin, end, {}, f"expected a JSON object, found {type(fields).__name__}")
+    return Record(begin, end, fields)
+
+
+def _separated(delimiter: str) -> Callable[[BinaryIO, int], Iterator[Record]]:
+    def parse(stream: BinaryIO, start: int) -> Iterator[Record]:
+        stream.seek(0)
+        rows = _rows(stream, 0, delimiter)
+        _, data_start, header, error = next(rows, (0, 0, [], None))
+        if error or not header:
+            return
+        for begin, end, row, row_error in _rows(stream, start or data_start, delimiter):
+            if row_error is None and len(row) > len(header):
+                row_error = f"{len(row)} fields under a header of {len(header)}"
+            if row or row_error:
+                yield Record(begin, end, dict(zip(header, row, strict=False)), row_error)
+
+    return parse
+
+
+def _rows(stream: BinaryIO, start: int, delimiter: str) -> Iterator[tuple[int, int, list[str], str | None]]:
+    stream.seek(start)
+    position = start
+
+    def lines() -> Iterator[str]:
+        nonlocal position
+        while line := stream.readline(MAX_RECORD_BYTES):
+            position += len(line)
+            yield line.decode("utf-8-sig" if position == len(line) else "utf-8", "replace")
+
+    # A quoted field may hold line breaks, so only the csv module knows where a row ends.
+    reader = csv.reader(lines(), delimiter=delimiter)
+    while True:
+        begin = position
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield begin, position, [], f"not a row: {error}"
+        else:
+            yield begin, position, row, None
+
+
+_PARSERS: dict[str, Callable[[BinaryIO, int], Iterator[Record]]] = {
+    "jsonl": _json_lines,
+    "csv": _separated(","),
+    "tsv": _separated("\t"),
+}

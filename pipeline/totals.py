@@ -1,0 +1,96 @@
+"""Sums over the manifests of a dataset, and the table that a run ends with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.manifest import ShardManifest
+
+
+@dataclass(slots=True)
+class Totals:
+    """What shards hold together: a sum, so that a million manifests need no memory."""
+
+    shards: int = 0
+    rows: int = 0
+    frames: int = 0
+    audio_seconds: float = 0.0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    rejects: int = 0
+    rejects_by_reason: Counter[str] = field(default_factory=Counter)
+    rows_by_split: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: ShardManifest) -> Totals:
+        """The totals of one shard."""
+        return cls(
+            shards=1,
+            rows=manifest.rows,
+            frames=manifest.frames,
+            audio_seconds=manifest.audio_seconds,
+            input_bytes=manifest.input_bytes,
+            output_bytes=manifest.output_bytes,
+            rejects=manifest.rejects,
+            rejects_by_reason=Counter(manifest.rejects_by_reason),
+            rows_by_split=Counter({manifest.split: manifest.rows}),
+            seconds=dict(manifest.seconds),
+        )
+
+    def add(self, other: Totals) -> None:
+        self.shards += other.shards
+        self.rows += other.rows
+        self.frames += other.frames
+        self.audio_seconds += other.audio_seconds
+        self.input_bytes += other.input_bytes
+        self.output_bytes += other.output_bytes
+        self.rejects += other.rejects
+        self.rejects_by_reason.update(other.rejects_by_reason)
+        self.rows_by_split.update(other.rows_by_split)
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @property
+    def hours(self) -> float:
+        return self.audio_seconds / 3600
+
+
+def lines_of(rows: Mapping[str, str]) -> str:
+    """Two aligned columns."""
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
+
+
+def describe(totals: Totals) -> dict[str, str]:
+    """The figures of a dataset, by name."""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.rejects_by_reason.items()))
+    return {
+        "shards": f"{totals.shards:,}",
+        "clips": f"{totals.rows:,}",
+        "hours": f"{totals.hours:,.3f}",
+        "frames": f"{totals.frames:,}",
+        "rejects": f"{totals.rejects:,}" + (f" ({reasons})" if reasons else ""),
+        "read": format_bytes(totals.input_bytes),
+        "written": format_bytes(totals.output_bytes),
+    }
+
+
+def format_bytes(count: float) -> str:
+    """A size for people, in powers of 1,000."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} PB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A span of time for people."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

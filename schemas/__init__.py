@@ -1,0 +1,1 @@
+"""Versioned column definitions: the one source of names, types, units and descriptions."""
