@@ -1,0 +1,222 @@
+"""Causal attention over a sliding window, for many clips laid end to end, behind one small interface.
+
+A query at position p attends to the keys p - context < k <= p of its own clip. A stage uses a `WindowAttention` so,
+for each layer: `load` the keys and values that streams bring along, `write` the new ones, `attend`, `save`.
+
+`TiledAttention` runs everywhere. It cuts each clip, counted from its first step, into tiles of queries. The keys of
+tile j are the steps [j * tile - context, (j + 1) * tile) under one band mask; tiles near a clip's start have fewer;
+the last tile is padded to full size. So a tile has the same shape, the same mask and the same key positions whatever
+the batch, the clip's length, or the chunks a stream was cut into, and its results are the same, bit for bit.
+
+`VarlenAttention` feeds the packed CUDA kernel. There the unit is a block of `context` queries with the keys of its own
+and the previous block, laid out as a sequence of its own, for the same reason.
+
+Neither ever makes a T x T matrix. Shapes: H heads, D head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps of one clip in a packed matrix: `length` new ones, after `past` steps seen in earlier calls."""
+
+    past: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.past + self.length
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """What the attention of a stage looks like: `context` keys for a query, in `num_heads` heads of `head_dim`."""
+
+    context: int
+    num_heads: int
+    head_dim: int
+
+
+class WindowAttention(Protocol):
+    """One stage's attention over a packed batch; rows number the new steps of all clips, in order."""
+
+    def load(self, cached: Sequence[Tensor]) -> None:
+        """Take one layer's cached keys and values, (steps, 2, H, D) for each clip."""
+
+    def write(self, rows: slice, qkv: Tensor) -> None:
+        """Store the rotated q, k and v (n, 3, H, D) of these rows; rows past the last clip are ignored."""
+
+    def attend(self, out: Tensor) -> None:
+        """Write the attention output of all rows into `out` (at least rows, H * D)."""
+
+    def save(self) -> list[Tensor]:
+        """The keys and values that the next call needs, (steps, 2, H, D) for each clip."""
+
+
+class _Regions:
+    """Where each clip's steps lie in a buffer (rows, 3, H, D) that also holds its cached steps and some padding.
+
+    The region of a clip starts with step `origin(past)`, the first one that any of its new queries may need.
+    """
+
+    def __init__(self, spans: Sequence[Span], shape: WindowShape, unit: int, context: int,
+                 dtype: torch.dtype, device: torch.device) -> None:  # fmt: skip
+        self.spans, self.unit, self.context = spans, unit, context
+        self.origins = [self.origin(span.past) for span in spans]
+        self.bases: list[int] = []
+        total = 0
+        for span, origin in zip(spans, self.origins, strict=True):
+            self.bases.append(total)
+            total += -(-span.end // unit) * unit - origin
+        # Zeros, because padding must be finite: a masked key counts 0 times its value.
+        self.buffer = torch.zeros(total, 3, shape.num_heads, shape.head_dim, dtype=dtype, device=device)
+
+    def origin(self, past: int) -> int:
+        """The first step that queries from step `past` on may need, when they are grouped by aligned units."""
+        return max(0, past // self.unit * self.unit - self.context)
+
+    def row(self, clip: int, step: int) -> int:
+        """The buffer row of a clip's step."""
+        return self.bases[clip] + step - self.origins[clip]
+
+    def load(self, cached: Sequence[Tensor]) -> None:
+        for clip, (span, steps) in enumerate(zip(self.spans, cached, strict=True)):
+            start = self.row(clip, self.origins[clip])
+            self.buffer[start : self.row(clip, span.past), 1:] = steps
+
+    def write(self, rows: slice, qkv: Tensor) -> None:
+        first = 0
+        for clip, span in enumerate(self.spans):
+            begin, end = max(rows.start, first), min(rows.stop, first + span.length)
+            if begin < end:
+                place = self.row(clip, span.past + begin - first)
+                self.buffer[place : place + end - begin] = qkv[begin - rows.start : end - rows.start]
+            first += span.length
+
+    def save(self) -> list[Tensor]:
+        return [
+            self.buffer[self.row(clip, self.origin(span.end)) : self.row(clip, span.end), 1:].clone()
+            for clip, span in enumerate(self.spans)
+        ]
+
+
+class TiledAttention:
+    """Attention by aligned tiles of queries through `scaled_dot_product_attention`; see the head of this file."""
+
+    def __init__(self, spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape = shape
+        # Small tiles waste fewer keys, large ones make better products; 64 measured best for windows of 500 and up.
+        self.tile = 64 if shape.context >= 256 else 32
+        self.regions = _Regions(spans, shape, self.tile, shape.context, dtype, device)
+        self.load, self.write, self.save = self.regions.load, self.regions.write, self.regions.save
+
+    def attend(self, out: Tensor) -> None:
+        row = 0
+        for clip, span in enumerate(self.regions.spans):
+            tile = span.past // self.tile
+            while tile * self.tile < span.end:
+                tiles = self._same_shape(tile, span.end)
+                first = tile * self.tile
+                result = self._attend_tiles(clip, tile, tiles)
+                begin, end = max(first, span.past), min(first + tiles * self.tile, span.end)
+                out[row + begin - span.past : row + end - span.past] = result[begin - first : end - first]
+                tile += tiles
+            row += span.length
+
+    def _same_shape(self, tile: int, end: int) -> int:
+        """How many tiles from this one on share its shape: one where the window is cut off by the clip's start."""
+        if tile * self.tile < self.shape.context:
+            return 1
+        return -(-end // self.tile) - tile
+
+    def _attend_tiles(self, clip: int, tile: int, tiles: int) -> Tensor:
+        """The outputs (tiles * tile, H * D) of consecutive tiles of one clip that have the same shape."""
+        heads, width = self.shape.num_heads, self.shape.head_dim
+        first = tile * self.tile
+        first_key = max(0, first - self.shape.context)
+        num_keys = first + self.tile - first_key
+        buffer = self.regions.buffer
+        step, _, head, one = buffer.stride()
+
+        def windows(part: int, start: int, length: int) -> Tensor:
+            """Overlapping views (tiles, H, length, D): nothing is copied."""
+            offset = buffer[self.regions.row(clip, start), part].storage_offset()
+            return buffer.as_strided((tiles, heads, length, width), (self.tile * step, head, step, one), offset)
+
+        mask = band_mask(self.tile, num_keys, self.shape.context, buffer.dtype, buffer.device)
+        result = F.scaled_dot_product_attention(
+            windows(0, first, self.tile), windows(1, first_key, num_keys), windows(2, first_key, num_keys), attn_mask=mask
+        )
+        return result.transpose(1, 2).reshape(tiles * self.tile, heads * width)
+
+
+@lru_cache(maxsize=256)
+def band_mask(queries: int, keys: int, context: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Additive mask (queries, keys), where the last query is at the last key: 0 in the window, else -inf."""
+    with torch.inference_mode(False):
+        key = torch.arange(keys, device=device)
+        query = torch.arange(keys - queries, keys, device=device)[:, None]
+        seen = (key <= query) & (key > query - context)
+        return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(~seen, float("-inf"))
+
+
+VarlenKernel = Callable[..., Tensor]
+
+
+class VarlenAttention:
+    """Attention by blocks of `context` queries through a packed kernel with the signature of torch's `varlen_attn`."""
+
+    def __init__(self, spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device,
+                 kernel: VarlenKernel) -> None:  # fmt: skip
+        self.shape, self.kernel = shape, kernel
+        context = shape.context
+        self.regions = _Regions(spans, shape, context, context, dtype, device)
+        self.load, self.write, self.save = self.regions.load, self.regions.write, self.regions.save
+        queries: list[Tensor] = []
+        keys: list[Tensor] = []
+        for clip, span in enumerate(spans):
+            for block in range(span.past // context, -(-span.end // context)):
+                begin, end = max(block * context, span.past), min((block + 1) * context, span.end)
+                first_key = max(0, (block - 1) * context)
+                last = self.regions.row(clip, end)
+                queries.append(torch.arange(self.regions.row(clip, begin), last))
+                keys.append(torch.arange(self.regions.row(clip, first_key), last))
+        self.query_rows, self.query_starts = _concatenate(queries, device)
+        self.key_rows, self.key_starts = _concatenate(keys, device)
+
+    def attend(self, out: Tensor) -> None:
+        buffer, context = self.regions.buffer, self.shape.context
+        key_value = buffer[:, 1:].index_select(0, self.key_rows)
+        # The kernel's window counts the keys before the query's own, so `context` keys are a window of context - 1.
+        result = self.kernel(
+            buffer[:, 0].index_select(0, self.query_rows), key_value[:, 0], key_value[:, 1],
+            self.query_starts, self.key_starts, context, 2 * context, window_size=(context - 1, 0),
+        )  # fmt: skip
+        out[: result.shape[0]] = result.flatten(1)
+
+
+def _concatenate(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The parts end to end, and the cumulative starts that packed kernels want."""
+    starts = torch.tensor([0] + [part.numel() for part in parts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return torch.cat(parts).to(device), starts.to(device)
+
+
+def window_attention(
+    spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device
+) -> WindowAttention:
+    """The kernel for this device and precision."""
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        from torch.nn.attention.varlen import varlen_attn
+
+        return VarlenAttention(spans, shape, dtype, device, varlen_attn)
+    return TiledAttention(spans, shape, dtype, device)

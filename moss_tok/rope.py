@@ -1,0 +1,48 @@
+"""Rotary positions.
+
+The release rotates the *interleaved* pairs (2i, 2i+1) of each head by position * max_period^(-2i / head_dim).
+A score q.k does not change when q and k are permuted alike, so the rows of the in-projection that make q and k are
+permuted once, at load, to put the first members of all pairs before the second ones. The rotation then works on
+contiguous halves with plain products and sums, whose bits do not depend on how a tensor is split over threads.
+(Complex multiplication is faster still, but its vector and scalar paths in torch round differently.)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def split_pairs(in_proj: Tensor, num_heads: int) -> Tensor:
+    """Permute the q and k rows of an in-projection (3 * d, d) from interleaved pairs to halves."""
+    return _permute_heads(in_proj, (2 * num_heads, -1, 2))
+
+
+def join_pairs(in_proj: Tensor, num_heads: int) -> Tensor:
+    """Undo `split_pairs`, exactly."""
+    return _permute_heads(in_proj, (2 * num_heads, 2, -1))
+
+
+def _permute_heads(in_proj: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    d_model = in_proj.shape[1]
+    query_key = in_proj[: 2 * d_model].unflatten(0, shape).transpose(1, 2).reshape(2 * d_model, d_model)
+    return torch.cat([query_key, in_proj[2 * d_model :]])
+
+
+def rope_table(positions: Tensor, head_dim: int, max_period: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (rows, 1, 1, head_dim / 2) float32, for the steps at `positions` (rows,)."""
+    # As the release computes them, in float32 and as an exponential; on the CPU, so that all devices agree.
+    frequencies = torch.exp(torch.arange(head_dim // 2, dtype=torch.float32) * (-2 * math.log(max_period) / head_dim))
+    angles = positions.to(torch.float32)[:, None, None, None] * frequencies.to(positions.device)
+    return angles.cos(), angles.sin()
+
+
+def rotate_(query_key: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotate `query_key` (rows, 2, heads, head_dim) float32, in halves, in place."""
+    half = query_key.shape[-1] // 2
+    first, second = query_key[..., :half], query_key[..., half:]
+    rotated = (first * cos).addcmul_(second, sin, value=-1)
+    second.mul_(cos).addcmul_(first, sin)
+    first.copy_(rotated)
