@@ -19,8 +19,8 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ def decode_blocks(
     return info, _checked(file, container, info, declared, blocks, limits)
 
 
-def _open(source: AudioSource) -> BinaryIO:
+def _open(source: AudioSource) -> BufferedIOBase:
     return io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else Path(source).open("rb")
 
 
@@ -127,13 +127,13 @@ def _refusals(container: Container) -> Iterator[None]:
         raise
     except Exception as error:
         decoder = "libsndfile" if container.demuxer is None else "FFmpeg"
-        raise AudioError(
-            "decode_error", f"{decoder} cannot decode this {container.format} file: {error or type(error).__name__}"
-        ) from error
+        # The libraries' own words only: the full texts hold memory addresses, and a reject must read alike every time.
+        words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or type(error).__name__
+        raise AudioError("decode_error", f"{decoder} cannot decode this {container.format} file: {words}") from error
 
 
 def _checked(
-    file: BinaryIO,
+    file: BufferedIOBase,
     container: Container,
     info: AudioInfo,
     declared: int | None,

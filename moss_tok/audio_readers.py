@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from io import BufferedIOBase
 
 import av
 import numpy as np
@@ -19,6 +21,7 @@ Waveform = NDArray[np.float32]
 _BLOCK_SAMPLES = 2**22  # largest block over all channels, whatever rate and channels a header claims: 16 MiB
 _PROBE_SAMPLES = 2**16  # read at once beyond the length that libsndfile reports
 _CODECS = {"mpeg_layer_iii": "mp3", "mpeg_layer_ii": "mp2", "mpeg_layer_i": "mp1"}
+_PCM = re.compile(r"pcm_([suf])(\d+)(le|be)")
 _FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 _SLACK_SECONDS = {  # formats whose duration stands in a header (FFmpeg guesses the others'), and how exactly it does
     "aiff": 0.0,
@@ -32,6 +35,23 @@ _SLACK_SECONDS = {  # formats whose duration stands in a header (FFmpeg guesses 
     "matroska": 0.25,  # milliseconds, the delay counted
     "asf": 0.25,
 }
+
+
+class _Tail:
+    """A seekable file from byte `start` on: libsndfile refuses files behind large ID3 tags."""
+
+    def __init__(self, file: BufferedIOBase, start: int) -> None:
+        self._file, self._start = file, start
+        file.seek(start)
+
+    def readinto(self, buffer: bytearray) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset + (self._start if whence == io.SEEK_SET else 0), whence) - self._start
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
 
 
 class _ForwardSoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
@@ -74,14 +94,13 @@ def check_length(samples: int, sample_rate: int, channels: int, limits: AudioLim
 
 
 def read_soundfile(
-    file: BinaryIO, container: Container, limits: AudioLimits, block_seconds: float
+    file: BufferedIOBase, container: Container, limits: AudioLimits, block_seconds: float
 ) -> tuple[AudioInfo, int | None, Iterator[Waveform]]:
     """Open with libsndfile: what it is, its declared samples per channel, its blocks.
 
     Raises AudioError where the stream is outside the limits, and whatever soundfile raises.
     """
-    file.seek(0)
-    sound = _ForwardSoundFile(file)
+    sound = _ForwardSoundFile(_Tail(file, container.start) if container.start else file)
     check_stream(sound.samplerate, sound.channels, limits)
     codec = sound.subtype.lower()
     info = AudioInfo(container.format, _CODECS.get(codec, codec), sound.samplerate, sound.channels)
@@ -103,7 +122,7 @@ def _soundfile_blocks(sound: _ForwardSoundFile, block_seconds: float) -> Iterato
 
 
 def read_pyav(
-    file: BinaryIO, container: Container, limits: AudioLimits, block_seconds: float
+    file: BufferedIOBase, container: Container, limits: AudioLimits, block_seconds: float
 ) -> tuple[AudioInfo, int | None, Iterator[Waveform]]:
     """Open with FFmpeg, as `read_soundfile`. What it is comes from the first decoded frame: headers do not know SBR."""
     file.seek(0)
@@ -115,13 +134,20 @@ def read_pyav(
         if not source.streams.audio:
             raise AudioError("no_audio_stream", f"the {container.format} file holds no audio stream")
         stream = source.streams.audio[0]
+        if stream.codec_context is None:
+            raise AudioError("decode_error", f"no decoder for the coding inside this {container.format} file")
         check_stream(stream.codec_context.sample_rate, stream.codec_context.channels, limits)
         stream.codec_context.thread_count = 1
         frames = (frame for frame in source.decode(stream) if frame.samples)
         first = next(frames, None)
         if first is None:
             raise AudioError("no_samples", f"the {container.format} file decodes to 0 samples")
-        info = AudioInfo(container.format, stream.codec_context.name, first.sample_rate, first.layout.nb_channels)
+        info = AudioInfo(
+            container.format,
+            _codec_name(stream.codec_context.codec.canonical_name),
+            first.sample_rate,
+            first.layout.nb_channels,
+        )
         check_stream(info.sample_rate, info.channels, limits)
     except BaseException:
         source.close()
@@ -130,13 +156,22 @@ def read_pyav(
     return info, declared, _pyav_blocks(source, info, first, frames, block_seconds)
 
 
+def _codec_name(name: str) -> str:
+    """FFmpeg's name of a coding, with uncompressed ones as libsndfile spells them: pcm_s16le is pcm_16."""
+    pcm = _PCM.fullmatch(name)
+    if pcm is None:
+        return {"pcm_mulaw": "ulaw", "pcm_alaw": "alaw"}.get(name, name)
+    kind, bits = pcm[1], pcm[2]
+    return {"32": "float", "64": "double"}[bits] if kind == "f" else f"pcm_{bits}"
+
+
 def _pyav_declared(
     source: av.container.InputContainer, stream: av.AudioStream, container: Container, sample_rate: int
 ) -> int | None:
     """Samples per channel that an intact file gives at least: `identify`'s figure, else FFmpeg's from a header."""
     if container.declared is not None:
         return container.declared * sample_rate // (container.declared_rate or sample_rate)
-    slack = _SLACK_SECONDS.get(container.demuxer)
+    slack = _SLACK_SECONDS.get(container.demuxer or "")
     if slack is None:
         return None
     if stream.duration and stream.time_base:
