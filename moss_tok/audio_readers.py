@@ -100,6 +100,7 @@ def read_soundfile(
 
     Raises AudioError where the stream is outside the limits, and whatever soundfile raises.
     """
+    file.seek(0)
     sound = _ForwardSoundFile(_Tail(file, container.start) if container.start else file)
     check_stream(sound.samplerate, sound.channels, limits)
     codec = sound.subtype.lower()
@@ -160,7 +161,7 @@ def _codec_name(name: str) -> str:
     """FFmpeg's name of a coding, with uncompressed ones as libsndfile spells them: pcm_s16le is pcm_16."""
     pcm = _PCM.fullmatch(name)
     if pcm is None:
-        return {"pcm_mulaw": "ulaw", "pcm_alaw": "alaw"}.get(name, name)
+        return {"pcm_mulaw": "ulaw", "pcm_alaw": "alaw", "adpcm_g722": "g722"}.get(name, name)
     kind, bits = pcm[1], pcm[2]
     return {"32": "float", "64": "double"}[bits] if kind == "f" else f"pcm_{bits}"
 
