@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.constructor import ConstructorError
 
 SPLIT_PATTERN = r"^\w+(\.\w+)*$"  # what Hugging Face Datasets accepts as a split's name
 
@@ -26,13 +27,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
 
+def _as_tuple(uris: Any) -> Any:
+    if not isinstance(uris, str | list | tuple):
+        raise ValueError("give a URI or glob, or a list of them")
+    return (uris,) if isinstance(uris, str) else tuple(uris)
+
+
 def _non_empty(uris: tuple[str, ...]) -> tuple[str, ...]:
     if not uris or not all(uris):
         raise ValueError("give at least one URI or glob, none of them empty")
     return uris
 
 
-Uris = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_non_empty)]
+Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_non_empty)]
 SplitName = Annotated[str, Field(pattern=SPLIT_PATTERN)]
 
 
@@ -131,10 +138,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError for a file that is missing or not YAML and for every key or value that is not allowed.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected sections ({_names(Config)}), found {_describe(document)}")
@@ -152,6 +159,16 @@ def parse_config(document: dict[str, Any], where: str = "configuration") -> Conf
         raise ConfigError(f"{where}: cannot be used:\n{faults}") from error
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without code, and without the custom that of two equal keys the last one wins in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := next((key for key, _ in node.value if names.count(key.value) > 1), None):
+            raise ConstructorError(None, None, f"the key {twice.value!r} is there twice", twice.start_mark)
+        return cast("dict[Any, Any]", super().construct_mapping(node, deep))
+
+
 def _apply(document: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.split(".")
@@ -163,7 +180,9 @@ def _apply(document: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
     node = document
     for key in keys[:-1]:
-        child = node.setdefault(key, {})
+        if node.get(key) is None:
+            node[key] = {}
+        child = node[key]
         if not isinstance(child, dict):
             raise ConfigError(f"{override!r}: {key} holds {_describe(child)}, so nothing can be set inside it")
         node = child

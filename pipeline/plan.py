@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
@@ -17,9 +18,9 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.config import InputConfig
-from pipeline.formats import format_of
+from pipeline.formats import RECORD_ENDINGS, format_of
 from pipeline.items import ShardSpec, stable_hash
-from pipeline.storage import ObjectInfo
+from pipeline.storage import ObjectInfo, StorageError
 from pipeline.tabular import read_records
 
 logger = logging.getLogger(__name__)
@@ -31,10 +32,10 @@ _PLAN_SCHEMA = pa.schema(
         ("shard_id", pa.string()),
         ("split", pa.string()),
         ("format", pa.string()),
-        ("uri", pa.string()),
+        ("uri", pa.binary()),  # names of local files may be any bytes
         ("start", pa.int64()),
         ("stop", pa.int64()),
-        ("members", pa.list_(pa.string())),
+        ("members", pa.list_(pa.binary())),
         ("size", pa.int64()),
         ("clips", pa.int64()),
         ("version", pa.string()),
@@ -74,6 +75,8 @@ def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
     objects = storage.list_objects(pattern)
     if not objects:
         raise PlanError(f"{pattern}: nothing there: input.splits needs files, a folder or a glob that matches some")
+    if wanted == "manifest" and (other := next((info for info in objects if format_of(info.uri) != wanted), None)):
+        raise PlanError(f"{other.uri}: matched by {pattern}, but manifests end in {', '.join(RECORD_ENDINGS)}")
     if wanted != "auto":
         return wanted, objects
     by_format: dict[str | None, list[ObjectInfo]] = {}
@@ -165,6 +168,8 @@ def _row_group_ranges(uri: str, clips_per_shard: int) -> list[tuple[int, int | N
     try:
         with storage.open_read(uri) as stream:
             footer = pq.read_metadata(stream)
+    except StorageError:
+        raise
     except (pa.ArrowException, OSError):
         return [(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
     ranges: list[tuple[int, int | None, int, int | None]] = []
@@ -195,7 +200,10 @@ _PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], int], Iterator[ShardSp
 
 def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
     """The plan as a Parquet file."""
-    rows = [asdict(spec) | {"members": list(spec.members)} for spec in specs]
+    rows = [
+        asdict(spec) | {"uri": os.fsencode(spec.uri), "members": [os.fsencode(member) for member in spec.members]}
+        for spec in specs
+    ]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=_PLAN_SCHEMA), sink, compression="zstd")
     return sink.getvalue()
@@ -205,6 +213,9 @@ def read_plan(data: bytes) -> list[ShardSpec]:
     """The inverse of `plan_bytes`."""
     names = [field.name for field in fields(ShardSpec) if field.init]
     return [
-        ShardSpec(**{name: row[name] for name in names} | {"members": tuple(row["members"])})
+        ShardSpec(
+            **{name: row[name] for name in names}
+            | {"uri": os.fsdecode(row["uri"]), "members": tuple(os.fsdecode(member) for member in row["members"])}
+        )
         for row in pq.read_table(pa.BufferReader(data)).to_pylist()
     ]

@@ -44,7 +44,8 @@ def prepare_clip(raw: RawClip, config: PrepareConfig, target: Target) -> Clip | 
         return _reject(raw, error.reason, str(error))
     except Exception as error:
         # One clip must not end a shard; the reason is counted, so that a defect of ours is seen and not swallowed.
-        return _reject(raw, "crashed", f"{type(error).__name__}: {error}")
+        message = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode("utf-8")
+        return _reject(raw, "crashed", message)
     waveform = np.ascontiguousarray(waveform, dtype=np.float32)
     magnitude = np.abs(waveform)
     return Clip(

@@ -6,6 +6,7 @@ A record that cannot be understood is still a record: it has an `error` in place
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,18 +39,29 @@ def read_records(name: str, stream: BinaryIO, start: int = 0, stop: int | None =
         yield record
 
 
+def _line(stream: BinaryIO) -> tuple[bytes, int]:
+    """The next line, or its first MAX_RECORD_BYTES and one, and the number of bytes that it really has."""
+    line = stream.readline(MAX_RECORD_BYTES + 1)
+    size = len(line)
+    while size > MAX_RECORD_BYTES and not line.endswith(b"\n") and (rest := stream.readline(MAX_RECORD_BYTES)):
+        size += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return line, size
+
+
 def _json_lines(stream: BinaryIO, start: int) -> Iterator[Record]:
     stream.seek(start)
-    position = start
-    while line := stream.readline(MAX_RECORD_BYTES + 1):
-        begin, position = position, position + len(line)
-        if len(line) > MAX_RECORD_BYTES:
-            while (rest := stream.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
-                position += len(rest)
-            position += len(rest)
-            yield Record(begin, position, {}, f"a line of more than {MAX_RECORD_BYTES} bytes")
+    stop = start
+    while True:
+        line, size = _line(stream)
+        begin, stop = stop, stop + size
+        if not line:
+            return
+        if size > MAX_RECORD_BYTES:
+            yield Record(begin, stop, {}, f"a line of {size} bytes, and {MAX_RECORD_BYTES} are allowed")
         elif line.strip(b" \t\r\n\xef\xbb\xbf"):
-            yield _json_record(begin, position, line)
+            yield _json_record(begin, stop, line)
 
 
 def _json_record(begin: int, end: int, line: bytes) -> Record:
@@ -64,16 +76,21 @@ def _json_record(begin: int, end: int, line: bytes) -> Record:
 
 def _separated(delimiter: str) -> Callable[[BinaryIO, int], Iterator[Record]]:
     def parse(stream: BinaryIO, start: int) -> Iterator[Record]:
-        stream.seek(0)
-        rows = _rows(stream, 0, delimiter)
-        _, data_start, header, error = next(rows, (0, 0, [], None))
-        if error or not header:
+        filled = (row for row in _rows(stream, 0, delimiter) if row[2] or row[3])
+        header_start, data_start, header, error = next(filled, (0, 0, [], None))
+        if error:
+            yield Record(
+                header_start,
+                stream.seek(0, io.SEEK_END),
+                {},
+                f"the header, without which no row has a meaning: {error}",
+            )
             return
-        for begin, end, row, row_error in _rows(stream, start or data_start, delimiter):
+        for begin, stop, row, row_error in _rows(stream, start or data_start, delimiter):
             if row_error is None and len(row) > len(header):
                 row_error = f"{len(row)} fields under a header of {len(header)}"
             if row or row_error:
-                yield Record(begin, end, dict(zip(header, row, strict=False)), row_error)
+                yield Record(begin, stop, dict(zip(header, row, strict=False)), row_error)
 
     return parse
 
@@ -84,16 +101,24 @@ def _rows(stream: BinaryIO, start: int, delimiter: str) -> Iterator[tuple[int, i
 
     def lines() -> Iterator[str]:
         nonlocal position
-        while line := stream.readline(MAX_RECORD_BYTES):
-            position += len(line)
-            yield line.decode("utf-8-sig" if position == len(line) else "utf-8", "replace")
+        while True:
+            line, size = _line(stream)
+            at_start, position = position == 0, position + size
+            if not line:
+                return
+            if size > MAX_RECORD_BYTES:
+                raise csv.Error(f"a line of {size} bytes, and {MAX_RECORD_BYTES} are allowed")
+            try:
+                yield line.decode("utf-8-sig" if at_start else "utf-8")
+            except UnicodeDecodeError as error:
+                raise csv.Error(f"not UTF-8: {error}") from error
 
-    # A quoted field may hold line breaks, so only the csv module knows where a row ends.
-    reader = csv.reader(lines(), delimiter=delimiter)
     while True:
         begin = position
         try:
-            row = next(reader)
+            # A quoted field may hold line breaks, so only the csv module knows where a row ends. After an error its
+            # state is of no use: each row gets a reader of its own.
+            row = next(csv.reader(lines(), delimiter=delimiter))
         except StopIteration:
             return
         except csv.Error as error:

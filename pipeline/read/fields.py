@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.items import JSON, Origin, Reject
 
+MAX_DEPTH = 64  # of metadata; some JSON parsers stop at a hundred
 AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def find_audio_column(names: Iterable[str], wanted: str | None) -> str | None:
@@ -20,14 +24,22 @@ def find_audio_column(names: Iterable[str], wanted: str | None) -> str | None:
 
 
 def take_text(fields: Mapping[str, Any], column: str) -> tuple[str | None, dict[str, JSON]]:
-    """The transcript, None if there is none, and all other fields as JSON."""
-    rest = {clean(str(name)): to_json(value) for name, value in fields.items() if name != column}
+    """The transcript, None if there is none, and all other fields as JSON.
+
+    A list or an object is no transcript and stays among the fields; NaN is how pandas says that there is none.
+    """
     text = fields.get(column)
-    return (None if text is None else clean(text if isinstance(text, str) else str(text))), rest
+    if isinstance(text, float) and math.isnan(text):
+        text = None
+    is_text = text is None or isinstance(text, str | int | float)
+    rest = {clean(str(name)): to_json(value) for name, value in fields.items() if not (is_text and name == column)}
+    return (clean(str(text)) if is_text and text is not None else None), rest
 
 
-def to_json(value: Any) -> JSON:
+def to_json(value: Any, depth: int = 0) -> JSON:
     """A value that every JSON parser accepts: NaN, dates and decimals become strings, bytes become base64."""
+    if depth > MAX_DEPTH:
+        return f"left out: nested deeper than {MAX_DEPTH} levels"
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -37,19 +49,15 @@ def to_json(value: Any) -> JSON:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):
-        return {clean(str(key)): to_json(item) for key, item in value.items()}
+        return {clean(str(key)): to_json(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [to_json(item, depth + 1) for item in value]
     return clean(str(value))
 
 
 def clean(text: str) -> str:
     """The text without what UTF-8 cannot hold: names in a tar and JSON escapes may carry lone surrogates."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if _has_escape(text) else text
-
-
-def _has_escape(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def read_reject(origin: Origin, reason: str, message: str) -> Reject:

@@ -40,9 +40,16 @@ def _audio_uri(record: Record, folder: str, config: InputConfig) -> str | None:
     path = record.fields.get(column) if column else None
     if record.error or not isinstance(path, str) or not path:
         return None
-    return path if path.startswith("/") or "://" in path else storage.join(folder, path)
+    if "://" not in path:
+        return path if path.startswith("/") else f"{folder}/{path}"
+    # A chain such as reference://::https://… makes fsspec interpret what it fetches: not at a manifest's bidding.
+    return None if "::" in path else path
 
 
 def _no_audio(record: Record, config: InputConfig) -> str:
+    if column := find_audio_column(record.fields, config.audio_column):
+        value = record.fields[column]
+        found = repr(value[:200]) if isinstance(value, str) else f"of type {type(value).__name__}"
+        return f"{column} is {found}, not the path or URI of one file"
     expected = config.audio_column or "one of audio, audio_filepath, audio_path, path, file"
     return f"no path of an audio file: the fields are {', '.join(record.fields) or 'none'}, expected {expected}"

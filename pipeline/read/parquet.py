@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pipeline.read.fields import clean, find_audio_column, read_reject, take_tex
 from pipeline.storage import StorageError
 
 BATCH_ROWS = 16  # rows hold whole audio files: a batch is megabytes already
+MAX_GROUP_ROWS = 10_000_000  # a footer that declares more in one row group lies
 
 
 class SourceError(ValueError):
@@ -26,13 +28,22 @@ def read_parquet(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rej
     with storage.open_read(spec.uri) as stream:
         try:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, StorageError):
-                raise
-            yield read_reject(Origin(index=0, source=spec.uri, key=""), "damaged_source", f"not Parquet: {error}")
+            schema, rows = file.schema_arrow, _rows_before_groups(file.metadata)
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            origin = Origin(index=0, source=clean(spec.uri), key="")
+            yield read_reject(origin, "damaged_source", f"not Parquet: {error}")
             return
-        column = _audio_column(file.schema_arrow, spec.uri, config)
-        yield from _read_rows(file, spec, column, config)
+        yield from _read_rows(file, spec, rows, _audio_column(schema, spec.uri, config), config)
+
+
+def _rows_before_groups(footer: pq.FileMetaData) -> list[int]:
+    """Number of the first row of each row group, and of all rows."""
+    counts = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+    if any(not 0 <= count <= MAX_GROUP_ROWS for count in counts):
+        raise ValueError(f"a row group of {max(counts, key=abs)} rows, and {MAX_GROUP_ROWS} are allowed")
+    return [0, *accumulate(counts)]
 
 
 def _audio_column(schema: pa.Schema, uri: str, config: InputConfig) -> str:
@@ -48,26 +59,39 @@ def _audio_column(schema: pa.Schema, uri: str, config: InputConfig) -> str:
     return name
 
 
-def _read_rows(file: pq.ParquetFile, spec: ShardSpec, column: str, config: InputConfig) -> Iterator[RawClip | Reject]:
-    footer = file.metadata
-    stop = footer.num_row_groups if spec.stop is None else spec.stop
-    row = sum(footer.row_group(group).num_rows for group in range(spec.start))
-    index = 0
+def _read_rows(
+    file: pq.ParquetFile, spec: ShardSpec, rows: list[int], column: str, config: InputConfig
+) -> Iterator[RawClip | Reject]:
+    stop = len(rows) - 1 if spec.stop is None else spec.stop
+    first = row = rows[spec.start]
+    source = clean(spec.uri)
     for group in range(spec.start, stop):
-        group_end = row + footer.row_group(group).num_rows
+        trouble = "holds fewer rows than the footer says"
         try:
             for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
-                for fields in batch.to_pylist():
-                    key = clean(str(fields.get("id") or row))
-                    yield _clip(fields, Origin(index=index, source=spec.uri, key=key), column, config)
-                    index, row = index + 1, row + 1
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            if isinstance(error, StorageError):
-                raise
-            while row < group_end:
-                origin = Origin(index=index, source=spec.uri, key=str(row))
-                yield read_reject(origin, "damaged_source", f"row group {group} cannot be read on: {error}")
-                index, row = index + 1, row + 1
+                for position in range(min(batch.num_rows, rows[group + 1] - row)):
+                    fields = {name: _value(batch.column(name)[position]) for name in batch.schema.names}
+                    key = fields.get("id")
+                    key = clean(str(row if key is None or key == "" else key))
+                    yield _clip(fields, Origin(index=row - first, source=source, key=key), column, config)
+                    row += 1
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            trouble = f"cannot be read on: {error}"
+        for lost in range(row, rows[group + 1]):
+            origin = Origin(index=lost - first, source=source, key=str(lost))
+            yield read_reject(origin, "damaged_source", f"row group {group} {trouble}")
+        row = rows[group + 1]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except Exception:  # dates beyond Python's, unknown time zones, …: each raises what it likes, and it is one field
+        if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
+            return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
+        return f"left out: Python cannot hold this {scalar.type}"
 
 
 def _clip(fields: dict[str, Any], origin: Origin, column: str, config: InputConfig) -> RawClip | Reject:
@@ -82,5 +106,5 @@ def _clip(fields: dict[str, Any], origin: Origin, column: str, config: InputConf
         return read_reject(origin, "too_many_bytes", message)
     text, metadata = take_text(fields, config.text_column)
     if path:
-        metadata["path"] = path
+        metadata.setdefault("path", clean(path))
     return RawClip(origin=origin, name=path or "", data=data, text=text, metadata=metadata)

@@ -19,6 +19,16 @@ from pipeline.items import JSON, Origin, RawClip, Reject, ShardSpec
 from pipeline.read.fields import clean, read_reject, take_text, to_json
 
 MAX_TEXT_BYTES = 16 * 2**20
+PADDING_BYTES = 2**20  # writers pad with zeros to records of 10 KiB, or as they were told
+
+MAX_NAME_BYTES = 2**20
+
+_NAME_TYPES = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError, RecursionError)
+"""What tarfile raises, by design or not, on headers that make no sense."""
 
 
 @dataclass(slots=True)
@@ -28,17 +38,25 @@ class _Sample:
     """Bytes of each member by its ending; None for one that was not read."""
     faults: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Reason and message for each audio member that cannot be used."""
+    size: int = 0
+    """Bytes that are held."""
+
+    def takes(self, key: str, ending: str, size: int, max_bytes: int) -> bool:
+        """Whether a member belongs to this sample. One sample that never ends would be held in memory whole."""
+        known = ending in self.parts or ending in self.faults
+        return key == self.key and not known and (self.size + size <= max_bytes or not _is_audio(ending))
 
 
 def read_webdataset(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
     """Each sample of the tar, in the tar's order."""
     index = 0
+    source = clean(spec.uri)
     for sample in _samples(spec.uri, config.max_clip_bytes):
         if isinstance(sample, str):
-            yield read_reject(Origin(index=index, source=spec.uri, key=""), "damaged_source", sample)
+            yield read_reject(Origin(index=index, source=source, key=""), "damaged_source", sample)
             index += 1
             continue
-        for item in _clips(sample, spec.uri, index, config):
+        for item in _clips(sample, source, index, config):
             yield item
             index += 1
 
@@ -48,31 +66,47 @@ def _samples(uri: str, max_clip_bytes: int) -> Iterator[_Sample | str]:
     sample: _Sample | None = None
     with storage.open_read(uri) as stream:
         try:
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    cast(Any, tar).members.clear()  # tarfile remembers every member it has seen
+            with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
+                while (member := _next(tar)) is not None:
                     if member.isdir():
                         continue
                     key, ending = _split_name(member.name)
-                    if sample is None or key != sample.key or ending in sample.parts or ending in sample.faults:
+                    if sample is None or not sample.takes(key, ending, member.size, max_clip_bytes):
                         if sample is not None:
                             yield sample
                         sample = _Sample(key)
                     _add(sample, ending, tar, member, max_clip_bytes)
                 end = tar.offset
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            if sample is not None:
-                yield sample
-            yield f"the tar cannot be read on: {error}"
-            return
+            trouble = _trouble_at_end(stream, end)
+        except _DAMAGE as error:
+            trouble = f"the tar cannot be read on: {error}"
         if sample is not None:
             yield sample
-        if not _ends_properly(stream, end):
-            yield f"the tar stops at byte {end} without an end-of-archive block: it was cut, and samples may be missing"
+        if trouble is not None:
+            yield trouble
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header that is not believed: tarfile reads long names whole, whatever size they claim."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _NAME_TYPES and header.size > MAX_NAME_BYTES):
+            raise tarfile.ReadError(f"a header that claims {header.size} bytes")
+        return header
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    member = tar.next()
+    cast(Any, tar).members.clear()  # tarfile remembers every member it has seen
+    if member is not None and tar.offset <= member.offset:
+        raise tarfile.ReadError("a member that ends before it begins")  # tarfile would go round for ever
+    return member
 
 
 def _add(sample: _Sample, ending: str, tar: tarfile.TarFile, member: tarfile.TarInfo, max_clip_bytes: int) -> None:
-    audio = f".{ending}".endswith(AUDIO_ENDINGS)
+    audio = _is_audio(ending)
     limit = max_clip_bytes if audio else MAX_TEXT_BYTES
     if not member.isreg():
         if audio:
@@ -88,18 +122,33 @@ def _add(sample: _Sample, ending: str, tar: tarfile.TarFile, member: tarfile.Tar
         sample.parts[ending] = None
         return
     try:
-        body = tar.extractfile(member)
-        sample.parts[ending] = body.read() if body else None
+        data = cast(BinaryIO, tar.extractfile(member)).read()
     except tarfile.ReadError:
         if audio:
             sample.faults[ending] = ("damaged_source", f"the tar stops inside {member.name}")
         raise
+    sample.parts[ending] = data
+    sample.size += len(data)
 
 
-def _ends_properly(stream: BinaryIO, end: int) -> bool:
-    # tarfile takes a damaged or missing header after the first for the end and says nothing.
+def _trouble_at_end(stream: BinaryIO, end: int) -> str | None:
+    """What tarfile does not say: it takes a missing or damaged header for the end, and the first end for the last.
+
+    A second tar behind the first would begin within PADDING_BYTES.
+    """
     stream.seek(end)
-    return stream.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
+    block = stream.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        return f"the tar stops at byte {end} without an end-of-archive block: it was cut, and samples may be missing"
+    if any(block):
+        return f"the tar has a damaged header at byte {end}, and what follows cannot be read"
+    if any(stream.read(PADDING_BYTES)):
+        return f"more data follows the end-of-archive block at byte {end}: tars cannot be joined with cat"
+    return None
+
+
+def _is_audio(ending: str) -> bool:
+    return f".{ending}".endswith(AUDIO_ENDINGS)
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -109,17 +158,17 @@ def _split_name(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", ending.lower()
 
 
-def _clips(sample: _Sample, uri: str, index: int, config: InputConfig) -> Iterator[RawClip | Reject]:
-    audio = [ending for ending in (*sample.parts, *sample.faults) if f".{ending}".endswith(AUDIO_ENDINGS)]
+def _clips(sample: _Sample, source: str, index: int, config: InputConfig) -> Iterator[RawClip | Reject]:
+    audio = [ending for ending in (*sample.parts, *sample.faults) if _is_audio(ending)]
     if not audio:
-        if any(ending in ("json", "txt") for ending in sample.parts):
-            origin = Origin(index=index, source=uri, key=clean(sample.key))
-            yield read_reject(origin, "no_audio", f"the sample has {', '.join(sample.parts)} and no audio")
+        origin = Origin(index=index, source=source, key=clean(sample.key))
+        found = ", ".join(sample.parts) or "only links"
+        yield read_reject(origin, "no_audio", f"a sample without audio: it holds {found}")
         return
     text, metadata = _describe(sample, config.text_column)
     for position, ending in enumerate(audio):
         key = sample.key if len(audio) == 1 else f"{sample.key}.{ending}"
-        origin = Origin(index=index + position, source=uri, key=clean(key))
+        origin = Origin(index=index + position, source=source, key=clean(key))
         if ending in sample.faults:
             yield read_reject(origin, *sample.faults[ending])
         else:
