@@ -129,7 +129,8 @@ def _refusals(container: Container) -> Iterator[None]:
         decoder = "libsndfile" if container.demuxer is None else "FFmpeg"
         # The libraries' own words only: the full texts hold memory addresses, and a reject must read alike every time.
         words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or type(error).__name__
-        raise AudioError("decode_error", f"{decoder} cannot decode this {container.format} file: {words}") from error
+        reason = "truncated" if isinstance(error, EOFError) else "decode_error"
+        raise AudioError(reason, f"{decoder} cannot decode this {container.format} file: {words}") from error
 
 
 def _checked(

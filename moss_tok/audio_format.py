@@ -12,11 +12,10 @@ import struct
 from dataclasses import dataclass
 from io import BufferedIOBase
 
+from moss_tok.audio_chunks import check_caf, check_matroska, check_mp4, check_wave64, walk_wav
 from moss_tok.audio_framing import MpegFrame, after_id3, check_flac_end, count_mpeg_frames, mpeg_frame, walk_ogg
 from moss_tok.audio_limits import AudioError
 
-_MAX_CHUNKS = 1_000_000  # a file of empty chunks must not keep the walk busy for minutes
-_WAV_SLACK = 64  # writers that count their own 44-byte header as data are common
 _WAV_TAGS = frozenset({0x01, 0x02, 0x03, 0x06, 0x07, 0x11, 0x31, 0xFFFE})  # what libsndfile decodes
 
 
@@ -39,8 +38,6 @@ class Container:
 _PYAV_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (rb"FORM....AIF[FC]", "aiff", "aiff"),
     (rb"\.snd", "au", "au"),
-    (rb"caff", "caf", "caf"),
-    (rb"riff\x2e\x91\xcf\x11", "w64", "w64"),
     (rb"wvpk", "wavpack", "wv"),
     (rb"TTA1", "tta", "tta"),
     (rb"#!AMR", "amr", "amr"),
@@ -65,15 +62,27 @@ def identify(file: BufferedIOBase, name: str | None = None) -> Container:
     start = after_id3(file, 0)
     head = _at(file, start, 64) if start else head
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return _wav(file, size, head)
+        tag, says_empty = walk_wav(file)
+        return Container(
+            "wav", None if tag in _WAV_TAGS and not says_empty else "wav"
+        )  # libsndfile believes a size of 0
     if head[:4] == b"fLaC":
         return _flac(file, start)
     if head[:4] == b"OggS":
         return _ogg(file, size)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return _mp4(file, size, head)
+        check_mp4(file)
+        brand = head[8:12] if head[4:8] == b"ftyp" else b"qt  "
+        return Container({b"M4A ": "m4a", b"M4B ": "m4a", b"qt  ": "mov"}.get(brand, "mp4"), "mov")
     if head[:4] == b"\x1a\x45\xdf\xa3":
-        return _matroska(file, size, head)
+        check_matroska(file)
+        return Container("webm" if b"webm" in head else "matroska", "matroska")
+    if head[:4] == b"caff":
+        check_caf(file)
+        return Container("caf", "caf")
+    if head[:8] == b"riff\x2e\x91\xcf\x11":
+        check_wave64(file)
+        return Container("w64", "w64")
     if _is_adts(head):
         return Container("aac", "aac")
     if mpeg_frame(head):
@@ -100,49 +109,6 @@ def _is_text(head: bytes) -> bool:
     return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
 
 
-def _truncated(what: str, declared: int, present: int) -> AudioError:
-    return AudioError("truncated", f"{what} declares {declared} bytes and the file has {present} of them: it was cut")
-
-
-def _wav(file: BufferedIOBase, size: int, head: bytes) -> Container:
-    """Walk the chunks to `data`. A size of 0 or the largest of its kind is what writers to a pipe leave: legal."""
-    order = ">" if head[:4] == b"RIFX" else "<"
-    riff_size = struct.unpack(order + "I", head[4:8])[0]
-    offset, tag, data_size64 = 12, None, None
-    for _ in range(_MAX_CHUNKS):
-        header = _at(file, offset, 8)
-        if len(header) < 8:
-            break
-        chunk, length = header[:4], struct.unpack(order + "I", header[4:])[0]
-        offset += 8
-        if chunk == b"fmt ":
-            tag = struct.unpack(order + "H", _at(file, offset, 2).ljust(2, b"\0"))[0]
-        elif chunk == b"ds64":
-            data_size64 = struct.unpack("<Q", _at(file, offset + 8, 8).ljust(8, b"\0"))[0]
-        elif chunk == b"data":
-            if length == 0xFFFFFFFF and data_size64:
-                length = data_size64
-            streamed = 0x7FFFF000 <= length <= 0x80000000 or 0xFFFFF000 <= length <= 0xFFFFFFFF
-            if not streamed and length > size - offset + _WAV_SLACK:
-                raise _truncated("the WAV data chunk", length, size - offset)
-            if length == 0:
-                if not _is_streamed(_at(file, offset, 8), size - offset, order):
-                    raise AudioError("no_samples", "the WAV data chunk is empty")
-                return Container("wav", "wav")  # libsndfile would read nothing
-            return Container("wav", None if tag in _WAV_TAGS else "wav")
-        offset += length + (length & 1)
-    if riff_size + 8 > size:
-        raise _truncated("the RIFF header", riff_size + 8, size)
-    raise AudioError("no_samples", "the WAV file has no data chunk")
-
-
-def _is_streamed(following: bytes, size: int, order: str) -> bool:
-    """Whether what follows a data chunk of size 0 is audio, rather than nothing or another chunk."""
-    if len(following) < 8:
-        return False
-    return not (_is_text(following[:4]) and struct.unpack(order + "I", following[4:])[0] <= size - 8)
-
-
 def _flac(file: BufferedIOBase, start: int) -> Container:
     """STREAMINFO ends in 36 bits of total samples; 0 means unknown, which is legal."""
     stream_info = _at(file, start + 8, 34)
@@ -157,47 +123,6 @@ def _ogg(file: BufferedIOBase, size: int) -> Container:
     stream = walk_ogg(file, size)
     demuxer = None if stream.codec == "vorbis" and stream.links == 1 else "ogg"
     return Container("ogg", demuxer, stream.num_samples, stream.sample_rate)
-
-
-def _mp4(file: BufferedIOBase, size: int, head: bytes) -> Container:
-    """Walk the top-level boxes: one that goes beyond the file, or no `moov`, is a cut file."""
-    offset, has_index = 0, False
-    for _ in range(_MAX_CHUNKS):
-        header = _at(file, offset, 16)
-        if len(header) < 8:
-            break
-        length, kind = struct.unpack(">I4s", header[:8])
-        if length == 1 and len(header) == 16:
-            length = struct.unpack(">Q", header[8:])[0]
-        has_index |= kind == b"moov"
-        if length < 8:  # 0: up to the end of the file; less than its own header: FFmpeg will judge
-            break
-        if offset + length > size:
-            raise _truncated(f"the MP4 box {kind!r}", length, size - offset)
-        offset += length
-    if not has_index:
-        raise AudioError("truncated", "the MP4 file has no 'moov' box, the index of its samples: it was cut")
-    brand = head[8:12] if head[4:8] == b"ftyp" else b"qt  "
-    name = {b"M4A ": "m4a", b"M4B ": "m4a", b"qt  ": "mov"}.get(brand, "mp4")
-    return Container(name, "mov")
-
-
-def _matroska(file: BufferedIOBase, size: int, head: bytes) -> Container:
-    """EBML header, then the Segment; a Segment of unknown size (all ones) is how live streams are written."""
-    length, used = _ebml_size(head[4:])
-    offset = 4 + used + length
-    segment = _at(file, offset, 12)
-    if segment[:4] == b"\x18\x53\x80\x67":
-        length, used = _ebml_size(segment[4:])
-        if length != (1 << 7 * used) - 1 and offset + 4 + used + length > size:
-            raise _truncated("the Matroska segment", length, size - offset - 4 - used)
-    return Container("webm" if b"webm" in head else "matroska", "matroska")
-
-
-def _ebml_size(data: bytes) -> tuple[int, int]:
-    """An EBML variable-length size and the bytes that it takes (RFC 8794, section 4)."""
-    used = 9 - data[0].bit_length() if data and data[0] else 8
-    return int.from_bytes(data[:used], "big") & (1 << 7 * used) - 1, used
 
 
 def _is_adts(head: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -193,8 +194,9 @@ def _pyav_blocks(
 ) -> Iterator[Waveform]:
     block = max(1, min(round(block_seconds * info.sample_rate), _BLOCK_SAMPLES // info.channels))
     with source:
-        held, count = [_frame_waveform(first, info)], first.samples
-        for frame in rest:
+        held: list[Waveform] = []
+        count = 0
+        for frame in itertools.chain((first,), rest):
             held.append(_frame_waveform(frame, info))
             count += frame.samples
             if count >= block:
