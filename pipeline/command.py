@@ -23,7 +23,8 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 def tokenize(config_path: str, overrides: Sequence[str]) -> int:
     """Run the configuration with Ray and print what was made."""
     config = load_config(config_path, overrides)
-    from pipeline.run import run
+    print(f"{config_path} -> {config.output.uri}", file=sys.stderr, flush=True)
+    from pipeline.run import run  # takes seconds, so the configuration is checked first
 
     try:
         summary = run(config)

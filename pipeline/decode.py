@@ -52,8 +52,8 @@ def find_row(output: Output, clip_id: str, num_quantizers: int | None = None) ->
 
 def decode_row(row: Row, model: MossAudioTokenizerModel) -> np.ndarray:
     """float32 (channels, num_samples): exactly as long as the clip that was encoded."""
-    codes = torch.from_numpy(row.codes.astype(np.int64))[:, None]
-    return np.ascontiguousarray(model.decode(codes).audio[0, :, : row.num_samples].float().cpu().numpy())
+    decoded = model.batch_decode([torch.from_numpy(row.codes.astype(np.int64))])
+    return np.ascontiguousarray(decoded.audio[0, :, : row.num_samples].float().cpu().numpy())
 
 
 def _row(fields: dict[str, Any], layers: int) -> Row:

@@ -48,7 +48,10 @@ class Encoder:
         def blocks() -> Iterator[torch.Tensor]:
             yield torch.from_numpy(clip.waveform)
 
-        parts = [part.to("cpu", torch.int16) for part in encode_stream(self._model, blocks(), self._num_quantizers)]
+        parts = [
+            part.to("cpu", torch.int16)
+            for part in encode_stream(self._model, blocks(), num_quantizers=self._num_quantizers)
+        ]
         return CodedClip(clip.info, torch.cat(parts, dim=1).numpy())
 
 

@@ -7,6 +7,7 @@ had go to the queue again. Data never passes through the driver: only specificat
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import Counter, deque
@@ -67,8 +68,9 @@ def connect(cluster: ClusterConfig) -> None:
     if address:
         ray.init(address=address, **quiet)
         return
-    # An actor and a reader need a CPU each, on a machine with a single core too.
-    cpus = max(2, os.cpu_count() or 1)
+    # An actor and a reader need a CPU each, and a number that was asked for is kept, however small the machine.
+    actors = 1 if cluster.actors == "auto" else cluster.actors
+    cpus = max(os.cpu_count() or 1, math.ceil(actors * cluster.cpus_per_actor) + 1)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
 
