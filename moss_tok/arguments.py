@@ -1,4 +1,6 @@
-"""What callers may pass to the codec: every check of shapes, dtypes, lengths and ranges, each with an error that says what is allowed."""
+"""What callers may pass to the codec: every check of shapes, dtypes, lengths and ranges, each with an error that says
+what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ CHUNK_TOLERANCE = 1e-6
 
 
 def waveform_tensor(values: object, name: str) -> Tensor:
-    """A floating-point waveform of any shape as float32. Raises TypeError for other types, ValueError for NaN or infinity."""
+    """A floating-point waveform of any shape as float32. Raises TypeError for other types, ValueError for NaN or
+    infinity.
+    """
     if isinstance(values, np.ndarray):
         values = torch.from_numpy(values)
     if not isinstance(values, Tensor):
@@ -29,9 +33,11 @@ def batch_of_waveforms(values: object, mask: object, config: MossAudioTokenizerC
     """`input_values` (B, C, T), (B, T) or (T,) and a prefix mask (B, T) -> one (C, samples) tensor per clip."""
     channels = config.number_channels
     waveform = waveform_tensor(values, "input_values")
-    allowed = f"(batch, {channels}, samples)" + (", (batch, samples) or (samples,)" if channels == 1 else f" or ({channels}, samples)")
-    if channels == 1 and waveform.dim() <= 2:
-        waveform = waveform.reshape(-1, 1, waveform.shape[-1]) if waveform.dim() else waveform
+    allowed = f"(batch, {channels}, samples)" + (
+        ", (batch, samples) or (samples,)" if channels == 1 else f" or ({channels}, samples)"
+    )
+    if channels == 1 and waveform.dim() in (1, 2):
+        waveform = waveform[None, None] if waveform.dim() == 1 else waveform[:, None]
     elif channels > 1 and waveform.dim() == 2:
         waveform = waveform[None]
     if waveform.dim() != 3 or waveform.shape[1] != channels:
@@ -47,7 +53,9 @@ def list_of_waveforms(values: object, config: MossAudioTokenizerConfig) -> list[
     """A list of (samples,) or (C, samples) waveforms -> one (C, samples) tensor per clip."""
     channels = config.number_channels
     if not isinstance(values, list | tuple) or not values:
-        raise TypeError(f"batch_encode takes a list of at least one waveform, got {type(values).__name__} {_size(values)}")
+        raise TypeError(
+            f"batch_encode takes a list of at least one waveform, got {type(values).__name__} {_size(values)}"
+        )
     clips = []
     for index, value in enumerate(values):
         clip = waveform_tensor(value, f"waveform {index}")
@@ -63,12 +71,16 @@ def list_of_waveforms(values: object, config: MossAudioTokenizerConfig) -> list[
 
 
 def batch_of_codes(values: object, mask: object, config: MossAudioTokenizerConfig) -> list[Tensor]:
-    """`audio_codes` (num_quantizers, B, frames) or (num_quantizers, frames) -> one (num_quantizers, frames) int64 per clip."""
+    """`audio_codes` (num_quantizers, B, frames) or (num_quantizers, frames) -> one (num_quantizers, frames) int64 per
+    clip.
+    """
     codes = codes_tensor(values, "audio_codes", config)
     if codes.dim() == 2:
         codes = codes[:, None]
     if codes.dim() != 3:
-        raise ValueError(f"audio_codes must be (num_quantizers, batch, frames) or (num_quantizers, frames), got {tuple(codes.shape)}")
+        raise ValueError(
+            f"audio_codes must be (num_quantizers, batch, frames) or (num_quantizers, frames), got {tuple(codes.shape)}"
+        )
     _, batch, frames = codes.shape
     if batch == 0 or frames == 0:
         raise ValueError(f"audio_codes has no frames: {tuple(codes.shape)}")
@@ -82,22 +94,30 @@ def batch_of_codes(values: object, mask: object, config: MossAudioTokenizerConfi
 def list_of_codes(values: object, config: MossAudioTokenizerConfig) -> list[Tensor]:
     """A list of (num_quantizers, frames) codes -> the same in int64, checked."""
     if not isinstance(values, list | tuple) or not values:
-        raise TypeError(f"batch_decode takes a list of at least one array of codes, got {type(values).__name__} {_size(values)}")
+        raise TypeError(
+            f"batch_decode takes a list of at least one array of codes, got {type(values).__name__} {_size(values)}"
+        )
     clips = []
     for index, value in enumerate(values):
         codes = codes_tensor(value, f"codes {index}", config)
         if codes.dim() != 2 or codes.shape[1] == 0:
-            raise ValueError(f"codes {index} must be (num_quantizers, frames) with at least 1 frame, got {tuple(codes.shape)}")
+            raise ValueError(
+                f"codes {index} must be (num_quantizers, frames) with at least 1 frame, got {tuple(codes.shape)}"
+            )
         check_code_range(codes, f"codes {index}", config)
         clips.append(codes)
     if len({codes.shape[0] for codes in clips}) > 1:
-        raise ValueError(f"all clips of a batch need the same num_quantizers, got {sorted({c.shape[0] for c in clips})}")
+        raise ValueError(
+            f"all clips of a batch need the same num_quantizers, got {sorted({c.shape[0] for c in clips})}"
+        )
     return clips
 
 
 def codes_tensor(values: object, name: str, config: MossAudioTokenizerConfig) -> Tensor:
     if isinstance(values, np.ndarray):
-        values = torch.from_numpy(values.astype(np.int64) if np.issubdtype(values.dtype, np.unsignedinteger) else values)
+        values = torch.from_numpy(
+            values.astype(np.int64) if np.issubdtype(values.dtype, np.unsignedinteger) else values
+        )
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch tensor or numpy array, got {type(values).__name__}")
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
@@ -152,7 +172,10 @@ def chunk_frames(chunk_duration: object, config: MossAudioTokenizerConfig) -> in
     frames = float(chunk_duration) * config.frame_rate
     if not CHUNK_TOLERANCE < frames < 1e9 or abs(frames - round(frames)) > CHUNK_TOLERANCE * max(1.0, frames):
         seconds = config.downsample_rate / config.sampling_rate
-        raise ValueError(f"chunk_duration must be a whole number of frames of {seconds:g} s, got {chunk_duration} s = {frames:g} frames")
+        raise ValueError(
+            f"chunk_duration must be a whole number of frames of {seconds:g} s, "
+            f"got {chunk_duration} s = {frames:g} frames"
+        )
     return round(frames)
 
 

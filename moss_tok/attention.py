@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -155,7 +155,10 @@ class TiledAttention:
 
         mask = band_mask(self.tile, num_keys, self.shape.context, buffer.dtype, buffer.device)
         result = F.scaled_dot_product_attention(
-            windows(0, first, self.tile), windows(1, first_key, num_keys), windows(2, first_key, num_keys), attn_mask=mask
+            windows(0, first, self.tile),
+            windows(1, first_key, num_keys),
+            windows(2, first_key, num_keys),
+            attn_mask=mask,
         )
         return result.transpose(1, 2).reshape(tiles * self.tile, heads * width)
 
@@ -170,7 +173,7 @@ def band_mask(queries: int, keys: int, context: int, dtype: torch.dtype, device:
         return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(~seen, float("-inf"))
 
 
-VarlenKernel = Callable[..., Tensor]
+VarlenKernel = Callable[..., Any]
 
 
 class VarlenAttention:
@@ -198,7 +201,7 @@ class VarlenAttention:
         buffer, context = self.regions.buffer, self.shape.context
         key_value = buffer[:, 1:].index_select(0, self.key_rows)
         # The kernel's window counts the keys before the query's own, so `context` keys are a window of context - 1.
-        result = self.kernel(
+        result: Tensor = self.kernel(
             buffer[:, 0].index_select(0, self.query_rows), key_value[:, 0], key_value[:, 1],
             self.query_starts, self.key_starts, context, 2 * context, window_size=(context - 1, 0),
         )  # fmt: skip

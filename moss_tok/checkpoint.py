@@ -1,8 +1,9 @@
 """Where a codec's weights come from, and how they get into memory: once, mapped, strictly checked.
 
 A checkpoint is a folder with `config.json` and `model.safetensors`, or several safetensors files and
-`model.safetensors.index.json`. It is found as a local folder, a codec embedded in this package, or a repo on the Hugging Face hub.
-Nothing is ever unpickled and no code of a repo is run. v1 key names are the ones used inside; others are mapped here.
+`model.safetensors.index.json`. It is found as a local folder, a codec embedded in this package, or a repo on the
+Hugging Face hub. Nothing is ever unpickled and no code of a repo is run. v1 key names are the ones used inside;
+others are mapped here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -134,7 +134,8 @@ def v1_name(key: str) -> str:
 
 
 def resolve(name_or_path: str | Path, revision: str | None = None) -> Checkpoint:
-    """Find a codec: a local folder, an embedded codec's name, or a hub repo id (then it is downloaded or taken from the cache).
+    """Find a codec: a local folder, an embedded codec's name, or a hub repo id (then it is downloaded or taken from
+    the cache).
 
     Raises ModelNotFoundError where there is none of that name, HubUnreachableError where the hub cannot be asked.
     """
@@ -148,7 +149,8 @@ def resolve(name_or_path: str | Path, revision: str | None = None) -> Checkpoint
         return Checkpoint(name, EMBEDDED_FOLDER / name)
     if folder.exists() or not HUB_ID.fullmatch(name):
         raise ModelNotFoundError(
-            f"{name!r} is not a folder, not an embedded codec ({', '.join(EMBEDDED_MODELS)}) and not a hub repo id such as {DEFAULT_MODEL!r}"
+            f"{name!r} is not a folder, not an embedded codec ({', '.join(EMBEDDED_MODELS)}) "
+            f"and not a hub repo id such as {DEFAULT_MODEL!r}"
         )
     return _from_hub(name, revision)
 
@@ -167,11 +169,14 @@ def _from_hub(repo: str, revision: str | None) -> Checkpoint:
     except RevisionNotFoundError as error:
         raise ModelNotFoundError(f"the hub repo {repo!r} has no revision {revision!r}") from error
     except RepositoryNotFoundError as error:
-        raise ModelNotFoundError(f"the hub has no repo {repo!r} that you may read, and there is no folder of that name") from error
+        raise ModelNotFoundError(
+            f"the hub has no repo {repo!r} that you may read, and there is no folder of that name"
+        ) from error
     except Exception as error:  # the hub client raises a different family of errors for every way of being offline
         raise HubUnreachableError(
-            f"cannot get {repo!r} from the Hugging Face hub ({type(error).__name__}: {error}). Either pass a local folder with its "
-            f"{CONFIG_FILE} and {WEIGHTS_FILE}, or use the embedded codec 'cat-tiny' (untrained: for trying things out only)."
+            f"cannot get {repo!r} from the Hugging Face hub ({type(error).__name__}: {error}). "
+            f"Either pass a local folder with its {CONFIG_FILE} and {WEIGHTS_FILE}, "
+            "or use the embedded codec 'cat-tiny' (untrained: for trying things out only)."
         ) from error
     checkpoint = Checkpoint(repo, Path(folder), Path(folder).name)
     if not (checkpoint.folder / CONFIG_FILE).is_file():

@@ -3,20 +3,20 @@
     waveform (C, samples) -> frames -> encoder -> hidden (frames, D) -> quantizer -> codes (num_quantizers, frames)
     codes -> quantizer -> hidden -> decoder -> waveform (C, frames * downsample_rate)
 
-Names and shapes of the public methods follow the release (https://huggingface.co/OpenMOSS-Team/MOSS-Audio-Tokenizer), so that
-its published examples run with the import changed. Inside, a batch is packed: the frames of all clips laid end to end in one matrix.
-A clip is zero-padded to whole frames, and every frame that holds at least one sample is encoded: frames = ceil(samples / downsample_rate).
+Names and shapes of the public methods follow the release (https://huggingface.co/OpenMOSS-Team/MOSS-Audio-Tokenizer),
+so that its published examples run with the import changed. Inside, a batch is packed: the frames of all clips laid
+end to end in one matrix. A clip is zero-padded to whole frames, and every frame that holds at least one sample is
+encoded: frames = ceil(samples / downsample_rate).
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from moss_tok import arguments
 from moss_tok.attention import Span
 from moss_tok.checkpoint import Checkpoint, resolve
+from moss_tok.chunks import in_chunks
 from moss_tok.config import MossAudioTokenizerConfig
+from moss_tok.outputs import DecoderOutput, EncoderOutput
 from moss_tok.precision import exact_float32
 from moss_tok.quantizer import ResidualQuantizer
 from moss_tok.stack import Stack, StreamState
@@ -38,43 +40,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CUDA_FRAME_BUDGET = 1024
 
 
-Result = TypeVar("Result", covariant=True)
-
-
-class Step(Protocol[Result]):
-    """`encode_step` or `decode_step`: one chunk of several streams and their states -> results and new states."""
-
-    def __call__(
-        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None, *, keep: bool
-    ) -> tuple[list[Result], list[StreamState]]: ...
-
-
 class UntrainedModelWarning(UserWarning):
     """The loaded weights are random: codes are well defined, but decoding them does not give the sound back."""
-
-
-@dataclass(frozen=True)
-class EncoderOutput:
-    """`audio_codes` (num_quantizers, batch, frames) int64 and `encoder_hidden_states` (batch, D, frames) float32, both
-    zero after the `audio_codes_lengths` (batch,) frames of a clip."""
-
-    audio_codes: Tensor
-    audio_codes_lengths: Tensor
-    encoder_hidden_states: Tensor
-
-    def to_tuple(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.audio_codes, self.audio_codes_lengths, self.encoder_hidden_states
-
-
-@dataclass(frozen=True)
-class DecoderOutput:
-    """`audio` (batch, channels, samples) float32, zero after the `audio_lengths` (batch,) samples of a clip."""
-
-    audio: Tensor
-    audio_lengths: Tensor
-
-    def to_tuple(self) -> tuple[Tensor, Tensor]:
-        return self.audio, self.audio_lengths
 
 
 class MossAudioTokenizerModel(nn.Module):
@@ -103,9 +70,10 @@ class MossAudioTokenizerModel(nn.Module):
     ) -> MossAudioTokenizerModel:
         """Load a codec from a local folder, an embedded codec's name ("cat-tiny") or a hub repo id.
 
-        `dtype` ("float32" or "bfloat16") is the precision of the transformers' matrix products; the rest is float32. `parts`
-        loads only what encoding or decoding needs. Weights are mapped from disk and assigned: no random initialisation, no
-        second copy. Raises ModelNotFoundError, HubUnreachableError, ConfigError or CheckpointError, each saying what is wrong.
+        `dtype` ("float32" or "bfloat16") is the precision of the transformers' matrix products; the rest is float32.
+        `parts` loads only what encoding or decoding needs. Weights are mapped from disk and assigned: no random
+        initialisation, no second copy. Raises ModelNotFoundError, HubUnreachableError, ConfigError or
+        CheckpointError, each saying what is wrong.
         """
         precision = DTYPES.get(str(dtype).removeprefix("torch."))
         if precision is None:
@@ -116,7 +84,9 @@ class MossAudioTokenizerModel(nn.Module):
         with torch.device("meta"):
             model = cls(checkpoint.config, set(checkpoint.tensors), parts)
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        prefixes = [f"{half}." for half in ("encoder", "quantizer", "decoder") if half == "quantizer" or parts in ("all", half)]
+        prefixes = [
+            f"{half}." for half in ("encoder", "quantizer", "decoder") if half == "quantizer" or parts in ("all", half)
+        ]
         tensors = checkpoint.load(expected, prefixes)
         assign_weights(model, tensors, precision)
         model.checkpoint = checkpoint
@@ -196,10 +166,12 @@ class MossAudioTokenizerModel(nn.Module):
     ) -> EncoderOutput | tuple[Tensor, Tensor, Tensor]:
         """Encode a batch (B, C, T), (B, T) or one mono clip (T,), float in [-1, 1] at `sampling_rate`.
 
-        `padding_mask` (B, T) is true for the samples of each clip, a prefix. `num_quantizers` codes per frame, all by default.
-        `chunk_duration` (seconds, whole frames) streams the clips through in chunks, with the same codes.
+        `padding_mask` (B, T) is true for the samples of each clip, a prefix. `num_quantizers` codes per frame, all by
+        default. `chunk_duration` (seconds, whole frames) streams the clips through in chunks, with the same codes.
         """
-        output = self._encode(arguments.batch_of_waveforms(input_values, padding_mask, self.config), num_quantizers, chunk_duration)
+        output = self._encode(
+            arguments.batch_of_waveforms(input_values, padding_mask, self.config), num_quantizers, chunk_duration
+        )
         return output if return_dict else output.to_tuple()
 
     def batch_encode(
@@ -216,11 +188,15 @@ class MossAudioTokenizerModel(nn.Module):
         return_dict: bool = True,
         chunk_duration: float | None = None,
     ) -> DecoderOutput | tuple[Tensor, Tensor]:
-        """Decode codes (num_quantizers, B, frames) or (num_quantizers, frames); the first k quantizers alone decode too.
+        """Decode codes (num_quantizers, B, frames) or (num_quantizers, frames); the first k quantizers alone decode
+        too.
 
-        `padding_mask` (B, frames) is true for the frames of each clip. `num_quantizers` uses only that many of the given ones.
+        `padding_mask` (B, frames) is true for the frames of each clip. `num_quantizers` uses only that many of the
+        given ones.
         """
-        output = self._decode(arguments.batch_of_codes(audio_codes, padding_mask, self.config), num_quantizers, chunk_duration)
+        output = self._decode(
+            arguments.batch_of_codes(audio_codes, padding_mask, self.config), num_quantizers, chunk_duration
+        )
         return output if return_dict else output.to_tuple()
 
     def batch_decode(
@@ -230,47 +206,51 @@ class MossAudioTokenizerModel(nn.Module):
         return self._decode(arguments.list_of_codes(codes, self.config), num_quantizers, chunk_duration)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` with the v1 release's names. Loading them gives the same codec, bit for bit."""
+        """Write `config.json` and `model.safetensors` with the v1 release's names. Loading them gives the same codec,
+        bit for bit.
+        """
         save_weights(self, self.config, Path(folder))
 
     # The packed core.
 
     def _encode(self, clips: list[Tensor], num_quantizers: int | None, chunk_duration: float | None) -> EncoderOutput:
         count = arguments.quantizer_count(num_quantizers, self.num_quantizers)
-        size = None if chunk_duration is None else arguments.chunk_frames(chunk_duration, self.config) * self.downsample_rate
-        parts = _in_chunks(clips, size, partial(self.encode_step, num_quantizers=count))
-        codes = [torch.cat([code for code, _ in part], dim=1) for part in parts]
-        hidden = [torch.cat([state for _, state in part]) for part in parts]
-        lengths = torch.tensor([code.shape[1] for code in codes], device=self.device)
-        longest = int(lengths.max())
-        return EncoderOutput(
-            torch.stack([F.pad(code, (0, longest - code.shape[1])) for code in codes], dim=1),
-            lengths,
-            torch.stack([F.pad(state.T, (0, longest - state.shape[0])) for state in hidden]),
+        size = (
+            None
+            if chunk_duration is None
+            else arguments.chunk_frames(chunk_duration, self.config) * self.downsample_rate
+        )
+        parts = in_chunks(clips, size, partial(self.encode_step, num_quantizers=count))
+        return EncoderOutput.padded(
+            [torch.cat([codes for codes, _ in part], dim=1) for part in parts],
+            [torch.cat([hidden for _, hidden in part]) for part in parts],
         )
 
     def _decode(self, clips: list[Tensor], num_quantizers: int | None, chunk_duration: float | None) -> DecoderOutput:
         count = arguments.quantizer_count(num_quantizers, clips[0].shape[0])
         size = None if chunk_duration is None else arguments.chunk_frames(chunk_duration, self.config)
-        parts = _in_chunks([clip[:count] for clip in clips], size, self.decode_step)
-        audio = [torch.cat(part, dim=1) for part in parts]
-        lengths = torch.tensor([clip.shape[1] for clip in audio], device=self.device)
-        longest = int(lengths.max())
-        return DecoderOutput(torch.stack([F.pad(clip, (0, longest - clip.shape[1])) for clip in audio]), lengths)
+        parts = in_chunks([clip[:count] for clip in clips], size, self.decode_step)
+        return DecoderOutput.padded([torch.cat(part, dim=1) for part in parts])
 
     @torch.no_grad()
     def encode_step(
         self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None, *, num_quantizers: int, keep: bool
     ) -> tuple[list[tuple[Tensor, Tensor]], list[StreamState]]:
-        """One chunk (C, samples) of each of several streams -> codes (num_quantizers, frames) and hidden (frames, D) of each.
+        """One chunk (C, samples) of each of several streams -> codes (num_quantizers, frames) and hidden (frames, D)
+        of each.
 
-        A chunk that is not whole frames ends its stream: it is zero-padded. New states come back where `keep` asks for them.
+        A chunk that is not whole frames ends its stream: it is zero-padded. New states come back where `keep` asks
+        for them.
         """
         if self.encoder is None:
             raise RuntimeError("this codec was loaded with parts='decoder': it cannot encode")
-        spans = [Span(past, -(-chunk.shape[1] // self.downsample_rate)) for past, chunk in zip(_pasts(states, chunks), chunks, strict=True)]
+        spans = [
+            Span(past, -(-chunk.shape[1] // self.downsample_rate))
+            for past, chunk in zip(_pasts(states, chunks), chunks, strict=True)
+        ]
         padded = [
-            F.pad(chunk, (0, span.length * self.downsample_rate - chunk.shape[1])) for span, chunk in zip(spans, chunks, strict=True)
+            F.pad(chunk, (0, span.length * self.downsample_rate - chunk.shape[1]))
+            for span, chunk in zip(spans, chunks, strict=True)
         ]
         # Channels interleaved, sample by sample: one stream of L R L R for a stereo codec.
         packed = torch.cat([chunk.T.reshape(-1, 1) for chunk in padded]).to(self.device)
@@ -278,7 +258,7 @@ class MossAudioTokenizerModel(nn.Module):
             hidden, new_states = self.encoder(packed, spans, states, keep=keep, frame_budget=self.frame_budget)
             codes = self.quantizer.encode(hidden, num_quantizers)
         lengths = [span.length for span in spans]
-        return list(zip(codes.split(lengths, dim=1), hidden.split(lengths), strict=True)), new_states
+        return list(zip(torch.split(codes, lengths, dim=1), torch.split(hidden, lengths), strict=True)), new_states
 
     @torch.no_grad()
     def decode_step(
@@ -292,26 +272,12 @@ class MossAudioTokenizerModel(nn.Module):
             hidden = self.quantizer.decode(torch.cat(list(chunks), dim=1).to(self.device))
             samples, new_states = self.decoder(hidden, spans, states, keep=keep, frame_budget=self.frame_budget)
         rate = self.downsample_rate * self.number_channels
-        audio = [clip.view(-1, self.number_channels).T for clip in samples.split([span.length * rate for span in spans])]
+        audio = [
+            clip.view(-1, self.number_channels).T
+            for clip in torch.split(samples, [span.length * rate for span in spans])
+        ]
         return audio, new_states
 
 
 def _pasts(states: Sequence[StreamState] | None, chunks: Sequence[Tensor]) -> list[int]:
     return [0] * len(chunks) if states is None else [state.frames for state in states]
-
-
-def _in_chunks(clips: list[Tensor], size: int | None, step: Step[Result]) -> list[list[Result]]:
-    """Run `step` over clips (rows, length) in chunks of `size` along their length, or whole; the results of each clip."""
-    if size is None:
-        results, _ = step(clips, None, keep=False)
-        return [[result] for result in results]
-    parts: list[list[Result]] = [[] for _ in clips]
-    states = [StreamState() for _ in clips]
-    for start in range(0, max(clip.shape[1] for clip in clips), size):
-        members = [index for index, clip in enumerate(clips) if clip.shape[1] > start]
-        chunks = [clips[index][:, start : start + size] for index in members]
-        results, advanced = step(chunks, [states[index] for index in members], keep=True)
-        for index, result, state in zip(members, results, advanced, strict=True):
-            parts[index].append(result)
-            states[index] = state
-    return parts

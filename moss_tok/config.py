@@ -119,7 +119,9 @@ class MossAudioTokenizerConfig:
                               f"downsample_rate is {Fraction(sampling_rate, downsample_rate)}")  # fmt: skip
         decoder, output_rate = _modules(fields, "decoder_kwargs", code_rate, duration, down=False)
         if output_rate != rate:
-            raise ConfigError(f"the decoder's patches give {output_rate} samples per second, but the encoder takes {rate}")
+            raise ConfigError(
+                f"the decoder's patches give {output_rate} samples per second, but the encoder takes {rate}"
+            )
         quantizer = _quantizer(source)
         _check_chain(encoder, 1, quantizer.input_dim, "encoder", down=True)
         _check_chain(decoder, quantizer.output_dim, 1, "decoder", down=False)
@@ -218,7 +220,9 @@ def _quantizer(source: Mapping[str, Any]) -> QuantizerConfig:
     fields = _Fields(values, "quantizer_kwargs.")
     kind = values.get("quantizer_type", source.get("quantizer_type"))
     if kind != "rlfq":
-        raise ConfigError(f"quantizer_kwargs.quantizer_type = {kind!r} is not implemented; the released codecs use 'rlfq'")
+        raise ConfigError(
+            f"quantizer_kwargs.quantizer_type = {kind!r} is not implemented; the released codecs use 'rlfq'"
+        )
     names = ("input_dim", "rvq_dim", "output_dim", "num_quantizers", "codebook_size", "codebook_dim")
     return QuantizerConfig(**{name: fields.count(name) for name in names})
 

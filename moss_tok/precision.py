@@ -1,4 +1,6 @@
-"""float32 means float32 here, whatever the process chose: no TF32, no bfloat16 products behind its back, no autocast."""
+"""float32 means float32 here, whatever the process chose: no TF32, no bfloat16 products behind its back, no
+autocast.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ Decoding is the sum of the z through the output projection: a sum of rows of one
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,13 +29,17 @@ QUANTIZER_ROWS = RowBudget(1024)
 
 
 class WeightNorm(nn.Module):
-    """The release's storage of a weight-normalised 1x1 convolution: `original0` is g, `original1` is v."""
+    """A weight-normalised 1x1 convolution as the release stores it: `original0` is g, `original1` is v."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Module()
-        self.weight.original0 = nn.Parameter(torch.empty(outputs, 1, 1), requires_grad=False)
-        self.weight.original1 = nn.Parameter(torch.empty(outputs, inputs, 1), requires_grad=False)
+        self.original0 = nn.Parameter(torch.empty(outputs, 1, 1), requires_grad=False)
+        self.original1 = nn.Parameter(torch.empty(outputs, inputs, 1), requires_grad=False)
+
+    def folded(self) -> Tensor:
+        """(outputs, inputs) float64: g * v / |v|, the norm taken per output."""
+        scale, direction = self.original0.double()[:, :, 0], self.original1.double()[:, :, 0]
+        return F.normalize(direction, dim=1, eps=0) * scale
 
 
 class Projection(nn.Module):
@@ -42,13 +48,11 @@ class Projection(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False)
-        self.parametrizations = WeightNorm(inputs, outputs)
+        self.parametrizations = nn.ModuleDict({"weight": WeightNorm(inputs, outputs)})
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight g * v / |v|, the norm taken per output, and bias; float64."""
-        stored = self.parametrizations.weight
-        scale, direction = stored.original0.double()[:, :, 0], stored.original1.double()[:, :, 0]
-        return scale * direction / direction.norm(dim=1, keepdim=True), self.bias.double()
+        """Weight (outputs, inputs) and bias (outputs,), float64."""
+        return cast(WeightNorm, self.parametrizations["weight"]).folded(), self.bias.double()
 
 
 class Quantizer(nn.Module):
@@ -56,7 +60,9 @@ class Quantizer(nn.Module):
         super().__init__()
         self.in_proj = Projection(config.rvq_dim, config.codebook_dim)
         self.out_proj = Projection(config.codebook_dim, config.rvq_dim)
-        self.codebook = nn.Embedding(config.codebook_size, config.codebook_dim, _freeze=True)
+        # Given its weight, Embedding draws no random one: on the meta device that would import torch's compiler, 5 s.
+        rows = torch.empty(config.codebook_size, config.codebook_dim)
+        self.codebook = nn.Embedding(config.codebook_size, config.codebook_dim, _weight=rows, _freeze=True)
 
 
 class ResidualQuantizer(nn.Module):
@@ -83,9 +89,10 @@ class ResidualQuantizer(nn.Module):
     @torch.no_grad()
     def prepare(self) -> None:
         """Fold the parameters into what is computed with."""
-        in_projs = [quantizer.in_proj.folded() for quantizer in self.quantizers]
-        out_projs = [quantizer.out_proj.folded() for quantizer in self.quantizers]
-        codebooks = torch.stack([quantizer.codebook.weight.double() for quantizer in self.quantizers])
+        quantizers = [cast(Quantizer, quantizer) for quantizer in self.quantizers]
+        in_projs = [quantizer.in_proj.folded() for quantizer in quantizers]
+        out_projs = [quantizer.out_proj.folded() for quantizer in quantizers]
+        codebooks = torch.stack([quantizer.codebook.weight.double() for quantizer in quantizers])
         if self.encodes:
             self._prepare_encode(in_projs, out_projs, codebooks)
         if self.decodes:

@@ -27,7 +27,7 @@ def join_pairs(in_proj: Tensor, num_heads: int) -> Tensor:
 
 def _permute_heads(in_proj: Tensor, shape: tuple[int, int, int]) -> Tensor:
     d_model = in_proj.shape[1]
-    query_key = in_proj[: 2 * d_model].unflatten(0, shape).transpose(1, 2).reshape(2 * d_model, d_model)
+    query_key = in_proj[: 2 * d_model].view(*shape, d_model).transpose(1, 2).reshape(2 * d_model, d_model)
     return torch.cat([query_key, in_proj[2 * d_model :]])
 
 

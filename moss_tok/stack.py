@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -107,12 +108,15 @@ class Stack(nn.ModuleList):
     def forward(
         self, x: Tensor, spans: Sequence[Span], states: Sequence[StreamState] | None, *, keep: bool, frame_budget: int
     ) -> tuple[Tensor, list[StreamState]]:
-        """x (rows, features) of all clips end to end; `spans` count frames. Returns the output rows and the new states."""
+        """x (rows, features) of all clips end to end; `spans` count frames. Returns the output rows and the new
+        states.
+        """
         kept: list[list[list[Tensor]]] = []
         for module in self:
             if isinstance(module, Patch):
                 x = patch_down(x, module.size) if self.down else patch_up(x, module.size)
                 continue
+            module = cast(Stage, module)
             steps = int(module.config.frame_rate / self.frame_rate)
             stage_spans = [Span(span.past * steps, span.length * steps) for span in spans]
             budget = RowBudget(frame_budget * steps, static=True) if x.is_cuda else RowBudget(CPU_ROWS)
@@ -130,6 +134,9 @@ class Stack(nn.ModuleList):
 def _stage_cache(stage: Stage, states: Sequence[StreamState], index: int, device: torch.device) -> list[list[Tensor]]:
     """One stage's keys and values, for each layer and stream; a stream that begins has none yet."""
     config = stage.config
+    for state in states:
+        if state.caches and (len(state.caches) <= index or len(state.caches[index]) != config.num_layers):
+            raise ValueError(f"this is the state of another codec: stage {index} has {config.num_layers} layers")
     empty = torch.empty(0, 2, config.num_heads, config.head_dim, dtype=stage.product_dtype, device=device)
     return [
         [state.caches[index][layer] if state.caches else empty for state in states]

@@ -1,9 +1,9 @@
 """Streams: encode or decode audio chunk by chunk, with the codes of the whole.
 
-The state of a stream is a value (`StreamState`): it can be kept, saved, moved to another device and resumed, and its size
-is bounded by the attention context. A batch of streams may start and end at different times: each step takes the chunks
-of the streams that go on. Because attention works in tiles that are aligned to a stream's start (attention.py), chunks of any whole number of
-frames give the same codes and hidden states, bit for bit, on a CPU.
+The state of a stream is a value (`StreamState`): it can be kept, saved, moved to another device and resumed, and its
+size is bounded by the attention context. A batch of streams may start and end at different times: each step takes the
+chunks of the streams that go on. Because attention works in tiles that are aligned to a stream's start
+(attention.py), chunks of any whole number of frames give the same codes and hidden states, bit for bit, on a CPU.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ class StreamingEncoder:
     def step_batch(
         self, chunks: Sequence[Tensor], states: Sequence[StreamState | None]
     ) -> tuple[list[Tensor], list[StreamState]]:
-        """The next chunk of each of several streams. Chunks may differ in length; a stream that pauses or ends is left out."""
+        """The next chunk of each of several streams. Chunks may differ in length; a stream that pauses or ends is
+        left out.
+        """
         waveforms = arguments.list_of_waveforms(list(chunks), self.model.config)
         for index, waveform in enumerate(waveforms):
             if waveform.shape[1] % self.model.downsample_rate:
                 raise ValueError(
-                    f"chunk {index} has {waveform.shape[1]} samples; a chunk must be whole frames of {self.model.downsample_rate} "
-                    "samples (zero-pad the last one of a stream)"
+                    f"chunk {index} has {waveform.shape[1]} samples; a chunk must be whole frames "
+                    f"of {self.model.downsample_rate} samples (zero-pad the last one of a stream)"
                 )
         results, advanced = self.model.encode_step(
             waveforms, _states(states, len(waveforms)), num_quantizers=self.num_quantizers, keep=True
@@ -63,7 +65,9 @@ class StreamingDecoder:
         self.model = model
 
     def step(self, codes: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
-        """The next codes (num_quantizers, frames) of one stream -> audio (C, frames * downsample_rate) and the new state."""
+        """The next codes (num_quantizers, frames) of one stream -> audio (C, frames * downsample_rate) and the new
+        state.
+        """
         audio, states = self.step_batch([codes], [state])
         return audio[0], states[0]
 
@@ -84,8 +88,8 @@ def encode_stream(
 ) -> Iterator[Tensor]:
     """Codes (num_quantizers, frames) of one clip that arrives as blocks (C, samples) of any sizes.
 
-    The blocks are cut anew into chunks of `chunk_duration` seconds; what is left at the end is zero-padded to whole frames. The
-    codes, end to end, are those of the whole clip, in memory that does not grow with its length.
+    The blocks are cut anew into chunks of `chunk_duration` seconds; what is left at the end is zero-padded to whole
+    frames. The codes, end to end, are those of the whole clip, in memory that does not grow with its length.
     """
     encoder = StreamingEncoder(model, num_quantizers)
     size = arguments.chunk_frames(chunk_duration, model.config) * model.downsample_rate
@@ -96,9 +100,7 @@ def encode_stream(
         yield codes
 
 
-def decode_stream(
-    model: MossAudioTokenizerModel, codes: Iterable[Tensor]
-) -> Iterator[Tensor]:
+def decode_stream(model: MossAudioTokenizerModel, codes: Iterable[Tensor]) -> Iterator[Tensor]:
     """Audio (C, samples) of one clip whose codes (num_quantizers, frames) arrive in pieces of any sizes."""
     decoder = StreamingDecoder(model)
     state: StreamState | None = None

@@ -1,13 +1,15 @@
 """A stage of the codec: input projection, pre-norm transformer layers, output projection, on packed rows.
 
-A packed batch is one matrix (rows, features) that holds the steps of all clips end to end, without padding. All products,
-norms and activations are row by row; only attention knows where a clip begins. The residual stream, the norms and the
-rotary positions are float32 whatever the precision of the products. Parameter names are those of the v1 release.
+A packed batch is one matrix (rows, features) that holds the steps of all clips end to end, without padding. All
+products, norms and activations are row by row; only attention knows where a clip begins. The residual stream, the
+norms and the rotary positions are float32 whatever the precision of the products. Parameter names are those of the v1
+release.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +27,20 @@ StageCache = Sequence[Sequence[Tensor]]
 
 
 class SelfAttentionWeights(nn.Module):
-    """The two projections of attention; q and k come out in halves, see rope.py."""
+    """The two projections of attention, in the release's lists of one; q and k come out in halves, see rope.py."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
         self.in_projs = nn.ModuleList([Linear(d_model, 3 * d_model)])
         self.out_projs = nn.ModuleList([Linear(d_model, d_model)])
+
+    @property
+    def in_proj(self) -> Linear:
+        return cast(Linear, self.in_projs[0])
+
+    @property
+    def out_proj(self) -> Linear:
+        return cast(Linear, self.out_projs[0])
 
 
 class LayerScale(nn.Module):
@@ -56,7 +66,7 @@ class TransformerLayer(nn.Module):
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x (rows, d) -> rotated q, k, v (rows, 3, heads, head_dim) in the precision of the products."""
-        qkv = self.self_attn.in_projs[0](self.norm1(x)).unflatten(1, self.heads)
+        qkv: Tensor = self.self_attn.in_proj(self.norm1(x)).view(x.shape[0], *self.heads)
         if qkv.dtype == torch.float32:
             rotate_(qkv[:, :2], cos, sin)
             return qkv
@@ -67,7 +77,7 @@ class TransformerLayer(nn.Module):
 
     def finish(self, x: Tensor, mixed: Tensor) -> None:
         """Add the attention output `mixed` (rows, d) and the feed-forward to x (rows, d), in place."""
-        x.addcmul_(self.self_attn.out_projs[0](mixed).float(), self.layer_scale_1.scale)
+        x.addcmul_(self.self_attn.out_proj(mixed).float(), self.layer_scale_1.scale)
         hidden = F.gelu(self.linear1(self.norm2(x)))
         x.addcmul_(self.linear2(hidden).float(), self.layer_scale_2.scale)
 
@@ -76,6 +86,9 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
+
+    def __iter__(self) -> Iterator[TransformerLayer]:
+        return (cast(TransformerLayer, layer) for layer in self.layers)
 
 
 class Stage(nn.Module):
@@ -91,7 +104,8 @@ class Stage(nn.Module):
     def forward(
         self, x: Tensor, spans: Sequence[Span], budget: RowBudget, cache: StageCache | None = None, keep: bool = False
     ) -> tuple[Tensor, list[list[Tensor]]]:
-        """x (rows, input_dimension) float32 -> (rows, output_dimension) float32, and the cache where `keep` asks for it.
+        """x (rows, input_dimension) float32 -> (rows, output_dimension) float32, and the cache where `keep` asks for
+        it.
 
         `spans` tells whose the rows are; `cache` holds the keys and values of their earlier steps.
         """
@@ -105,7 +119,7 @@ class Stage(nn.Module):
         attention = window_attention(spans, shape, self.product_dtype, x.device)
         mixed = torch.zeros(x.shape, dtype=self.product_dtype, device=x.device)
         kept = []
-        for index, layer in enumerate(self.transformer.layers):
+        for index, layer in enumerate(self.transformer):
             if cache is not None:
                 attention.load(cache[index])
             for chunk in chunks:
@@ -121,7 +135,7 @@ class Stage(nn.Module):
     @property
     def product_dtype(self) -> torch.dtype:
         """The precision of the matrix products."""
-        return self.transformer.layers[0].linear1.weight.dtype
+        return next(iter(self.transformer)).linear1.weight.dtype
 
 
 def _project_rows(x: Tensor, projection: Linear, chunks: Sequence[slice]) -> Tensor:

@@ -1,10 +1,12 @@
 """Make the embedded codec `cat-tiny`: the released architecture with 1.7 M random parameters.
 
-It is untrained: it exists so that the demo and the tests run anywhere, with every code path of the real model. Its random
-weights are chosen so that codes depend on the audio and spread over the codebooks, because tests that compare codes must be able to fail:
+It is untrained: it exists so that the demo and the tests run anywhere, with every code path of the real model. Its
+random weights are chosen so that codes depend on the audio and spread over the codebooks, because tests that compare
+codes must be able to fail:
 
 - projections keep the variance of what they are given, and layer scales are large, so that every layer matters;
-- each quantizer reads 8 orthonormal directions of the residual and writes back along the same directions, so that the residual shrinks;
+- each quantizer reads 8 orthonormal directions of the residual and writes back along the same directions, so that the
+  residual shrinks;
 - codebook rows have random directions and lengths that follow the residual's size from quantizer to quantizer.
 
 The same seed gives the same bytes: numpy's PCG64 draws, and only elementary arithmetic after it.
@@ -52,8 +54,16 @@ def patch(size: int) -> dict[str, Any]:
 
 
 def make_config() -> dict[str, Any]:
-    encoder = [module for size, shape in zip((240, 2, 2, 2), ENCODER_STAGES, strict=True) for module in (patch(size), stage(*shape))]
-    decoder = [module for size, shape in zip((2, 2, 2, 240), DECODER_STAGES, strict=True) for module in (stage(*shape), patch(size))]
+    encoder = [
+        module
+        for size, shape in zip((240, 2, 2, 2), ENCODER_STAGES, strict=True)
+        for module in (patch(size), stage(*shape))
+    ]
+    decoder = [
+        module
+        for size, shape in zip((2, 2, 2, 240), DECODER_STAGES, strict=True)
+        for module in (stage(*shape), patch(size))
+    ]
     return {
         "architectures": ["MossAudioTokenizerModel"],
         "model_type": "moss-audio-tokenizer",
@@ -99,11 +109,13 @@ def make_weights() -> dict[str, Array]:
 
     def projection(name: str, weight: npt.NDArray[np.float64], bias_deviation: float) -> None:
         """Store a weight (outputs, inputs) as weight norm does: length g and direction v of each output."""
-        tensors[f"{name}.parametrizations.weight.original0"] = (
-            np.sqrt((weight**2).sum(1))[:, None, None].astype(np.float32)
+        tensors[f"{name}.parametrizations.weight.original0"] = np.sqrt((weight**2).sum(1))[:, None, None].astype(
+            np.float32
         )
         # safetensors writes an array's buffer as it lies, so a transposed view has to be copied into order first.
-        tensors[f"{name}.parametrizations.weight.original1"] = np.ascontiguousarray(weight[:, :, None], dtype=np.float32)
+        tensors[f"{name}.parametrizations.weight.original1"] = np.ascontiguousarray(
+            weight[:, :, None], dtype=np.float32
+        )
         tensors[f"{name}.bias"] = gaussian(weight.shape[0], deviation=bias_deviation)
 
     for index, shape in enumerate(ENCODER_STAGES):

@@ -1,0 +1,55 @@
+"""What `encode` and `decode` return: a batch, padded to its longest clip, and the lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """`audio_codes` (num_quantizers, batch, frames) int64 and `encoder_hidden_states` (batch, D, frames) float32, both
+    zero after the `audio_codes_lengths` (batch,) frames of a clip."""
+
+    audio_codes: Tensor
+    audio_codes_lengths: Tensor
+    encoder_hidden_states: Tensor
+
+    @classmethod
+    def padded(cls, codes: Sequence[Tensor], hidden: Sequence[Tensor]) -> EncoderOutput:
+        """From the codes (num_quantizers, frames) and hidden states (frames, D) of each clip."""
+        lengths = [clip.shape[1] for clip in codes]
+        longest = max(lengths)
+        return cls(
+            torch.stack([F.pad(clip, (0, longest - clip.shape[1])) for clip in codes], dim=1),
+            torch.tensor(lengths, device=codes[0].device),
+            torch.stack([F.pad(clip.T, (0, longest - clip.shape[0])) for clip in hidden]),
+        )
+
+    def to_tuple(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.audio_codes, self.audio_codes_lengths, self.encoder_hidden_states
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """`audio` (batch, channels, samples) float32, zero after the `audio_lengths` (batch,) samples of a clip."""
+
+    audio: Tensor
+    audio_lengths: Tensor
+
+    @classmethod
+    def padded(cls, audio: Sequence[Tensor]) -> DecoderOutput:
+        """From the audio (channels, samples) of each clip."""
+        lengths = [clip.shape[1] for clip in audio]
+        longest = max(lengths)
+        return cls(
+            torch.stack([F.pad(clip, (0, longest - clip.shape[1])) for clip in audio]),
+            torch.tensor(lengths, device=audio[0].device),
+        )
+
+    def to_tuple(self) -> tuple[Tensor, Tensor]:
+        return self.audio, self.audio_lengths

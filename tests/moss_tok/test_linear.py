@@ -1,0 +1,44 @@
+"""A row's bits do not depend on the rows beside it, on the number of threads, or on where it lies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from moss_tok.linear import Linear, RowBudget
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(240, 64), (64, 192), (128, 512), (512, 128), (48, 24), (64, 100), (96, 8)]
+)
+def test_rows_alone_and_together(inputs, outputs, threads):
+    """48 -> 24 and 64 -> 100 are not multiples of 16: without the padded weight they differ from 3 threads on."""
+    draw = torch.Generator().manual_seed(0)
+    linear = Linear(inputs, outputs)
+    linear.weight.copy_(torch.randn(outputs, inputs, generator=draw))
+    linear.prepare()
+    x = torch.randn(400, inputs, generator=draw)
+    torch.set_num_threads(1)
+    together = linear(x)
+    torch.testing.assert_close(together, x @ linear.weight.T, rtol=1e-4, atol=1e-4)
+    torch.set_num_threads(threads)
+    for rows in (*range(1, 40), 63, 64, 100, 255, 399):
+        for start in (0, 400 - rows):
+            assert torch.equal(linear(x[start : start + rows]), together[start : start + rows])
+
+
+def test_chunks_cover_all_rows_and_none_is_tiny():
+    for rows in (1, 15, 16, 99, 100, 101, 115, 116, 117, 200, 216, 1000):
+        chunks = list(RowBudget(100).chunks(rows))
+        assert [row for chunk in chunks for row in range(chunk.start, chunk.stop)] == list(range(rows))
+        assert all(16 <= chunk.stop - chunk.start < 116 for chunk in chunks) or rows < 16
+
+
+def test_a_static_budget_has_one_size_only():
+    budget = RowBudget(64, static=True)
+    for rows in (1, 63, 64, 65, 1000):
+        padded = budget.padded(rows)
+        assert 0 <= padded - rows < 64
+        assert {chunk.stop - chunk.start for chunk in budget.chunks(padded)} == {64}
+    assert RowBudget(64).padded(65) == 65
