@@ -1,0 +1,38 @@
+"""What the end-to-end tests share: the command in a process of its own, and what the demo corpus must become."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+CORPUS = ROOT / "demo" / "corpus"
+
+
+def start_command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """`moss-tok …` in the project's folder, with its output captured."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def run_command(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run `moss-tok …` to its end."""
+    process = start_command(*arguments)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def data_files(output: Path) -> dict[str, bytes]:
+    """Every data and rejects file of an output, by its path."""
+    paths = [*output.glob("data/**/*.parquet"), *output.glob("rejects/**/*.parquet")]
+    return {str(path.relative_to(output)): path.read_bytes() for path in paths}

@@ -1,0 +1,102 @@
+"""The import rules of the house: jobs -> pipeline -> moss_tok, steps that do not know each other, one door to each service."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STEPS = ("plan", "read", "prepare", "batch", "encode", "records", "write", "manifest")
+COMPOSERS = (
+    "shard", "encode_loop", "actors", "run", "output", "estimate", "decode", "command", "cli", "card", "totals", "progress"
+)  # fmt: skip
+
+
+def modules(package: str) -> dict[str, ast.Module]:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in paths}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Full names of everything that the module imports, at its top or inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a module comes from"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def reaches(imported: set[str], *targets: str) -> list[str]:
+    return sorted(
+        name for name in imported if any(name == target or name.startswith(f"{target}.") for target in targets)
+    )
+
+
+def test_the_codec_knows_nothing_of_ray_arrow_storage_or_the_pipeline():
+    for name, tree in modules("moss_tok").items():
+        forbidden = reaches(
+            imports(tree), "ray", "pyarrow", "fsspec", "s3fs", "datasets", "pipeline", "jobs", "pydantic"
+        )
+        assert not forbidden, f"{name} imports {forbidden}"
+
+
+def test_only_the_audio_modules_of_the_codec_import_decoders():
+    for name, tree in modules("moss_tok").items():
+        if not name.startswith(("moss_tok.audio", "moss_tok.resample")):
+            assert not reaches(imports(tree), "soundfile", "av", "torchaudio"), name
+
+
+def test_the_pipeline_does_not_import_jobs_or_tests():
+    for name, tree in (modules("pipeline") | modules("schemas")).items():
+        assert not reaches(imports(tree), "jobs", "tests", "benchmarks", "demo"), name
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_imports_no_other_step_and_no_composer(step: str):
+    mine = f"pipeline.{step}"
+    others = [f"pipeline.{other}" for other in (*STEPS, *COMPOSERS) if other != step]
+    trees = {name: tree for name, tree in modules("pipeline").items() if name == mine or name.startswith(f"{mine}.")}
+    assert trees
+    for name, tree in trees.items():
+        assert not reaches(imports(tree), *others), name
+
+
+def test_ray_appears_only_in_actors_and_run():
+    users = {name for name, tree in modules("pipeline").items() if reaches(imports(tree), "ray")}
+    assert users == {"pipeline.actors", "pipeline.run"}
+
+
+def test_object_stores_are_reached_only_through_storage():
+    users = {name for name, tree in modules("pipeline").items() if reaches(imports(tree), "fsspec", "s3fs", "boto3")}
+    assert users == {"pipeline.storage"}
+
+
+def test_nothing_unpickles():
+    for package in ("moss_tok", "pipeline", "jobs"):
+        for name, tree in modules(package).items():
+            assert not reaches(imports(tree), "pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"), name
+            calls = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+            assert "weights_only" not in calls, name
+            source = ast.unparse(tree)
+            assert "torch.load(" not in source, name
+            assert "trust_remote_code" not in source, name
+
+
+def test_jobs_stay_short():
+    for path in (ROOT / "jobs").glob("*.py"):
+        assert len(path.read_text().splitlines()) < 60, path.name
+
+
+def test_help_does_not_wait_for_torch_or_ray():
+    code = (
+        "import sys, pipeline.cli; print([name for name in ('torch', 'ray', 'pyarrow', 'av') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
