@@ -59,15 +59,10 @@ def identify(file: BufferedIOBase, name: str | None = None) -> Container:
     if size == 0:
         raise AudioError("empty", "the clip has 0 bytes; an audio file is expected")
     head = _at(file, 0, 64)
-    start = after_id3(file, 0)
-    head = _at(file, start, 64) if start else head
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         tag, says_empty = walk_wav(file)
-        return Container(
-            "wav", None if tag in _WAV_TAGS and not says_empty else "wav"
-        )  # libsndfile believes a size of 0
-    if head[:4] == b"fLaC":
-        return _flac(file, start)
+        believed = tag in _WAV_TAGS and not says_empty  # libsndfile reads nothing where the size says 0
+        return Container("wav", None if believed else "wav")
     if head[:4] == b"OggS":
         return _ogg(file, size)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
@@ -83,9 +78,13 @@ def identify(file: BufferedIOBase, name: str | None = None) -> Container:
     if head[:8] == b"riff\x2e\x91\xcf\x11":
         check_wave64(file)
         return Container("w64", "w64")
-    if _is_adts(head):
+    start = after_id3(file, 0)
+    behind = _at(file, start, 64)
+    if behind[:4] == b"fLaC":
+        return _flac(file, start)
+    if _is_adts(behind):
         return Container("aac", "aac")
-    if mpeg_frame(head):
+    if mpeg_frame(behind[:4]):
         return _mp3(file, start)
     for pattern, format_name, demuxer in _PYAV_SIGNATURES:
         if re.match(pattern, head, re.DOTALL):
@@ -135,7 +134,7 @@ def _mp3(file: BufferedIOBase, start: int) -> Container:
     libsndfile stops at the length that the header states, or that it guesses from the first bit rate.
     """
     head = _at(file, start, 4096)
-    first = mpeg_frame(head)
+    first = mpeg_frame(head[:4])
     assert first is not None
     stated, trimmed = _mp3_length(head, first)
     found = count_mpeg_frames(file, start)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BufferedIOBase
 
 from moss_tok.audio_limits import AudioError
@@ -137,9 +138,10 @@ class MpegFrame:
     num_samples: int
 
 
+@lru_cache(maxsize=1024)  # a file repeats a handful of headers
 def mpeg_frame(head: bytes) -> MpegFrame | None:
-    """Parse a frame header (ISO/IEC 11172-3 and 13818-3, and the 2.5 extension); None where none stands here."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+    """Parse a 4-byte frame header (ISO/IEC 11172-3 and 13818-3, and 2.5); None where the bytes are none."""
+    if len(head) != 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
     bitrate, rate = head[2] >> 4, head[2] >> 2 & 3
