@@ -52,6 +52,8 @@ def _audio_column(schema: pa.Schema, uri: str, config: InputConfig) -> str:
         raise SourceError(
             f"{uri}: no column {config.audio_column or 'audio'} among {', '.join(schema.names)}: set input.audio_column"
         )
+    if (count := schema.names.count(name)) > 1:
+        raise SourceError(f"{uri}: {count} columns are named {name}: set input.audio_column")
     kind = schema.field(name).type
     holder = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
     if not (pa.types.is_binary(holder) or pa.types.is_large_binary(holder)):
@@ -70,7 +72,10 @@ def _read_rows(
         try:
             for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
                 for position in range(min(batch.num_rows, rows[group + 1] - row)):
-                    fields = {name: _value(batch.column(name)[position]) for name in batch.schema.names}
+                    fields = {
+                        name: _value(cells[position])
+                        for name, cells in zip(batch.schema.names, batch.columns, strict=True)
+                    }
                     key = fields.get("id")
                     key = clean(str(row if key is None or key == "" else key))
                     yield _clip(fields, Origin(index=row - first, source=source, key=key), column, config)
