@@ -16,6 +16,8 @@ from moss_tok.audio_limits import AudioError
 _LATE_START = 60  # s; an Ogg stream whose first page is later than this was recorded mid-broadcast
 _ID3_PADDING = 2**16  # bytes of zeros skipped behind a tag that does not count its padding
 _FLAC_TAIL = 2**17  # bytes searched for the last frame, beside the largest frame that the file declares
+_FLAC_LARGEST = 2**20  # as much of that claim is believed
+_FLAC_SYNCS = (b"\xff\xf8", b"\xff\xf9")  # blocks of a fixed size, and of any
 _FLAC_BLOCKS = {1: 192, **{2 + i: 576 << i for i in range(4)}, **{8 + i: 256 << i for i in range(8)}}
 _MPEG1_KBPS = {  # by layer; index 0 is "free", which cannot be walked
     1: (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -179,14 +181,17 @@ def check_flac_end(file: BufferedIOBase, stream_info: bytes) -> None:
     """
     total = int.from_bytes(stream_info[10:18], "big") & (1 << 36) - 1
     size = file.seek(0, 2)
-    file.seek(max(0, size - _FLAC_TAIL - int.from_bytes(stream_info[7:10], "big")))
+    largest = int.from_bytes(stream_info[7:10], "big")
+    file.seek(max(0, size - _FLAC_TAIL - min(largest, _FLAC_LARGEST)))
     tail = file.read()
-    last, at = 0, len(tail)
-    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        end = _flac_frame_end(tail[at : at + 16], int.from_bytes(stream_info[0:2], "big"))
-        if end == total:
-            return
-        last = max(last, end)
+    last = 0
+    for sync in _FLAC_SYNCS:
+        at = len(tail)
+        while (at := tail.rfind(sync, 0, at)) >= 0:  # an intact file is done at its last frame
+            end = _flac_frame_end(tail[at : at + 16], int.from_bytes(stream_info[0:2], "big"))
+            if end == total:
+                return
+            last = max(last, end)
     if last > total:
         raise AudioError("decode_error", f"the FLAC file declares {total} samples and holds {last}")
     raise AudioError("truncated", f"the FLAC file declares {total} samples, but no frame near its end reaches them")
@@ -194,7 +199,7 @@ def check_flac_end(file: BufferedIOBase, stream_info: bytes) -> None:
 
 def _flac_frame_end(head: bytes, block_size: int) -> int:
     """The sample after the frame whose header stands here (RFC 9639, section 9.1), 0 where none does."""
-    if len(head) < 6 or head[1] not in (0xF8, 0xF9):
+    if len(head) < 6:
         return 0
     ones = 8 - (head[4] ^ 0xFF).bit_length()  # the number is coded as UTF-8 codes a character
     number = head[4] & 0x7F >> ones

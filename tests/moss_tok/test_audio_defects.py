@@ -155,6 +155,7 @@ DEFECTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a rate of 2,147,483,647 Hz": (lambda: raw_wav(bytes(100), rate=2_147_483_647), "bad_sample_rate"),
     "a rate of 99 Hz": (lambda: raw_wav(bytes(100), rate=99), "bad_sample_rate"),
     "a rate of 0 Hz": (lambda: raw_wav(bytes(100), rate=0), "decode_error"),
+    "a FLAC that ends in a megabyte of sync codes": (lambda: clip("flac 16")[:999] + b"\xff\xf8" * 2**19, "truncated"),
     "an Ogg without audio": (lambda: clip("opus").replace(b"OpusHead", b"OpusTail"), "no_audio_stream"),
     "an hour at 100 Hz, times 14": (lambda: raw_wav(bytes(2 * 100 * 3600 * 14), rate=100), "too_long"),
 }
