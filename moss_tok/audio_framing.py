@@ -79,7 +79,7 @@ def walk_ogg(file: BufferedIOBase, size: int) -> OggStream:
                 late |= not positioned and position > _LATE_START * (stream.granule_rate or 48_000)
                 positioned, granule = True, position
             if flags & 4:
-                open_link, samples = False, samples + max(0, granule - stream.preskip)
+                open_link, samples = False, samples + max(0, granule - stream.preskip - stream.start_slack)
         offset = end
     if stream is None:
         raise AudioError("no_audio_stream", "the Ogg file holds no Vorbis, Opus, FLAC or Speex stream")
@@ -95,18 +95,21 @@ class _OggHead:
     form: bytes  # channels and rate as the head packet spells them
     granule_rate: int | None
     preskip: int
+    start_slack: int
+    """Samples by which the first packet may start late: FFmpeg's muxer counts the pre-skip of Opus twice."""
 
 
 def _ogg_head(packet: bytes) -> _OggHead | None:
     """The identification header of an audio stream, None for anything else."""
     if packet[:7] == b"\x01vorbis" and len(packet) >= 16:
-        return _OggHead("vorbis", packet[11:16], struct.unpack("<I", packet[12:16])[0], 0)
+        return _OggHead("vorbis", packet[11:16], struct.unpack("<I", packet[12:16])[0], 0, 0)
     if packet[:8] == b"OpusHead" and len(packet) >= 12:
-        return _OggHead("opus", packet[9:10], 48_000, struct.unpack("<H", packet[10:12])[0])
+        preskip = struct.unpack("<H", packet[10:12])[0]
+        return _OggHead("opus", packet[9:10], 48_000, preskip, start_slack=preskip)
     if packet[:5] == b"\x7fFLAC":
-        return _OggHead("flac", packet[27:30], None, 0)
+        return _OggHead("flac", packet[27:30], None, 0, 0)
     if packet[:8] == b"Speex   ":
-        return _OggHead("speex", packet[36:52], None, 0)
+        return _OggHead("speex", packet[36:52], None, 0, 0)
     return None
 
 
