@@ -1,35 +1,21 @@
-"""Thin Ray shells: a reader task that prepares a shard, and an actor that holds a replica of the codec."""
+"""The Ray actor: a thin shell around a replica of the codec and the shards that are open in it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import Any
 
-import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import Config, InputConfig, PrepareConfig
+from pipeline.chunk import Chunk
+from pipeline.config import Config
 from pipeline.encode import load_encoder
 from pipeline.encode_loop import EncodeLoop
 from pipeline.items import Clip, CodedClip, ShardSpec
 from pipeline.layout import Layout
 from pipeline.manifest import ShardManifest
-from pipeline.prepare import Target
 from pipeline.provenance import RunRecord
-from pipeline.shard import Chunk, OpenShard, prepare_shard, target_of
-
-CHUNKS_AHEAD = 4  # chunks that a reader may have finished before the actor takes them
-
-
-@ray.remote(num_cpus=1, max_retries=0)
-def prepare_chunks(
-    spec: ShardSpec, input_config: InputConfig, prepare_config: PrepareConfig, target: Target
-) -> Iterator[Chunk]:
-    """Read and prepare a shard in a process of its own: every core decodes, and a decoder's crash stays there."""
-    torch.set_num_threads(1)
-    yield from prepare_shard(spec, input_config, prepare_config, target)
+from pipeline.readers import prepare_remotely
+from pipeline.shard import OpenShard, target_of
 
 
 class TokenizerActor:
@@ -54,13 +40,7 @@ class TokenizerActor:
     def tokenize(self, spec: ShardSpec) -> ShardManifest:
         """The shard from reading to its manifest. Any failure that is not a clip's own is raised to the driver."""
         gathered = _Gathered(spec)
-        stream: Any = prepare_chunks.options(
-            num_returns="streaming",
-            _generator_backpressure_num_objects=CHUNKS_AHEAD,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
-        ).remote(spec, self._config.input, self._config.prepare, self._target)
-        for reference in stream:
-            chunk: Chunk = ray.get(reference)
+        for chunk in prepare_remotely(spec, self._config.input, self._config.prepare, self._target):
             for clip in gathered.add_chunk(chunk):
                 self._loop.submit(clip, self._target.frames(clip.info.num_samples), gathered.deliver)
         shard = gathered.wait()

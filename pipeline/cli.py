@@ -6,6 +6,7 @@ import argparse
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*untrained codec", category=UserWarning)  # the commands say it better
     signal.signal(signal.SIGTERM, _interrupt)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:

@@ -14,6 +14,7 @@ from pipeline import storage
 from pipeline.card import UNTRAINED, load_lines
 from pipeline.config import Config, load_config, parse_config
 from pipeline.output import Output, open_output, read_output, with_absolute_uris
+from pipeline.progress import Progress
 from pipeline.provenance import RunRecord, record_run
 from pipeline.totals import Totals, describe, format_bytes, format_seconds, lines_of
 
@@ -116,8 +117,11 @@ def encode(files: Sequence[str], output_uri: str, model: dict[str, Any]) -> int:
     output = open_output(config)
     if output.todo:
         encoder = load_encoder(config.model, output.record.num_quantizers, config.batch.max_frames)
-        for spec in output.todo:
-            tokenize_shard(spec, encoder, config, output.record)
+        with Progress(len(output.todo), len(output.done)) as progress:
+            made = Totals()
+            for spec in output.todo:
+                made.add(Totals.of(tokenize_shard(spec, encoder, config, output.record)))
+                progress.update(made, made.audio_seconds)
     totals = output.finish()
     _print_dataset(output, totals, {})
     return FAILED if totals.rejects else DONE

@@ -37,7 +37,8 @@ class ShardManifest:
 def commit(layout: Layout, manifest: ShardManifest) -> None:
     """Publish the manifest: from here on the shard is done, and no run does it again."""
     document = json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
-    storage.publish(layout.manifest(manifest.shard_id), document.encode())
+    # Bytes of a local name that are not UTF-8 become \udcXX, which is JSON and is read back as it was.
+    storage.publish(layout.manifest(manifest.shard_id), document.encode("utf-8", "backslashreplace"))
 
 
 def committed(layout: Layout) -> set[str]:
@@ -47,7 +48,13 @@ def committed(layout: Layout) -> set[str]:
 
 
 def read_manifests(layout: Layout, shard_ids: set[str]) -> Iterator[ShardManifest]:
-    """The manifests of the given shards, sorted by id."""
+    """The manifests of the given shards, sorted by id. Raises ValueError for one that cannot be understood."""
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        for data in pool.map(lambda shard_id: storage.read_bytes(layout.manifest(shard_id)), sorted(shard_ids)):
-            yield ShardManifest(**json.loads(data))
+        yield from pool.map(lambda shard_id: _read(layout.manifest(shard_id)), sorted(shard_ids))
+
+
+def _read(uri: str) -> ShardManifest:
+    try:
+        return ShardManifest(**json.loads(storage.read_bytes(uri)))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{uri}: not a manifest: {error}: delete it to have its shard done again") from error

@@ -82,12 +82,18 @@ class RunRecord:
         }
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
+        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode(
+            "utf-8", "backslashreplace"
+        )
 
     @classmethod
     def from_json(cls, data: bytes) -> RunRecord:
-        document = json.loads(data)
-        return cls(**document | {"model": ModelInfo(**document["model"])})
+        """The inverse of `to_json`. Raises ValueError for anything else."""
+        try:
+            document = json.loads(data)
+            return cls(**document | {"model": ModelInfo(**document["model"])})
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"not the record of a run of version {RUN_VERSION}: {error}") from error
 
     def _decisive(self) -> dict[str, Any]:
         model = {key: value for key, value in asdict(self.model).items() if key not in ("name", "revision", "trained")}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from pipeline.actors import TokenizerActor
 from pipeline.config import ClusterConfig, Config, ConfigError
@@ -63,7 +63,7 @@ def run(config: Config) -> RunSummary:
 
 def connect(cluster: ClusterConfig) -> None:
     """Join the configured cluster, or the one that a submitted job is in, or start Ray on this machine alone."""
-    quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if address:
         ray.init(address=address, **quiet)
@@ -80,6 +80,8 @@ class _Replica:
     """An actor and the shards that it was given."""
 
     actor: Any
+    starting: ray.ObjectRef[Any] | None
+    """Resolves once the model is loaded; None when it is. Until then the actor is given nothing."""
     pending: dict[ray.ObjectRef[Any], ShardSpec] = field(default_factory=dict)
     poll: ray.ObjectRef[Any] | None = None
     encoded_seconds: float = 0.0
@@ -105,6 +107,7 @@ class _Scheduler:
         try:
             with Progress(len(self._queue), len(self._output.done)) as progress:
                 while self._queue or any(replica.pending for replica in self._replicas):
+                    self._admit(progress)
                     self._assign()
                     self._collect(progress)
                     self._poll()
@@ -127,19 +130,30 @@ class _Scheduler:
             max_task_retries=0,
         )
         actors = [shell.remote(self._config, self._output.record) for _ in range(min(count, len(self._queue)))]
-        # The first replica that cannot load the model speaks for all: better to stop than to fail every shard.
-        first, _ = ray.wait([actor.ready.remote() for actor in actors], num_returns=1)
-        try:
-            ray.get(first)
-        except RayActorError as error:
-            raise ConfigError(f"no replica of {self._config.model.name} could be started: {_cause(error)}") from error
-        return [_Replica(actor) for actor in actors]
+        return [_Replica(actor, starting=actor.ready.remote()) for actor in actors]
+
+    def _admit(self, progress: Progress) -> None:
+        """Take note of the actors that have loaded the model, and drop those that cannot."""
+        for replica in list(self._replicas):
+            if replica.starting is None or not ray.wait([replica.starting], timeout=0)[0]:
+                continue
+            try:
+                ray.get(replica.starting)
+                replica.starting = None
+            except ActorUnavailableError:
+                replica.starting = replica.actor.ready.remote()  # Ray is restarting it
+            except RayError as error:
+                self._replicas.remove(replica)
+                reason = f"no replica of {self._config.model.name} could be started: {_cause(error)}"
+                if not self._replicas:
+                    raise ConfigError(reason) from error
+                progress.note(f"one actor less: {reason}")
 
     def _assign(self) -> None:
         # In rounds, so that a short queue is spread over all actors.
         for depth in range(self._config.cluster.shards_per_actor):
             for replica in self._replicas:
-                if len(replica.pending) == depth and (spec := self._next()) is not None:
+                if replica.starting is None and len(replica.pending) == depth and (spec := self._next()) is not None:
                     replica.pending[replica.actor.tokenize.remote(spec)] = spec
 
     def _next(self) -> ShardSpec | None:
@@ -154,14 +168,17 @@ class _Scheduler:
     def _collect(self, progress: Progress) -> None:
         owners = {reference: replica for replica in self._replicas for reference in replica.pending}
         if not owners:
-            time.sleep(TICK_SECONDS)  # every shard that is left waits for its next try
+            time.sleep(TICK_SECONDS)  # no actor is ready, or every shard that is left waits for its next try
             return
         finished, _ = ray.wait(list(owners), num_returns=len(owners), timeout=TICK_SECONDS)
         for reference in finished:
-            spec = owners[reference].pending.pop(reference)
+            replica = owners[reference]
+            spec = replica.pending.pop(reference)
             try:
                 self._totals.add(Totals.of(ray.get(reference)))
             except Exception as error:
+                if isinstance(error, RayActorError) and replica.starting is None:
+                    replica.starting = replica.actor.ready.remote()  # it died: give it nothing until it is back
                 self._retry(spec, error, progress)
 
     def _retry(self, spec: ShardSpec, error: Exception, progress: Progress) -> None:
@@ -205,15 +222,14 @@ def size_cluster(config: Config, resources: dict[str, float]) -> tuple[int, floa
     else:
         # Half of the CPUs are for reading and decoding.
         count = max(1, int(cpus / 2 / max(cluster.cpus_per_actor, 1)))
-    if count * gpus_per_actor > gpus:
-        raise ConfigError(f"cluster.actors: {count} need {count * gpus_per_actor:g} GPUs, and the cluster has {gpus:g}")
+    if count == 0 or count * gpus_per_actor > gpus:
+        needed = max(count, 1) * gpus_per_actor
+        raise ConfigError(f"cluster.actors: {needed:g} GPUs are needed, and the cluster has {gpus:g}: see model.device")
     if count * cluster.cpus_per_actor + 1 > cpus:
         raise ConfigError(
             f"cluster.actors: {count} of {cluster.cpus_per_actor:g} CPUs and one CPU for reading are needed, and the "
             f"cluster has {cpus:g}: lower cluster.actors or cluster.cpus_per_actor"
         )
-    if count == 0:
-        raise ConfigError(f"cluster.gpus_per_actor: {cluster.gpus_per_actor:g}, and the cluster has {gpus:g} GPUs")
     return count, gpus_per_actor
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STEPS = ("plan", "read", "prepare", "batch", "encode", "records", "write", "manifest")
 COMPOSERS = (
-    *("shard", "encode_loop", "actors", "run", "output", "estimate", "decode"),
+    *("shard", "chunk", "encode_loop", "actors", "readers", "run", "output", "estimate", "decode"),
     *("command", "cli", "card", "totals", "progress"),
 )
 
@@ -67,9 +67,9 @@ def test_a_step_imports_no_other_step_and_no_composer(step: str):
         assert not reaches(imports(tree), *others), name
 
 
-def test_ray_appears_only_in_actors_and_run():
+def test_ray_appears_only_in_the_shells_and_the_driver():
     users = {name for name, tree in modules("pipeline").items() if reaches(imports(tree), "ray")}
-    assert users == {"pipeline.actors", "pipeline.run"}
+    assert users == {"pipeline.readers", "pipeline.run"}
 
 
 def test_object_stores_are_reached_only_through_storage():
@@ -91,6 +91,12 @@ def test_nothing_unpickles():
 def test_jobs_stay_short():
     for path in (ROOT / "jobs").glob("*.py"):
         assert len(path.read_text().splitlines()) < 60, path.name
+
+
+def test_a_reader_process_loads_no_torch():
+    code = "import sys, pipeline.chunk; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
 
 
 def test_help_does_not_wait_for_torch_or_ray():
