@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus"
 
@@ -36,3 +38,8 @@ def data_files(output: Path) -> dict[str, bytes]:
     """Every data and rejects file of an output, by its path."""
     paths = [*output.glob("data/**/*.parquet"), *output.glob("rejects/**/*.parquet")]
     return {str(path.relative_to(output)): path.read_bytes() for path in paths}
+
+
+def rows(output: Path, kind: str = "data") -> list[dict[str, Any]]:
+    """Every row of an output, of `data` or of `rejects`."""
+    return [row for path in sorted(output.glob(f"{kind}/**/*.parquet")) for row in pq.read_table(path).to_pylist()]

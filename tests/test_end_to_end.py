@@ -28,7 +28,7 @@ from pipeline.encode import load_encoder
 from pipeline.output import open_output, read_output, with_absolute_uris
 from pipeline.reasons import PREPARE_REASONS, READ_REASONS
 from pipeline.shard import tokenize_shard
-from tests.support import CORPUS, data_files, run_command, start_command
+from tests.support import CORPUS, data_files, rows, run_command, start_command
 
 CONFIG = "configs/demo.yaml"
 
@@ -65,10 +65,6 @@ def tokenize_in_process(config: Config) -> None:
     for spec in output.todo:
         tokenize_shard(spec, encoder, config, output.record)
     output.finish()
-
-
-def rows(output: Path, kind: str = "data") -> list[dict[str, Any]]:
-    return [row for path in sorted(output.glob(f"{kind}/**/*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def test_every_clip_is_a_row_or_a_reject_and_none_is_there_twice(demo: Path, inventory: list[dict[str, Any]]):

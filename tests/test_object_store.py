@@ -1,0 +1,90 @@
+"""The whole job from a bucket to a bucket, on a real S3 server: the bytes that a local run writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3fs
+
+from pipeline import storage
+from tests.seaweed import seaweed
+from tests.support import CORPUS, rows, run_command
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    with seaweed(tmp_path_factory.mktemp("weed")) as environment:
+        before = dict(os.environ)
+        os.environ.update(environment)
+        yield environment
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def bucket(server: Mapping[str, str]) -> s3fs.S3FileSystem:
+    """A client, and a bucket `audio` that holds the demo corpus."""
+    client = s3fs.S3FileSystem()
+    client.mkdir("audio")
+    client.put(f"{CORPUS}/", "audio/corpus/", recursive=True)
+    return client
+
+
+def test_a_run_between_buckets_makes_every_clip_a_row_or_a_reject(
+    bucket: s3fs.S3FileSystem, server: Mapping[str, str], inventory: list[dict[str, Any]], tmp_path: Path
+):
+    packings = ("folder/manifest.jsonl", "webdataset/*.tar", "parquet/*.parquet")
+    sources = ", ".join(f"'s3://audio/corpus/{packing}'" for packing in packings)
+    arguments = ["tokenize", "configs/demo.yaml", f"input.splits.train=[{sources}]", "output.uri=s3://audio/codes"]
+    result = run_command(*arguments)
+    assert result.returncode == 0, result.stderr
+    committed = bucket.ls("audio/codes/_moss_tok/shards")
+    assert len(committed) >= 4
+    for secret in (server["AWS_SECRET_ACCESS_KEY"],):
+        assert secret not in result.stdout + result.stderr
+        assert all(secret.encode() not in bucket.cat(path) for path in bucket.find("audio/codes"))
+    bucket.get("audio/codes/", str(tmp_path / "codes"), recursive=True)
+    made = len(rows(tmp_path / "codes")) + len(rows(tmp_path / "codes", "rejects"))
+    assert made == len(inventory)
+
+    before = {path: bucket.info(path)["ETag"] for path in bucket.find("audio/codes/data")}
+    again = run_command(*arguments)
+    assert again.returncode == 0, again.stderr
+    bucket.invalidate_cache()
+    assert {path: bucket.info(path)["ETag"] for path in bucket.find("audio/codes/data")} == before
+
+
+def test_a_publish_is_seen_whole_and_a_missing_object_is_missing(bucket: s3fs.S3FileSystem):
+    uri = "s3://audio/objects/large.bin"
+    data = os.urandom(12 * 2**20)
+    storage.publish(uri, data)
+    assert storage.read_bytes(uri) == data
+    found = storage.stat(uri)
+    assert found is not None
+    assert found.size == len(data)
+    with storage.open_read(uri) as stream:
+        stream.seek(5 * 2**20)
+        assert stream.read(100) == data[5 * 2**20 : 5 * 2**20 + 100]
+    assert storage.stat("s3://audio/objects/none.bin") is None
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes("s3://audio/objects/none.bin")
+    assert storage.list_names("s3://audio/nothing-here") == set()
+
+
+def test_a_bucket_that_one_may_not_read_is_an_error_that_names_it(bucket: s3fs.S3FileSystem, tmp_path: Path):
+    environment = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "wrong"}
+    before = {name: os.environ[name] for name in environment}
+    os.environ.update(environment)
+    try:
+        sources = "input.splits.train=['s3://audio/corpus/webdataset/*.tar']"
+        result = run_command("tokenize", "configs/demo.yaml", sources, f"output.uri={tmp_path / 'codes'}")
+    finally:
+        os.environ.update(before)
+    assert result.returncode == 2
+    assert "s3://audio/corpus/webdataset/*.tar" in result.stderr
+    assert "credentials" in result.stderr
+    assert "Traceback" not in result.stderr
