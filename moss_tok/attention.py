@@ -78,8 +78,11 @@ class _Regions:
         for span, origin in zip(spans, self.origins, strict=True):
             self.bases.append(total)
             total += -(-span.end // unit) * unit - origin
-        # Zeros, because padding must be finite: a masked key counts 0 times its value.
-        self.buffer = torch.zeros(total, 3, shape.num_heads, shape.head_dim, dtype=dtype, device=device)
+        self.buffer = torch.empty(total, 3, shape.num_heads, shape.head_dim, dtype=dtype, device=device)
+        for clip, (span, end) in enumerate(zip(spans, [*self.bases[1:], total], strict=True)):
+            # What is never written must be finite all the same: a masked key counts 0 times its value.
+            self.buffer[self.bases[clip] : self.row(clip, span.past), 0] = 0
+            self.buffer[self.row(clip, span.end) : end] = 0
 
     def origin(self, past: int) -> int:
         """The first step that queries from step `past` on may need, when they are grouped by aligned units."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moss_tok.quantizer import ResidualQuantizer
+from moss_tok.quantizer import ResidualQuantizer, first_argmax
 
 
 def plain_codes(quantizer: ResidualQuantizer, hidden: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -78,6 +78,14 @@ def test_the_first_index_wins_a_tie(v1_tiny):
     finally:
         quantizer.directions.copy_(original)
     assert torch.equal(quantizer.encode(hidden, 1)[0], chosen)
+
+
+def test_the_grouped_argmax_is_argmax_with_the_first_index():
+    draw = torch.Generator().manual_seed(5)
+    for shape in ((40, 1024), (40, 192), (7, 100), (1, 64)):
+        scores = torch.randint(0, 50, shape, generator=draw).float()
+        expected = torch.stack([(row == row.max()).nonzero()[0, 0] for row in scores])
+        assert torch.equal(first_argmax(scores), expected)
 
 
 def test_a_vector_does_not_see_its_neighbours(golden):

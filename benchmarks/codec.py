@@ -1,0 +1,152 @@
+"""How fast the encoder is on this machine's CPU, against its own sgemm rate and against the plain algorithm.
+
+    python benchmarks/codec.py [--models tiny 100m full] [--cases 10s 60s 5min ragged] [--no-baseline] [--threads N]
+
+For each model and case: x real time, useful GFLOP/s as a share of the sgemm rate measured right before and after, and
+the process's peak memory over what the model itself holds. Useful are the products of the clips' own frames (45.6
+GFLOP per second of audio for the full size); "with attention" adds the window's own operations. The codes of both
+implementations are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.codec_baseline import encode_padded
+from benchmarks.codec_models import attention_flop, matmul_flop, random_model
+from moss_tok import MossAudioTokenizerModel, UntrainedModelWarning
+
+RATE = 24_000
+CASES = ("10s", "60s", "5min", "ragged")
+MAX_BASELINE_SECONDS = {"full": 61.0, "100m": 2000.0, "tiny": 2000.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=("tiny", "100m", "full"), default=["tiny", "100m"])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--no-baseline", action="store_true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore", UntrainedModelWarning)
+    print(f"torch {torch.__version__}, {arguments.threads} threads, {cpu_name()}")
+    print("| model | case | implementation | seconds | x real time | GFLOP/s | % of sgemm | with attention | peak MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for size in arguments.models:
+        model = random_model(size)
+        for case in arguments.cases:
+            compare(size, model, case, baseline=not arguments.no_baseline)
+
+
+def compare(size: str, model: MossAudioTokenizerModel, case: str, *, baseline: bool) -> None:
+    clips = make_clips(case)
+    seconds = [clip.numel() / RATE for clip in clips]
+    padded = max(seconds) * len(clips)
+    ours = measure(size, model, case, "packed", clips, lambda: packed_codes(model, clips))
+    if baseline and padded <= MAX_BASELINE_SECONDS[size]:
+        plain = measure(size, model, case, "padded", clips, lambda: encode_padded(model, clips))
+        equal = sum(int((a == b).sum()) for a, b in zip(ours, plain, strict=True))
+        total = sum(codes.numel() for codes in ours)
+        print(f"|  |  | equal codes: {equal} of {total} |  |  |  |  |  |  |", flush=True)
+
+
+def packed_codes(model: MossAudioTokenizerModel, clips: list[Tensor]) -> list[Tensor]:
+    output = model.batch_encode(clips)
+    return [output.audio_codes[:, index, :length] for index, length in enumerate(output.audio_codes_lengths.tolist())]
+
+
+def make_clips(case: str) -> list[Tensor]:
+    """Noise; "ragged" is 32 clips of log-normal length, 0.5 to 60 s, about 8 s on average."""
+    draw = torch.Generator().manual_seed(0)
+    if case == "ragged":
+        durations = torch.exp(torch.randn(32, generator=draw) * 0.8 + 1.8).clamp(0.5, 60).tolist()
+    else:
+        durations = [{"10s": 10.0, "60s": 60.0, "5min": 300.0}[case]]
+    return [torch.randn(int(duration * RATE), generator=draw) / 10 for duration in durations]
+
+
+def measure(
+    size: str,
+    model: MossAudioTokenizerModel,
+    case: str,
+    name: str,
+    clips: list[Tensor],
+    run: Callable[[], list[Tensor]],
+) -> list[Tensor]:
+    """Time `run`, the best of three where it is short, between two measurements of sgemm; print a row; return the
+    codes.
+    """
+    audio = sum(clip.numel() for clip in clips) / RATE
+    useful = matmul_flop(model) * audio
+    attention = sum(attention_flop(model, clip.numel() / RATE) for clip in clips)
+    packed_codes(model, clips[:1]) if case == "10s" else None  # faults the weights' pages in
+    sgemm = sgemm_rate()
+    reset_peak()
+    before = memory("VmRSS")
+    elapsed, codes = best_of(run)
+    peak = memory("VmHWM") - before
+    sgemm = max(sgemm, sgemm_rate())
+    rate = useful / elapsed
+    print(
+        f"| {size} | {case} | {name} | {elapsed:.2f} | {audio / elapsed:.1f} | {rate / 1e9:.0f} | {100 * rate / sgemm:.0f} | "
+        f"{100 * (useful + attention) / elapsed / sgemm:.0f} | {peak:.0f} |",
+        flush=True,
+    )
+    return codes
+
+
+def best_of(run: Callable[[], list[Tensor]]) -> tuple[float, list[Tensor]]:
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        codes = run()
+        elapsed = time.perf_counter() - started
+        best = min(best, elapsed)
+        if elapsed > 20:
+            break
+    return best, codes
+
+
+def sgemm_rate() -> float:
+    """The best of several products of 2048 x 2048 matrices, in operations per second."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    best = float("inf")
+    for _ in range(8):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
+
+
+def reset_peak() -> None:
+    """Start the process's memory high-water mark anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory(field: str) -> float:
+    """A field of /proc/self/status, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"no {field} in /proc/self/status")
+
+
+def cpu_name() -> str:
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return f"{len(names)} x {names[0]}" if names else "unknown CPU"
+
+
+if __name__ == "__main__":
+    main()
