@@ -268,14 +268,14 @@ def test_rows_that_the_footer_promises_and_the_pages_lack_are_rejects(
 
 def test_a_store_that_fails_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"audio": [bytes(1000)] * 50}), path, compression="none", use_dictionary=False)
+    pq.write_table(pa.table({"audio": [bytes(10_000)] * 50}), path, compression="none", use_dictionary=False)
     data = path.read_bytes()
     config = InputConfig(splits={"train": (str(path),)})
     (spec,) = plan_shards(config)
 
     class Flaky(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
-            if self.tell() < 10_000:
+            if self.tell() < 10_000:  # the footer, at the end, can be read
                 raise ConnectionResetError("reset by peer")
             return super().read(size)
 
