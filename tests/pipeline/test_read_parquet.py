@@ -224,6 +224,16 @@ def test_a_damaged_range_counts_from_its_own_beginning(tmp_path: Path) -> None:
     assert all(isinstance(item, RawClip) for item in items[0] + items[2])
 
 
+def test_a_file_that_lost_row_groups_since_the_plan_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    damaged_file(path)
+    config = InputConfig(splits={"train": (str(path),)}, clips_per_shard=20)
+    last = plan_shards(config)[-1]
+    pq.write_table(one_row(), path)
+    with pytest.raises(SourceError, match=r"a\.parquet: 1 row groups, and the plan counts on 3"):
+        list(read_shard(last, config))
+
+
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"<html>" * 100, b"PAR1" + b"\xff" * 100 + b"PAR1"])
 def test_what_is_no_parquet_is_one_reject(tmp_path: Path, read_all: ReadAll, data: bytes) -> None:
     (tmp_path / "a.parquet").write_bytes(data)
