@@ -187,7 +187,7 @@ class VarlenAttention:
         self.shape, self.kernel = shape, kernel
         context = shape.context
         self.regions = _Regions(spans, shape, context, context, dtype, device)
-        self.load, self.write, self.save = self.regions.load, self.regions.write, self.regions.save
+        self.load, self.save = self.regions.load, self.regions.save
         queries: list[Tensor] = []
         keys: list[Tensor] = []
         for clip, span in enumerate(spans):
@@ -199,6 +199,10 @@ class VarlenAttention:
                 keys.append(torch.arange(self.regions.row(clip, first_key), last))
         self.query_rows, self.query_starts = _concatenate(queries, device)
         self.key_rows, self.key_starts = _concatenate(keys, device)
+
+    def write(self, rows: slice, qkv: Tensor) -> None:
+        places = self.query_rows[rows]
+        self.regions.buffer.index_copy_(0, places, qkv[: places.numel()])
 
     def attend(self, out: Tensor) -> None:
         buffer, context = self.regions.buffer, self.shape.context
@@ -217,12 +221,10 @@ def _concatenate(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Ten
     return torch.cat(parts).to(device), starts.to(device)
 
 
-def window_attention(
+def packed_attention(
     spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device
 ) -> WindowAttention:
-    """The kernel for this device and precision."""
-    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-        from torch.nn.attention.varlen import varlen_attn
+    """`VarlenAttention` with torch's packed flash attention: CUDA, bfloat16."""
+    from torch.nn.attention.varlen import varlen_attn
 
-        return VarlenAttention(spans, shape, dtype, device, varlen_attn)
-    return TiledAttention(spans, shape, dtype, device)
+    return VarlenAttention(spans, shape, dtype, device, varlen_attn)

@@ -17,7 +17,7 @@ class Step(Protocol[Result_co]):
     """`encode_step` or `decode_step`: one chunk of several streams and their states -> results and new states."""
 
     def __call__(
-        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None, *, keep: bool
+        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None
     ) -> tuple[Sequence[Result_co], list[StreamState]]: ...
 
 
@@ -26,14 +26,14 @@ def in_chunks(clips: list[Tensor], size: int | None, step: Step[Result]) -> list
     clip.
     """
     if size is None:
-        results, _ = step(clips, None, keep=False)
+        results, _ = step(clips, None)
         return [[result] for result in results]
     parts: list[list[Result]] = [[] for _ in clips]
     states = [StreamState() for _ in clips]
     for start in range(0, max(clip.shape[1] for clip in clips), size):
         members = [index for index, clip in enumerate(clips) if clip.shape[1] > start]
         chunks = [clips[index][:, start : start + size] for index in members]
-        results, advanced = step(chunks, [states[index] for index in members], keep=True)
+        results, advanced = step(chunks, [states[index] for index in members])
         for index, result, state in zip(members, results, advanced, strict=True):
             parts[index].append(result)
             states[index] = state

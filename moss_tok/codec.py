@@ -27,6 +27,7 @@ from moss_tok.attention import Span
 from moss_tok.checkpoint import Checkpoint, resolve
 from moss_tok.chunks import in_chunks
 from moss_tok.config import MossAudioTokenizerConfig
+from moss_tok.execution import Execution
 from moss_tok.outputs import DecoderOutput, EncoderOutput
 from moss_tok.precision import exact_float32
 from moss_tok.quantizer import ResidualQuantizer
@@ -35,9 +36,6 @@ from moss_tok.weights import assign_weights, save_weights
 
 Parts = Literal["all", "encoder", "decoder"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-# Frames in one static group of rows on a GPU: 82 s of audio at 12.5 frames per second.
-CUDA_FRAME_BUDGET = 1024
 
 
 class UntrainedModelWarning(UserWarning):
@@ -51,7 +49,7 @@ class MossAudioTokenizerModel(nn.Module):
         super().__init__()
         self.config = config
         self.parts = parts
-        self.frame_budget = CUDA_FRAME_BUDGET
+        self.execution: Execution | None = None
         self.checkpoint: Checkpoint | None = None
         rate = Fraction(config.sampling_rate, config.downsample_rate)
         self.encoder = Stack(config.encoder, "encoder", keys, rate) if parts != "decoder" else None
@@ -139,6 +137,16 @@ class MossAudioTokenizerModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.quantizer.input_proj.bias.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the transformers' matrix products."""
+        stack = self.decoder if self.encoder is None else self.encoder
+        return torch.float32 if stack is None else stack.stages[0].product_dtype
+
+    @property
+    def _execution(self) -> Execution:
+        return self.execution or Execution.for_device(self.device, self.dtype)
 
     @property
     def name_or_path(self) -> str | None:
@@ -234,7 +242,7 @@ class MossAudioTokenizerModel(nn.Module):
 
     @torch.no_grad()
     def encode_step(
-        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None, *, num_quantizers: int, keep: bool
+        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None, *, num_quantizers: int
     ) -> tuple[list[tuple[Tensor, Tensor]], list[StreamState]]:
         """One chunk (C, samples) of each of several streams -> codes (num_quantizers, frames) and hidden (frames, D)
         of each.
@@ -255,14 +263,14 @@ class MossAudioTokenizerModel(nn.Module):
         # Channels interleaved, sample by sample: one stream of L R L R for a stereo codec.
         packed = torch.cat([chunk.T.reshape(-1, 1) for chunk in padded]).to(self.device)
         with exact_float32(self.device):
-            hidden, new_states = self.encoder(packed, spans, states, keep=keep, frame_budget=self.frame_budget)
+            hidden, new_states = self.encoder(packed, spans, states, execution=self._execution)
             codes = self.quantizer.encode(hidden, num_quantizers)
         lengths = [span.length for span in spans]
         return list(zip(torch.split(codes, lengths, dim=1), torch.split(hidden, lengths), strict=True)), new_states
 
     @torch.no_grad()
     def decode_step(
-        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None, *, keep: bool
+        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None
     ) -> tuple[list[Tensor], list[StreamState]]:
         """Codes (num_quantizers, frames) of each of several streams -> audio (C, frames * downsample_rate) of each."""
         if self.decoder is None:
@@ -270,7 +278,7 @@ class MossAudioTokenizerModel(nn.Module):
         spans = [Span(past, chunk.shape[1]) for past, chunk in zip(_pasts(states, chunks), chunks, strict=True)]
         with exact_float32(self.device):
             hidden = self.quantizer.decode(torch.cat(list(chunks), dim=1).to(self.device))
-            samples, new_states = self.decoder(hidden, spans, states, keep=keep, frame_budget=self.frame_budget)
+            samples, new_states = self.decoder(hidden, spans, states, execution=self._execution)
         rate = self.downsample_rate * self.number_channels
         audio = [
             clip.view(-1, self.number_channels).T

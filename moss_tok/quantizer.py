@@ -25,7 +25,7 @@ from moss_tok.config import QuantizerConfig
 from moss_tok.linear import OUTPUT_MULTIPLE, RowBudget, multiply_rows
 
 # Bounds the scores (rows, codebook_size) to 4 MB for the released codebooks.
-QUANTIZER_ROWS = RowBudget(1024)
+QUANTIZER_ROWS = 1024
 # The maxima of groups are found with vector instructions, which torch's argmax does not use: a third of the time.
 ARGMAX_GROUP = 64
 
@@ -131,10 +131,13 @@ class ResidualQuantizer(nn.Module):
 
     def encode(self, hidden: Tensor, num_quantizers: int) -> Tensor:
         """hidden (rows, input_dim) float32 -> codes (num_quantizers, rows) int64; the first index on ties."""
+        count = hidden.shape[0]
+        budget = RowBudget(QUANTIZER_ROWS, static=hidden.is_cuda)
+        hidden = F.pad(hidden, (0, 0, 0, budget.padded(count) - count))
         codes = torch.empty(num_quantizers, hidden.shape[0], dtype=torch.int64, device=hidden.device)
-        for rows in QUANTIZER_ROWS.chunks(hidden.shape[0]):
+        for rows in budget.chunks(hidden.shape[0]):
             self._encode_rows(hidden[rows], codes[:, rows])
-        return codes
+        return codes[:, :count]
 
     def _encode_rows(self, hidden: Tensor, codes: Tensor) -> None:
         width, size = self.config.codebook_dim, self.config.codebook_size

@@ -13,13 +13,9 @@ from torch import Tensor, nn
 
 from moss_tok.attention import Span
 from moss_tok.config import ModuleConfig, PatchConfig
-from moss_tok.linear import RowBudget
+from moss_tok.execution import Execution
 from moss_tok.patch import patch_down, patch_up
 from moss_tok.transformer import Stage
-
-# Rows that go through a layer together on CPU: temporaries stay in the last-level cache, and below the size from
-# which the C library returns every buffer to the kernel (faulting its pages in again costs up to a third of a product).
-CPU_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -106,10 +102,11 @@ class Stack(nn.ModuleList):
         return math.lcm(*numerators) // math.gcd(*denominators) if periods else 1
 
     def forward(
-        self, x: Tensor, spans: Sequence[Span], states: Sequence[StreamState] | None, *, keep: bool, frame_budget: int
+        self, x: Tensor, spans: Sequence[Span], states: Sequence[StreamState] | None, *, execution: Execution
     ) -> tuple[Tensor, list[StreamState]]:
-        """x (rows, features) of all clips end to end; `spans` count frames. Returns the output rows and the new
-        states.
+        """x (rows, features) of all clips end to end -> the output rows and the streams' new states.
+
+        `spans` count frames; `states` is None for whole clips, which leave no state.
         """
         kept: list[list[list[Tensor]]] = []
         for module in self:
@@ -119,11 +116,10 @@ class Stack(nn.ModuleList):
             module = cast(Stage, module)
             steps = int(module.config.frame_rate / self.frame_rate)
             stage_spans = [Span(span.past * steps, span.length * steps) for span in spans]
-            budget = RowBudget(frame_budget * steps, static=True) if x.is_cuda else RowBudget(CPU_ROWS)
             cache = None if states is None else _stage_cache(module, states, len(kept), x.device)
-            x, saved = module(x, stage_spans, budget, cache, keep)
+            x, saved = module(x, stage_spans, steps, execution, cache)
             kept.append(saved)
-        if not keep:
+        if states is None:
             return x, []
         return x, [
             StreamState(span.end, tuple(tuple(layer[clip] for layer in stage) for stage in kept))

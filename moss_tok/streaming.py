@@ -51,7 +51,7 @@ class StreamingEncoder:
                     f"of {self.model.downsample_rate} samples (zero-pad the last one of a stream)"
                 )
         results, advanced = self.model.encode_step(
-            waveforms, _states(states, len(waveforms)), num_quantizers=self.num_quantizers, keep=True
+            waveforms, _states(states, len(waveforms)), num_quantizers=self.num_quantizers
         )
         return [codes for codes, _ in results], advanced
 
@@ -76,7 +76,7 @@ class StreamingDecoder:
     ) -> tuple[list[Tensor], list[StreamState]]:
         """The next codes of each of several streams, in any numbers of frames."""
         clips = arguments.list_of_codes(list(codes), self.model.config)
-        return self.model.decode_step(clips, _states(states, len(clips)), keep=True)
+        return self.model.decode_step(clips, _states(states, len(clips)))
 
 
 def encode_stream(

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moss_tok.attention import Span, WindowShape, window_attention
+from moss_tok.attention import Span, WindowShape
 from moss_tok.config import TransformerConfig
-from moss_tok.linear import Linear, RowBudget
+from moss_tok.execution import Execution
+from moss_tok.linear import Linear
 from moss_tok.rope import rope_table, rotate_
 
 NORM_EPSILON = 1e-5
@@ -102,32 +103,34 @@ class Stage(nn.Module):
         self.output_proj = Linear(config.d_model, config.output_dimension) if output_proj else None
 
     def forward(
-        self, x: Tensor, spans: Sequence[Span], budget: RowBudget, cache: StageCache | None = None, keep: bool = False
+        self, x: Tensor, spans: Sequence[Span], steps_per_frame: int, execution: Execution, cache: StageCache | None
     ) -> tuple[Tensor, list[list[Tensor]]]:
-        """x (rows, input_dimension) float32 -> (rows, output_dimension) float32, and the cache where `keep` asks for
-        it.
+        """x (rows, input_dimension) float32 -> (rows, output_dimension) float32, and the cache for what follows.
 
-        `spans` tells whose the rows are; `cache` holds the keys and values of their earlier steps.
+        `spans` tells whose the rows are; `cache` holds the keys and values of their earlier steps, None where
+        nothing was before and nothing will follow.
         """
         config, rows = self.config, x.shape[0]
+        budget = execution.budget(steps_per_frame)
+        project, finish = execution.function(TransformerLayer.project), execution.function(TransformerLayer.finish)
         x = F.pad(x, (0, 0, 0, budget.padded(rows) - rows))
         chunks = list(budget.chunks(x.shape[0]))
         x = _project_rows(x, self.input_proj, chunks) if self.input_proj else x.clone()
         positions = torch.cat([torch.arange(span.past, span.end) for span in spans]).to(x.device)
         cos, sin = rope_table(F.pad(positions, (0, x.shape[0] - rows)), config.head_dim, config.max_period)
         shape = WindowShape(config.context, config.num_heads, config.head_dim)
-        attention = window_attention(spans, shape, self.product_dtype, x.device)
+        attention = execution.attention(spans, shape, self.product_dtype, x.device)
         mixed = torch.zeros(x.shape, dtype=self.product_dtype, device=x.device)
         kept = []
         for index, layer in enumerate(self.transformer):
             if cache is not None:
                 attention.load(cache[index])
             for chunk in chunks:
-                attention.write(chunk, layer.project(x[chunk], cos[chunk], sin[chunk]))
+                attention.write(chunk, project(layer, x[chunk], cos[chunk], sin[chunk]))
             attention.attend(mixed)
             for chunk in chunks:
-                layer.finish(x[chunk], mixed[chunk])
-            if keep:
+                finish(layer, x[chunk], mixed[chunk])
+            if cache is not None:
                 kept.append(attention.save())
         y = _project_rows(x, self.output_proj, chunks) if self.output_proj else x
         return y[:rows], kept

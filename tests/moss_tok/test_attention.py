@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from moss_tok.attention import Span, TiledAttention, VarlenAttention, WindowShape, band_mask, window_attention
+from moss_tok.attention import Span, TiledAttention, VarlenAttention, WindowShape, band_mask
+from moss_tok.execution import Execution
 
 HEADS, HEAD_DIM = 2, 16
 
@@ -20,7 +21,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, context: int) -> Tensor:
     return torch.einsum("hqk,khd->qhd", weights, v.double()).flatten(1)
 
 
-def packed_kernel(q, k, v, query_starts, key_starts, max_q, max_k, *, window_size):
+def packed_kernel_reference(q, k, v, query_starts, key_starts, max_q, max_k, *, window_size):
     """What torch's varlen_attn computes, written out: `window_size[0]` keys before the query's own, aligned at the
     end.
     """
@@ -44,7 +45,7 @@ def make(kind: str, spans: list[Span], context: int):
     cpu = torch.device("cpu")
     if kind == "tiled":
         return TiledAttention(spans, shape, torch.float32, cpu)
-    return VarlenAttention(spans, shape, torch.float32, cpu, packed_kernel)
+    return VarlenAttention(spans, shape, torch.float32, cpu, packed_kernel_reference)
 
 
 def attend(attention, qkv: Tensor) -> Tensor:
@@ -141,17 +142,12 @@ def test_the_mask_is_a_band_and_no_larger_than_a_tile_needs(monkeypatch):
     assert max(keys for _, keys in asked) == 1064
 
 
-def test_float32_and_cpu_use_tiles():
-    shape = WindowShape(8, HEADS, HEAD_DIM)
-    for dtype in (torch.float32, torch.bfloat16):
-        assert isinstance(window_attention([Span(0, 4)], shape, dtype, torch.device("cpu")), TiledAttention)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernel_of_each_device_agrees_with_the_definition(device, dtype):
     lengths = [700, 33]
     qkv = random_qkv(733).to(device, dtype)
-    attention = window_attention([Span(0, n) for n in lengths], WindowShape(300, HEADS, HEAD_DIM), dtype, device)
+    make_attention = Execution.for_device(device, dtype).attention
+    attention = make_attention([Span(0, n) for n in lengths], WindowShape(300, HEADS, HEAD_DIM), dtype, device)
     attention.write(slice(0, 733), qkv)
     out = torch.zeros(733, HEADS * HEAD_DIM, dtype=dtype, device=device)
     attention.attend(out)
