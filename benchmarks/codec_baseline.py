@@ -52,7 +52,7 @@ def _attention(layer: TransformerLayer, x: Tensor, context: int, max_period: flo
     batch, steps, d_model = x.shape
     _, heads, head_dim = layer.heads
     q, k, v = F.linear(x, layer.self_attn.in_proj.weight).view(batch, steps, 3, heads, head_dim).permute(2, 0, 3, 1, 4)
-    position = torch.arange(steps)
+    position = torch.arange(steps, device=x.device)
     cos, sin = (table.view(steps, head_dim // 2) for table in rope_table(position, head_dim, max_period))
     q, k = (_rotated(value, cos, sin) for value in (q, k))
     distance = position[:, None] - position
