@@ -34,11 +34,16 @@ class ShardManifest:
     versions: Mapping[str, str]
 
 
-def commit(layout: Layout, manifest: ShardManifest) -> None:
-    """Publish the manifest: from here on the shard is done, and no run does it again."""
+def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
+    """Publish the manifest: from here on the shard is done, and no run does it again.
+
+    Returns the manifest that counts: that of another worker, if it was first with the same shard.
+    """
     document = json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
     # Bytes of a local name that are not UTF-8 become \udcXX, which is JSON and is read back as it was.
-    storage.publish(layout.manifest(manifest.shard_id), document.encode("utf-8", "backslashreplace"))
+    if storage.create(layout.manifest(manifest.shard_id), document.encode("utf-8", "backslashreplace")):
+        return manifest
+    return _read(layout.manifest(manifest.shard_id))
 
 
 def committed(layout: Layout) -> set[str]:

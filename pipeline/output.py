@@ -97,6 +97,12 @@ def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
             f"{layout.root} holds other files, such as {min(others)}: choose an empty or a new folder for output.uri"
         )
     specs = plan_shards(config.input)
-    storage.publish(layout.plan, plan_bytes(specs))
-    storage.publish(layout.run, record.to_json())  # last: where it is, the plan is complete
+    plan = plan_bytes(specs)
+    if not storage.create(layout.plan, plan) and storage.read_bytes(layout.plan) != plan:
+        raise OutputMismatch(
+            f"{layout.plan} is the plan of other input, left by a job that died or that begins at this moment: if none "
+            "does, delete it"
+        )
+    if not storage.create(layout.run, record.to_json()):  # last: where it is, the plan is complete
+        return open_output(config)  # another job began this output at the same time: go on with it, if it is the same
     return Output(layout, record, specs, set())

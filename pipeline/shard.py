@@ -87,8 +87,7 @@ class OpenShard:
             seconds={stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
             versions=record.versions,
         )
-        commit(layout, manifest)
-        return manifest
+        return commit(layout, manifest)
 
     def _check_complete(self) -> None:
         origins: list[Origin] = [clip.info.origin for clip in self.coded] + [item.origin for item in self.rejects]

@@ -26,6 +26,7 @@ from moss_tok.audio import REASONS
 from pipeline.config import Config, load_config
 from pipeline.encode import load_encoder
 from pipeline.output import open_output, read_output, with_absolute_uris
+from pipeline.read import SourceChanged
 from pipeline.reasons import PREPARE_REASONS, READ_REASONS
 from pipeline.shard import tokenize_shard
 from tests.support import CORPUS, data_files, rows, run_command, start_command
@@ -242,6 +243,29 @@ def test_a_killed_run_goes_on_to_the_bytes_of_a_clean_one(clean: dict[str, bytes
     assert resumed.returncode == 0, resumed.stderr
     assert data_files(output) == clean
     assert len(committed) < len(read_output(str(output)).specs), "the run was over before it was killed"
+
+
+def test_two_jobs_on_one_output_make_it_once(clean: dict[str, bytes], tmp_path: Path):
+    output = tmp_path / "codes"
+    jobs = [start_command(*many_shards(output)) for _ in range(2)]
+    complaints = [job.communicate(timeout=300)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], complaints
+    assert data_files(output) == clean
+
+
+def test_an_input_that_changed_since_the_plan_fails_its_shard(tmp_path: Path):
+    corpus, output = tmp_path / "corpus", tmp_path / "codes"
+    shutil.copytree(CORPUS / "webdataset", corpus)
+    config = demo_config(output, f"input.splits.train=['{corpus}/*.tar']")
+    opened = open_output(config)
+    first, second = opened.specs
+    with open(first.uri, "ab") as tar:
+        tar.write(bytes(512))
+    encoder = load_encoder(config.model, opened.record.num_quantizers, config.batch.max_frames)
+    with pytest.raises(SourceChanged, match="changed since it was planned"):
+        tokenize_shard(first, encoder, config, opened.record)
+    assert tokenize_shard(second, encoder, config, opened.record).rows > 0
+    assert not (output / "data" / "train" / f"{first.shard_id}.parquet").exists()
 
 
 def test_an_interrupt_stops_within_seconds_and_says_how_to_go_on(clean: dict[str, bytes], tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,11 @@ def test_a_bucket_that_one_may_not_read_is_an_error_that_names_it(bucket: s3fs.S
     assert "s3://audio/corpus/webdataset/*.tar" in result.stderr
     assert "credentials" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_of_many_who_create_the_same_object_one_does(bucket: s3fs.S3FileSystem):
+    uri = "s3://audio/objects/contended.bin"
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda number: storage.create(uri, str(number).encode()), range(8)))
+    assert won.count(True) == 1
+    assert storage.read_bytes(uri).decode() == str(won.index(True))

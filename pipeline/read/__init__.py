@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import RawClip, Reject, ShardSpec
 from pipeline.read.files import read_files
 from pipeline.read.manifest import read_manifest
 from pipeline.read.parquet import read_parquet
 from pipeline.read.webdataset import read_webdataset
+
+
+class SourceChanged(RuntimeError):
+    """An input is no longer what the plan says; the message names it and what can be done."""
+
 
 _READERS: dict[str, Callable[[ShardSpec, InputConfig], Iterator[RawClip | Reject]]] = {
     "files": read_files,
@@ -23,5 +29,22 @@ _READERS: dict[str, Callable[[ShardSpec, InputConfig], Iterator[RawClip | Reject
 
 
 def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Every clip of the shard in source order, each once, as a RawClip or as a Reject."""
+    """Every clip of the shard in source order, each once, as a RawClip or as a Reject.
+
+    Raises SourceChanged where the object is not the one that was planned: half of each would be in the dataset.
+    """
+    _check_unchanged(spec)
     return _READERS[spec.format](spec, config)
+
+
+def _check_unchanged(spec: ShardSpec) -> None:
+    if spec.format == "files":
+        return  # one of many small objects that is gone is a reject of its own
+    info = storage.stat(spec.uri)
+    if info is None:
+        raise SourceChanged(f"{spec.uri}: gone since it was planned")
+    if info.version != spec.version:
+        raise SourceChanged(
+            f"{spec.uri}: changed since it was planned (then {spec.version}, now {info.version}): put the old object "
+            "back, or tokenize into a new output"
+        )

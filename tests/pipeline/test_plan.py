@@ -21,6 +21,7 @@ from pipeline.items import RawClip, ShardSpec
 from pipeline.plan import PlanError, plan_bytes, plan_shards, read_plan
 from pipeline.read import read_shard
 from pipeline.storage import StorageError
+from pipeline.storage.address import resolve
 
 FEW_FILES = settings(max_examples=20, deadline=None)
 
@@ -74,12 +75,12 @@ def test_the_plan_does_not_depend_on_the_order_in_which_the_store_lists(
     touch(tmp_path, *(f"{folder}/{number}.wav" for folder in "cab" for number in range(5)))
     config = config_of(tmp_path, clips_per_shard=4)
     expected = plan_shards(config)
-    find = type(storage._resolve(str(tmp_path))[0]).find
+    find = type(resolve(str(tmp_path))[0]).find
 
     def shuffled(*args: Any, **options: Any) -> dict[str, Any]:
         return dict(reversed(find(*args, **options).items()))
 
-    monkeypatch.setattr(type(storage._resolve(str(tmp_path))[0]), "find", shuffled)
+    monkeypatch.setattr(type(resolve(str(tmp_path))[0]), "find", shuffled)
     assert plan_shards(config) == expected
     assert len({spec.shard_id for spec in expected}) == len(expected) == 4
 

@@ -173,6 +173,6 @@ def test_a_store_that_fails_is_not_the_clips_fault(
     def fail(uri: str, max_bytes: int) -> bytes:
         raise StorageError(f"{uri}: cannot read it: timeout")
 
-    monkeypatch.setattr(storage, "read_bytes", fail)
+    monkeypatch.setattr(storage.reading, "read_bytes", fail)
     with pytest.raises(StorageError, match="timeout"):
         read_all(manifest({"audio": "a.wav"}))

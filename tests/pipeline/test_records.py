@@ -63,7 +63,7 @@ def test_codes_come_back_from_parquet_as_they_were_in_source_order(
     coded = [coded_of(index, random_codes(seed + index, count)) for index, count in enumerate(frames)]
     shuffled = list(coded)
     order.shuffle(shuffled)
-    path = tmp_path_factory.getbasetemp() / "codes.parquet"
+    path = tmp_path_factory.mktemp("codes") / "codes.parquet"
     write_table(str(path), table_of(shuffled), {}, row_group_rows=3)
     rows = pq.read_table(path).to_pylist()
     assert [row["id"] for row in rows] == [f"f00d-{index:08d}" for index in range(len(frames))]
@@ -112,9 +112,9 @@ def test_codes_of_another_type_or_range_are_not_written_wrongly() -> None:
 
 
 def test_no_clips_and_no_rejects_are_tables_of_no_rows(tmp_path: Path) -> None:
-    for table in (table_of([]), rejects_table("f00d", [])):
-        write_table(str(tmp_path / "a.parquet"), table, {"k": "v"}, row_group_rows=10)
-        back = pq.read_table(tmp_path / "a.parquet")
+    for name, table in (("codes", table_of([])), ("rejects", rejects_table("f00d", []))):
+        write_table(str(tmp_path / name), table, {"k": "v"}, row_group_rows=10)
+        back = pq.read_table(tmp_path / name)
         assert back.num_rows == 0
         assert back.schema.equals(table.schema)
 

@@ -330,12 +330,12 @@ def test_read_ahead_holds_few_objects_however_many_there_are(monkeypatch: pytest
             started += 1
         return uri.encode()
 
-    monkeypatch.setattr(storage, "read_bytes", read)
+    monkeypatch.setattr(storage.reading, "read_bytes", read)
     taken = 0
     for data in storage.read_ahead((str(number) for number in range(200)), 10):
         assert data == str(taken).encode()
         taken += 1
-        assert started <= taken + storage.READ_AHEAD + 1
+        assert started <= taken + storage.reading.READ_AHEAD + 1
     assert taken == 200
 
 
@@ -343,7 +343,7 @@ def test_read_ahead_raises_what_is_the_stores_fault(monkeypatch: pytest.MonkeyPa
     def fail(uri: str, max_bytes: int) -> bytes:
         raise StorageError(f"{uri}: cannot read it: timeout")
 
-    monkeypatch.setattr(storage, "read_bytes", fail)
+    monkeypatch.setattr(storage.reading, "read_bytes", fail)
     with pytest.raises(StorageError, match="timeout"):
         list(storage.read_ahead(["memory://a"], 10))
 
@@ -364,3 +364,32 @@ def test_addresses_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert storage.is_local("out")
     assert storage.is_local(f"file://{tmp_path}")
     assert not storage.is_local("memory://bucket")
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_an_object_is_created_once_and_the_first_stays(tmp_path: Path, place: str) -> None:
+    uri = str(tmp_path / "folder" / "a.bin") if place == "local" else "memory://create/a.bin"
+    assert storage.create(uri, b"first")
+    assert not storage.create(uri, b"second")
+    assert storage.read_bytes(uri) == b"first"
+    assert storage.list_names(uri.rpartition("/")[0]) == {"a.bin"}
+
+
+def test_of_many_who_create_the_same_object_one_does(tmp_path: Path) -> None:
+    uri = str(tmp_path / "a.bin")
+    create = "print(storage.create(sys.argv[1], sys.argv[2].encode()))"
+    code = f"import sys; from pipeline import storage; sys.stdin.read(1); {create}"
+    pipe = subprocess.PIPE
+    contenders = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, uri, str(number)],
+            stdin=pipe,
+            stdout=pipe,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for number in range(4)
+    ]
+    answers = [contender.communicate("\n")[0].strip() for contender in contenders]
+    assert sorted(answers) == ["False", "False", "False", "True"]
+    assert storage.read_bytes(uri).decode() == str(answers.index("True"))

@@ -18,9 +18,9 @@ from pipeline import storage, write
 from pipeline.items import ClipInfo, CodedClip, Origin
 from pipeline.records import codes_table
 from pipeline.storage import StorageError
-from pipeline.write import Written, write_table
+from pipeline.write import FINGERPRINT, OutputConflict, Written, write_table
 
-METADATA = {"moss_tok.model": "cat-tiny", "moss_tok.dtype": "float32"}
+METADATA = {"moss_tok.model": "cat-tiny", "moss_tok.dtype": "float32", FINGERPRINT: "f1"}
 
 
 def random_clips(clips: int, frames: int, layers: int) -> list[CodedClip]:
@@ -144,10 +144,10 @@ def test_a_flipped_bit_in_the_codes_is_noticed(tmp_path: Path, place: float) -> 
 
 
 def test_a_failure_to_publish_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(uri: str, data: bytes) -> None:
+    def refuse(uri: str, data: bytes) -> bool:
         raise StorageError(f"{uri}: cannot write it: no space")
 
-    monkeypatch.setattr(write.storage, "publish", refuse)
+    monkeypatch.setattr(write.storage, "create", refuse)
     with pytest.raises(StorageError, match="no space"):
         write_random(str(tmp_path / "a.parquet"))
     assert os.listdir(tmp_path) == []
@@ -156,3 +156,33 @@ def test_a_failure_to_publish_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 def test_an_object_store_gets_the_same_bytes(tmp_path: Path) -> None:
     assert write_random("memory://write/a.parquet") == write_random(str(tmp_path / "a.parquet"))
     assert storage.read_bytes("memory://write/a.parquet") == (tmp_path / "a.parquet").read_bytes()
+
+
+def test_what_a_dead_run_left_is_kept_and_counted(tmp_path: Path) -> None:
+    """Other library versions write other bytes of the same rows: those that were published first count."""
+    uri = str(tmp_path / "a.parquet")
+    table = codes_table("f00d", random_clips(20, 10, 2), 2, 1024, 24_000)
+    first = write_table(uri, table, METADATA | {"moss_tok.versions": "old"}, 10)
+    data = (tmp_path / "a.parquet").read_bytes()
+    assert write_table(uri, table, METADATA | {"moss_tok.versions": "new"}, 10) == first
+    assert (tmp_path / "a.parquet").read_bytes() == data
+
+
+@pytest.mark.parametrize("other", [{FINGERPRINT: "f2"}, {"rows": "19"}])
+def test_what_another_job_made_otherwise_is_a_conflict_and_stays(tmp_path: Path, other: dict[str, str]) -> None:
+    uri = str(tmp_path / "a.parquet")
+    clips = random_clips(20, 10, 2)
+    kept = clips[:19] if "rows" in other else clips
+    write_table(uri, codes_table("f00d", kept, 2, 1024, 24_000), METADATA | other, 10)
+    data = (tmp_path / "a.parquet").read_bytes()
+    with pytest.raises(OutputConflict, match="two jobs with different settings"):
+        write_table(uri, codes_table("f00d", clips, 2, 1024, 24_000), METADATA, 10)
+    assert (tmp_path / "a.parquet").read_bytes() == data
+
+
+def test_damage_that_is_there_already_is_named_and_not_taken_for_the_shard(tmp_path: Path) -> None:
+    uri = str(tmp_path / "a.parquet")
+    write_random(uri)
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-100])
+    with pytest.raises(OutputConflict, match="damaged"):
+        write_random(uri)

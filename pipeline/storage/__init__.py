@@ -1,0 +1,38 @@
+"""Object storage and local files behind one small set of functions: the only package that talks to fsspec.
+
+Every address is a URI: `s3://bucket/key`, `hf://datasets/…`, or a local path (made absolute, without a scheme).
+Publishing is all or nothing: a reader finds the whole object or none.
+"""
+
+from pipeline.storage.address import (
+    DamagedObject,
+    NotAnObject,
+    ObjectTooLarge,
+    StorageError,
+    absolute,
+    is_local,
+    join,
+)
+from pipeline.storage.listing import ObjectInfo, list_names, list_objects, stat
+from pipeline.storage.publishing import create, publish, remove
+from pipeline.storage.reading import open_read, read_ahead, read_bytes
+
+__all__ = [
+    "DamagedObject",
+    "NotAnObject",
+    "ObjectInfo",
+    "ObjectTooLarge",
+    "StorageError",
+    "absolute",
+    "create",
+    "is_local",
+    "join",
+    "list_names",
+    "list_objects",
+    "open_read",
+    "publish",
+    "read_ahead",
+    "read_bytes",
+    "remove",
+    "stat",
+]

@@ -1,0 +1,74 @@
+"""Addresses and errors: what a URI stands for, and one family of errors for all kinds of storage."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import posixpath
+from collections.abc import Iterator
+from typing import Any, cast
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+
+class StorageError(OSError):
+    """An object cannot be reached; the message names its URI and what to do."""
+
+
+class NotAnObject(StorageError):
+    """No object can have this address, however often it is tried: a folder, a device, a name that no store takes."""
+
+
+class DamagedObject(ValueError):
+    """An object's own bytes cannot be unpacked."""
+
+
+class ObjectTooLarge(ValueError):
+    """An object has more bytes than the caller is ready to hold."""
+
+
+def absolute(uri: str) -> str:
+    """The URI in the form that every process understands: a local path absolute, no trailing slash."""
+    filesystem, path = resolve(uri)
+    name = path if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(path)
+    return cast(str, name).rstrip("/")
+
+
+def is_local(uri: str) -> bool:
+    return isinstance(resolve(uri)[0], LocalFileSystem)
+
+
+def join(uri: str, *parts: str) -> str:
+    return posixpath.join(uri, *parts)
+
+
+def resolve(uri: str) -> tuple[Any, str]:
+    """The file system that holds an object, and its path there."""
+    if "://" not in uri:  # fsspec would take "::" in a file's name for a chain of URIs
+        return LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
+    try:
+        return cast("tuple[Any, str]", url_to_fs(uri))
+    except ImportError as error:
+        raise StorageError(f"{uri}: this kind of storage is not installed: {error}") from error
+    except Exception as error:  # each kind of storage has its own errors for an address that it does not understand
+        raise NotAnObject(f"{uri}: no such kind of storage: {error}") from error
+
+
+_HOPELESS = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+@contextlib.contextmanager
+def named(uri: str, action: str) -> Iterator[None]:
+    """Errors of a store seldom say which object they are about, and its client library may raise any type."""
+    try:
+        yield
+    except (FileNotFoundError, StorageError, DamagedObject, MemoryError):
+        raise
+    except PermissionError as error:
+        raise StorageError(
+            f"{uri}: not allowed to {action} it: check the credentials and the bucket's policy"
+        ) from error
+    except Exception as error:
+        hopeless = isinstance(error, ValueError) or getattr(error, "errno", None) in _HOPELESS
+        raise (NotAnObject if hopeless else StorageError)(f"{uri}: cannot {action} it: {error}") from error

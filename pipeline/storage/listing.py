@@ -1,0 +1,89 @@
+"""What is there."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from dataclasses import dataclass
+from typing import Any, cast
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.storage.address import named, resolve
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing says of an object."""
+
+    uri: str
+    size: int
+    """Bytes."""
+    version: str
+    """ETag, or size and modification time: changes when the object does."""
+
+
+def list_objects(pattern: str) -> list[ObjectInfo]:
+    """The files that a URI, a folder (recursively) or a glob stands for, sorted by URI. Empty if there are none.
+
+    Names with a leading dot are left out: some belong to files that are still being written. Local links to files are
+    followed, those to folders are not.
+    """
+    filesystem, path = resolve(pattern)
+    with named(pattern, "list"):
+        if any(mark in path for mark in "*?[") and not filesystem.exists(path):
+            found = filesystem.glob(path, detail=True)
+        else:
+            found = filesystem.find(path, detail=True)
+    infos = []
+    for name, detail in found.items():
+        if detail.get("islink"):
+            detail = _follow(filesystem, name, detail)
+        if detail["type"] == "file" and (name == path or not posixpath.basename(name).startswith(".")):
+            infos.append(_info(filesystem, name, detail))
+    return sorted(infos, key=lambda info: info.uri)
+
+
+def stat(uri: str) -> ObjectInfo | None:
+    """What the store says of one object; None if it does not exist."""
+    filesystem, path = resolve(uri)
+    with named(uri, "read"):
+        try:
+            return _info(filesystem, path, filesystem.info(path))
+        except FileNotFoundError:
+            return None
+
+
+def list_names(folder: str) -> set[str]:
+    """Names of the objects directly in a folder; empty if there is no such folder."""
+    filesystem, path = resolve(folder)
+    with named(folder, "list"):
+        filesystem.invalidate_cache(path)
+        try:
+            return {posixpath.basename(name) for name in filesystem.ls(path, detail=False)}
+        except FileNotFoundError:
+            return set()
+
+
+def _follow(filesystem: Any, path: str, link: dict[str, Any]) -> dict[str, Any]:
+    """What a local link leads to; a link that leads nowhere stays, to be missed by name when it is read."""
+    try:
+        detail = cast("dict[str, Any]", filesystem.info(path))
+    except OSError:
+        return link | {"type": "file"}
+    if detail["type"] == "directory":
+        logger.warning("%s: a link to a folder, which is not followed", path)
+    return detail
+
+
+def _info(filesystem: Any, path: str, detail: dict[str, Any]) -> ObjectInfo:
+    local = isinstance(filesystem, LocalFileSystem)
+    size = int(detail.get("size") or 0)
+    version = detail.get("ETag") or detail.get("etag") or detail.get("mtime") or detail.get("LastModified")
+    return ObjectInfo(
+        uri=path if local else filesystem.unstrip_protocol(path),
+        size=size,
+        version=f"{size}-{str(version).strip(chr(34))}",
+    )
