@@ -119,7 +119,9 @@ class TiledAttention:
     def __init__(self, spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device) -> None:
         self.shape = shape
         # Small tiles waste fewer keys, large ones make better products; 64 measured best for windows of 500 and up.
-        self.tile = 64 if shape.context >= 256 else 32
+        # A single head needs them too: torch cuts a tile into tasks of 32 queries of a head, and a task that is alone
+        # lets the BLAS split its products over threads, with other bits for other numbers of threads.
+        self.tile = 32 if shape.context < 256 and shape.num_heads > 1 else 64
         self.regions = _Regions(spans, shape, self.tile, shape.context, dtype, device)
         self.load, self.write, self.save = self.regions.load, self.regions.write, self.regions.save
 

@@ -57,7 +57,8 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight if self.padded is None else self.padded
         y = multiply_rows(x.to(weight.dtype), weight)
-        return y if self.padded is None else y[:, : self.outputs]
+        # Contiguous, because torch's GELU has another kernel, with other bits, for strided rows.
+        return y if self.padded is None else y[:, : self.outputs].contiguous()
 
 
 def multiply_rows(x: Tensor, weight: Tensor) -> Tensor:
