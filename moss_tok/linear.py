@@ -1,9 +1,10 @@
 """Matrix products whose rows do not depend on how many rows came along.
 
 A BLAS picks its kernel by the shape of the product, so the same row can come out with other bits in another batch.
-Measured on CPU in float32 (docs/decisions/0010-bits-of-a-row.md): a row's bits are constant from MIN_ROWS rows up, for
-any number of threads, where the number of outputs is a multiple of OUTPUT_MULTIPLE. So fewer rows are padded with zeros
-here, and other weights are padded at load. On a GPU every product runs at one fixed number of rows: `RowBudget.static`.
+Measured on CPU in float32 (docs/decisions/0010-bits-of-a-row.md): a row's bits are constant for any number of threads
+where the numbers of rows and of outputs are multiples of 16. So rows are padded with zeros to that multiple, once for
+a whole stage, and other weights are padded at load. On a GPU every product runs at one fixed number of rows:
+`RowBudget.static`.
 """
 
 from __future__ import annotations
@@ -15,27 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MIN_ROWS = 16
+ROW_MULTIPLE = 16
 OUTPUT_MULTIPLE = 16
 
 
 @dataclass(frozen=True)
 class RowBudget:
-    """How many rows go through a layer together; `static` pads the last group, so that no other number ever occurs."""
+    """How many rows go through a layer together: groups of `size`, a multiple of ROW_MULTIPLE, and a shorter last one;
+    `static` makes that one as long as the others, so that no other number ever occurs."""
 
     size: int
     static: bool = False
 
     def padded(self, rows: int) -> int:
-        return -(-rows // self.size) * self.size if self.static else rows
+        """The number of rows to compute for `rows` rows."""
+        multiple = self.size if self.static else ROW_MULTIPLE
+        return -(-rows // multiple) * multiple
 
     def chunks(self, rows: int) -> Iterator[slice]:
-        """Cut `rows` into slices of `size`; the last one is longer rather than shorter than MIN_ROWS."""
-        start = 0
-        while start < rows:
-            end = rows if rows - start < self.size + MIN_ROWS else start + self.size
-            yield slice(start, end)
-            start = end
+        """Cut a padded number of rows into groups."""
+        return (slice(start, min(start + self.size, rows)) for start in range(0, rows, self.size))
 
 
 class Linear(nn.Module):
@@ -62,8 +62,7 @@ class Linear(nn.Module):
 
 
 def multiply_rows(x: Tensor, weight: Tensor) -> Tensor:
-    """x (rows, inputs) times the transpose of weight (outputs, inputs), computed with at least MIN_ROWS rows."""
+    """x (rows, inputs) times the transpose of weight (outputs, inputs), in a multiple of ROW_MULTIPLE rows."""
     rows = x.shape[0]
-    if rows < MIN_ROWS:
-        return F.linear(F.pad(x, (0, 0, 0, MIN_ROWS - rows)), weight)[:rows]
-    return F.linear(x, weight)
+    missing = -rows % ROW_MULTIPLE
+    return F.linear(F.pad(x, (0, 0, 0, missing)), weight)[:rows] if missing else F.linear(x, weight)

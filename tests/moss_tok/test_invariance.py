@@ -54,7 +54,7 @@ def test_random_batches_of_real_and_random_clips(cat_tiny, real_clips):
         assert_clips_equal(cat_tiny, [pool[i] for i in chosen], [alone[i] for i in chosen])
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("threads", [1, 2, 3, 5, 16])
 def test_any_number_of_threads(golden, threads):
     torch.set_num_threads(1)
     alone = [encode_alone(golden.model, clip) for clip in golden.clips]
