@@ -6,9 +6,6 @@ had go to the queue again. Data never passes through the driver: only specificat
 
 from __future__ import annotations
 
-import logging
-import math
-import os
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -18,7 +15,8 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from pipeline.actors import TokenizerActor
-from pipeline.config import ClusterConfig, Config, ConfigError
+from pipeline.cluster import connect, size_cluster, warn_of_local_output
+from pipeline.config import Config, ConfigError
 from pipeline.items import ShardSpec
 from pipeline.output import Output, open_output, with_absolute_uris
 from pipeline.progress import Progress
@@ -53,26 +51,13 @@ def run(config: Config) -> RunSummary:
     failed: dict[str, str] = {}
     if output.todo:
         connect(config.cluster)
+        warn_of_local_output(output)
         try:
             this_run, failed = _Scheduler(config, output).run()
         finally:
             ray.shutdown()
     totals = output.finish()
     return RunSummary(output, totals, this_run, failed, time.monotonic() - started)
-
-
-def connect(cluster: ClusterConfig) -> None:
-    """Join the configured cluster, or the one that a submitted job is in, or start Ray on this machine alone."""
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, **quiet)
-        return
-    # An actor and a reader need a CPU each, and a number that was asked for is kept, however small the machine.
-    actors = 1 if cluster.actors == "auto" else cluster.actors
-    cpus = max(os.cpu_count() or 1, math.ceil(actors * cluster.cpus_per_actor) + 1)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
 
 
 @dataclass(slots=True)
@@ -207,30 +192,6 @@ class _Scheduler:
                     replica.encoded_before += replica.encoded_seconds
                 replica.encoded_seconds = seconds
                 replica.poll = None
-
-
-def size_cluster(config: Config, resources: dict[str, float]) -> tuple[int, float]:
-    """Number of actors, and the GPUs of each, on a cluster of these resources."""
-    cluster = config.cluster
-    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
-    on_gpu = config.model.device == "cuda" or (config.model.device == "auto" and gpus > 0)
-    gpus_per_actor = cluster.gpus_per_actor if on_gpu else 0.0
-    if cluster.actors != "auto":
-        count = cluster.actors
-    elif on_gpu:
-        count = int(gpus / cluster.gpus_per_actor)
-    else:
-        # Half of the CPUs are for reading and decoding.
-        count = max(1, int(cpus / 2 / max(cluster.cpus_per_actor, 1)))
-    if count == 0 or count * gpus_per_actor > gpus:
-        needed = max(count, 1) * gpus_per_actor
-        raise ConfigError(f"cluster.actors: {needed:g} GPUs are needed, and the cluster has {gpus:g}: see model.device")
-    if count * cluster.cpus_per_actor + 1 > cpus:
-        raise ConfigError(
-            f"cluster.actors: {count} of {cluster.cpus_per_actor:g} CPUs and one CPU for reading are needed, and the "
-            f"cluster has {cpus:g}: lower cluster.actors or cluster.cpus_per_actor"
-        )
-    return count, gpus_per_actor
 
 
 def _cause(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -243,6 +245,34 @@ def test_a_killed_run_goes_on_to_the_bytes_of_a_clean_one(clean: dict[str, bytes
     assert resumed.returncode == 0, resumed.stderr
     assert data_files(output) == clean
     assert len(committed) < len(read_output(str(output)).specs), "the run was over before it was killed"
+
+
+@pytest.mark.parametrize("worker", ["ray::TokenizerActor", "ray::_prepare"])
+def test_a_run_outlives_the_death_of_its_workers(clean: dict[str, bytes], tmp_path: Path, worker: str):
+    output = tmp_path / "codes"
+    process = start_and_wait_for_commits(output, count=1)
+    killed = kill_workers(process.pid, worker)
+    _, complaint = process.communicate(timeout=300)
+    assert process.returncode == 0, complaint
+    assert killed
+    assert "failed, try 1 of 3" in complaint
+    assert data_files(output) == clean
+
+
+def kill_workers(driver: int, title: str) -> list[int]:
+    """SIGKILL the Ray workers of this driver that are at the named work; waits for the first to appear."""
+    killed: list[int] = []
+
+    def found_one() -> bool:
+        for process in psutil.Process(driver).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
+                    process.kill()
+                    killed.append(process.pid)
+        return bool(killed)
+
+    wait_for(found_one)
+    return killed
 
 
 def test_two_jobs_on_one_output_make_it_once(clean: dict[str, bytes], tmp_path: Path):
