@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, cast
 
 import pyarrow as pa
@@ -199,23 +199,22 @@ _PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], int], Iterator[ShardSp
 
 
 def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
-    """The plan as a Parquet file."""
-    rows = [
-        asdict(spec) | {"uri": os.fsencode(spec.uri), "members": [os.fsencode(member) for member in spec.members]}
-        for spec in specs
-    ]
+    """The plan as a Parquet file, made column by column: a plan may have a million shards."""
+    columns: dict[str, list[Any]] = {name: [getattr(spec, name) for spec in specs] for name in _PLAN_SCHEMA.names}
+    columns["uri"] = [os.fsencode(uri) for uri in columns["uri"]]
+    columns["members"] = [[os.fsencode(member) for member in members] for members in columns["members"]]
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_PLAN_SCHEMA), sink, compression="zstd")
+    pq.write_table(pa.table(columns, schema=_PLAN_SCHEMA), sink, compression="zstd")
     return sink.getvalue()
 
 
 def read_plan(data: bytes) -> list[ShardSpec]:
     """The inverse of `plan_bytes`."""
+    table = pq.read_table(pa.BufferReader(data))
     names = [field.name for field in fields(ShardSpec) if field.init]
-    return [
-        ShardSpec(
-            **{name: row[name] for name in names}
-            | {"uri": os.fsdecode(row["uri"]), "members": tuple(os.fsdecode(member) for member in row["members"])}
-        )
-        for row in pq.read_table(pa.BufferReader(data)).to_pylist()
-    ]
+    rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+    return [_spec(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def _spec(*, uri: bytes, members: list[bytes], **rest: Any) -> ShardSpec:
+    return ShardSpec(uri=os.fsdecode(uri), members=tuple(os.fsdecode(member) for member in members), **rest)
