@@ -12,8 +12,6 @@ Both clamp magnitudes at 1e-5, in the manner of the reconstruction losses of the
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moss_tok.checkpoint import resolve
 from moss_tok.codec import MossAudioTokenizerModel
-from moss_tok.config import MossAudioTokenizerConfig
 
 FLOOR = 1e-5
 MEL_WINDOW, MEL_BANDS = 1024, 80
@@ -160,39 +156,3 @@ def _distances(model: MossAudioTokenizerModel, waveforms: Sequence[Tensor], code
 
 def _columns(items: list[tuple[int, float]], width: int) -> list[list[tuple[int, float]]]:
     return [items[start : start + width] for start in range(0, len(items), width)]
-
-
-def _read(path: Path, config: MossAudioTokenizerConfig) -> Tensor:
-    """A file's waveform (C, samples) at the codec's rate. Raises ValueError or OSError that names the file."""
-    from moss_tok import audio
-
-    try:
-        info, decoded = audio.decode(path)
-        mixed = audio.to_channels(decoded, config.number_channels)
-        return torch.from_numpy(audio.resample(mixed, info.sample_rate, config.sampling_rate))
-    except audio.AudioError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command `moss-tok agreement`: print how a precision agrees with float32 on given audio files."""
-    parser = argparse.ArgumentParser(prog="moss-tok agreement", description=main.__doc__)
-    parser.add_argument("--model", default="cat-tiny", help="a folder, an embedded codec or a hub repo id")
-    parser.add_argument("--revision")
-    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--num-quantizers", type=int)
-    parser.add_argument("audio", nargs="+", type=Path)
-    arguments = parser.parse_args(argv)
-    try:
-        config = resolve(arguments.model, arguments.revision).config
-        waveforms = [_read(path, config) for path in arguments.audio]
-        result = agreement(
-            arguments.model, arguments.dtype, waveforms, revision=arguments.revision, device=arguments.device,
-            num_quantizers=arguments.num_quantizers,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        print(f"moss-tok agreement: {error}", file=sys.stderr)
-        return 2
-    print(result)
-    return 0

@@ -22,6 +22,7 @@ Audio datasets into discrete codes with the MOSS Audio Tokenizer.
   moss-tok status out/demo                        how far an output is
   moss-tok encode a.wav b.mp3 -o codes            a few files, without Ray
   moss-tok decode out/demo --id ID -o a.wav       back to sound
+  moss-tok agreement --dtype bfloat16 a.wav       what another precision changes
 """
 
 TOKENIZE = """\
@@ -101,14 +102,18 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("--num-quantizers", type=int, metavar="K", help="use the first K RVQ layers (default: all)")
     decode.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="a .wav or .flac file")
     decode.add_argument("--model", help="folder, hub repo or embedded model, if not where the dataset says")
+
+    agreement = add("agreement", _agreement, _agreement.__doc__ or "", "how far another precision changes the codes")
+    agreement.add_argument("files", nargs="+", type=Path, metavar="AUDIO", help="audio files")
+    _add_model_options(agreement, dtype="bfloat16")
     return parser
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def _add_model_options(parser: argparse.ArgumentParser, dtype: str = "float32") -> None:
     parser.add_argument("--model", help="hub repo, local folder or cat-tiny (default: %(default)s)", default=_model())
     parser.add_argument("--revision", help="commit, tag or branch of the hub repo")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
-    parser.add_argument("--num-quantizers", type=int, metavar="K", help="RVQ layers to write (default: all)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=dtype, help="default: %(default)s")
+    parser.add_argument("--num-quantizers", type=int, metavar="K", help="RVQ layers to use (default: all)")
 
 
 def _model() -> str:
@@ -160,6 +165,17 @@ def _decode(arguments: argparse.Namespace) -> int:
     from pipeline.command import decode
 
     return decode(arguments.output, arguments.id, arguments.num_quantizers, arguments.out, arguments.model)
+
+
+def _agreement(arguments: argparse.Namespace) -> int:
+    """Encode files in float32 and in another precision, and compare.
+
+    Prints the share of equal codes in each RVQ layer, and how far the decoded sound is from the original with both.
+    """
+    from pipeline.command import agreement
+
+    files, options = arguments.files, (arguments.model, arguments.revision, arguments.dtype, arguments.num_quantizers)
+    return agreement(files, *options)
 
 
 if __name__ == "__main__":

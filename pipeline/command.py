@@ -151,6 +151,28 @@ def decode(uri: str, clip_id: str, num_quantizers: int | None, out: Path, model_
     return DONE
 
 
+def agreement(files: Sequence[Path], name: str, revision: str | None, dtype: str, num_quantizers: int | None) -> int:
+    """Compare a precision with float32 on audio files."""
+    import torch
+
+    from moss_tok import agreement as measure
+    from moss_tok import audio
+    from moss_tok.checkpoint import resolve
+
+    config = resolve(name, revision).config
+    waveforms = []
+    for file in files:
+        try:
+            info, decoded = audio.decode(file)
+        except audio.AudioError as error:
+            raise ValueError(f"{file}: {error}") from error
+        mixed = audio.to_channels(decoded, config.number_channels)
+        waveforms.append(torch.from_numpy(audio.resample(mixed, info.sample_rate, config.sampling_rate)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(measure.agreement(name, dtype, waveforms, revision=revision, device=device, num_quantizers=num_quantizers))
+    return DONE
+
+
 def _print_dataset(output: Output, totals: Totals, timing: dict[str, str]) -> None:
     print(f"\n{output.layout.root}")
     print(lines_of(describe(totals) | timing))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -333,6 +334,18 @@ def test_a_hub_that_cannot_be_reached_gets_both_remedies(tmp_path: Path):
     assert result.returncode == 2
     assert "local folder" in result.stderr
     assert "cat-tiny" in result.stderr
+
+
+def test_the_command_agreement_prints_every_layer(tmp_path: Path):
+    sound = next((CORPUS / "folder").rglob("librivox/*.wav"))
+    result = run_command("agreement", str(sound), "--model", "cat-tiny", "--dtype", "bfloat16", "--num-quantizers", "8")
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"\d+\.\d{3} %", result.stdout)) == 8 + 2
+    assert "STFT distance" in result.stdout
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    refused = run_command("agreement", str(tmp_path / "broken.wav"), "--model", "cat-tiny")
+    assert refused.returncode == 2
+    assert "broken.wav" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
-from pathlib import Path
 
 import pytest
 import torch
 
-from moss_tok.agreement import agreement, main, mel_bands, mel_distance, stft_distance
+from moss_tok.agreement import agreement, mel_bands, mel_distance, stft_distance
 
 pytestmark = pytest.mark.filterwarnings("ignore::moss_tok.UntrainedModelWarning")
 
@@ -50,22 +48,3 @@ def test_mel_bands_are_triangles_over_the_whole_range():
     assert (centres[1:] >= centres[:-1]).all()
     peak_hz = float(centres[-1]) * 24_000 / 1024
     assert 11_000 < peak_hz < 12_000
-
-
-def test_the_command_prints_every_layer(capsys):
-    corpus = Path(__file__).parent.parent.parent / "demo" / "corpus" / "folder"
-    path = next(path for path in sorted(corpus.rglob("*.flac")) if "broken" not in path.parts)
-    assert main(["--dtype", "bfloat16", "--num-quantizers", "8", str(path)]) == 0
-    printed = capsys.readouterr().out
-    assert len(re.findall(r"\d+\.\d{3} %", printed)) == 8 + 2
-    assert "mel distance" in printed
-    assert "STFT distance" in printed
-
-
-def test_the_command_names_a_file_it_cannot_read(capsys, tmp_path):
-    broken = tmp_path / "broken.wav"
-    broken.write_bytes(b"RIFF")
-    assert main([str(broken)]) == 2
-    assert "broken.wav" in capsys.readouterr().err
-    assert main([str(tmp_path / "gone.wav")]) == 2
-    assert "gone.wav" in capsys.readouterr().err
