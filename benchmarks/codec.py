@@ -1,6 +1,6 @@
 """How fast the encoder is on this machine's CPU, against its own sgemm rate and against the plain algorithm.
 
-    python benchmarks/codec.py [--models tiny 100m full] [--cases 10s 60s 5min ragged] [--no-baseline] [--threads N]
+    python -m benchmarks.codec [--models tiny 100m full] [--cases 10s 60s 5min ragged] [--no-baseline] [--threads N]
 
 For each model and case: x real time, useful GFLOP/s as a share of the sgemm rate measured right before and after, and
 the process's peak memory over what the model itself holds. Useful are the products of the clips' own frames (45.6

@@ -1,6 +1,6 @@
 """How fast the encoder is on a GPU, against its bfloat16 matmul rate and against the plain padded algorithm.
 
-    python benchmarks/codec_cuda.py [--model full] [--frames 1024] [--compile] [--no-baseline]
+    python -m benchmarks.codec_cuda [--model full] [--frames 1024] [--compile] [--no-baseline]
 
 Builds a random model on the device. Cases: 64 clips of 10 s, and 256 clips of log-normal length, 0.5 to 60 s, in
 batches of about `--frames` frames, which is also the static number of frames in a group of rows. Prints x real time,

@@ -1,6 +1,6 @@
 """Seconds and memory to load a full-size random checkpoint from disk, whole or one half, in either precision.
 
-    python benchmarks/codec_loading.py [FOLDER]
+    python -m benchmarks.codec_loading [FOLDER]
 
 Writes the checkpoint (7.4 GB) into FOLDER (default: a temporary one) first and removes it afterwards. Each load runs
 in a fresh process. "Mapped" are file pages that the operating system can take back; "own" is memory that it cannot.

@@ -1,6 +1,6 @@
 """Twelve hours of audio through `encode_stream`, fed from an iterator of blocks: flat memory, and codes that match.
 
-    python benchmarks/codec_stream.py [--hours 12] [--model cat-tiny] [--num-quantizers 8]
+    python -m benchmarks.codec_stream [--hours 12] [--model cat-tiny] [--num-quantizers 8]
 
 The clip is noise whose blocks follow from their index, so that nothing of it is kept. Prints memory at every tenth.
 At the end the last 10 s chunk's codes are compared with those of a second stream that was saved half-way and resumed.

@@ -1,6 +1,6 @@
 """Decode and resample rates: audio-seconds per CPU-second on one thread.
 
-    OMP_NUM_THREADS=1 python benchmarks/decode.py [--seconds 120] [--clip-seconds 12] [--rate 24000]
+    OMP_NUM_THREADS=1 python -m benchmarks.decode [--seconds 120] [--clip-seconds 12] [--rate 24000]
 
 Each row is one kind of file, made here from a rising tone with noise. The columns are decoding alone, resampling alone
 and the whole preparation of a clip: decode, downmix to mono, resample.
