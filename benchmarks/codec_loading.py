@@ -8,6 +8,7 @@ in a fresh process. "Mapped" are file pages that the operating system can take b
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -42,11 +43,16 @@ print(json.dumps([loaded, peak, own, mapped, time.perf_counter() - started, memo
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        measure(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="where to put the checkpoint of 7 GB (default: a temporary one)"
+    )
+    folder = parser.parse_args().folder
+    if folder is not None:
+        measure(folder)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        measure(Path(temporary))
 
 
 def measure(folder: Path) -> None:
