@@ -12,11 +12,11 @@ encoded: frames = ceil(samples / downsample_rate).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +100,12 @@ class MossAudioTokenizerModel(nn.Module):
         if isinstance(device, torch.dtype):
             raise TypeError("precision is chosen when loading: from_pretrained(..., dtype=...)")
         return super().to(device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MossAudioTokenizerModel:
+        # Every conversion of a module comes through here: half, double, bfloat16, type.
+        if fn(torch.zeros(1)).dtype != torch.float32:
+            raise TypeError("precision is chosen when loading: from_pretrained(..., dtype=...)")
+        return cast(MossAudioTokenizerModel, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
 
     # What the model is.
 

@@ -18,7 +18,7 @@ def dataset_card(record: RunRecord, totals: Totals, planned: int) -> str:
     """Markdown for the output's README.md. Depends on the dataset alone: no time, host or path."""
     parts = [
         f"---\n{_front_matter(record, totals)}---",
-        f"# Audio codes of {record.model.name}",
+        f"# Audio codes of {record.model.label}",
         *([] if record.model.trained else [UNTRAINED]),
         _state(totals, planned),
         _figures(totals),
@@ -72,7 +72,7 @@ first k alone decode to a coarser waveform, and reading fewer columns reads fewe
 import torch
 from moss_tok import MossAudioTokenizerModel
 
-model = MossAudioTokenizerModel.from_pretrained({record.model.name!r}, revision={record.model.revision!r})
+model = MossAudioTokenizerModel.from_pretrained({record.model.label!r}, revision={record.model.revision!r})
 row = dataset[0]
 codes = torch.tensor([row[f"codes_{{layer:02d}}"] for layer in range({record.num_quantizers})])
 waveform = model.decode(codes[:, None]).audio[0, :, : row["num_samples"]]  # (channels, samples)
@@ -82,7 +82,7 @@ waveform = model.decode(codes[:, None]).audio[0, :, : row["num_samples"]]  # (ch
 def _provenance(record: RunRecord) -> str:
     model = record.model
     rows = {
-        "model": model.name,
+        "model": model.label,
         "revision": model.revision or "local weights",
         "weights sha256": model.weights_sha256,
         "precision": record.dtype,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import signal
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+RELEASED = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 
 DESCRIPTION = """\
 Audio datasets into discrete codes with the MOSS Audio Tokenizer.
@@ -40,12 +43,12 @@ failed, 2 the configuration cannot be used, 130 interrupted.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", message=".*untrained codec", category=UserWarning)  # the commands say it better
     signal.signal(signal.SIGTERM, _interrupt)
-    command: Callable[[argparse.Namespace], int] = arguments.command
     try:
+        arguments = _parser().parse_args(argv)
+        command: Callable[[argparse.Namespace], int] = arguments.command
         return command(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -75,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str, help: str) -> argparse.ArgumentParser:
         raw = argparse.RawDescriptionHelpFormatter
-        sub = commands.add_parser(name, help=help, description=text, formatter_class=raw)
+        sub = commands.add_parser(name, help=help, description=inspect.cleandoc(text), formatter_class=raw)
         sub.set_defaults(command=command)
         return sub
 
@@ -110,16 +113,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model_options(parser: argparse.ArgumentParser, dtype: str = "float32") -> None:
-    parser.add_argument("--model", help="hub repo, local folder or cat-tiny (default: %(default)s)", default=_model())
+    parser.add_argument("--model", default=RELEASED, help="hub repo, local folder or cat-tiny (default: %(default)s)")
     parser.add_argument("--revision", help="commit, tag or branch of the hub repo")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=dtype, help="default: %(default)s")
     parser.add_argument("--num-quantizers", type=int, metavar="K", help="RVQ layers to use (default: all)")
-
-
-def _model() -> str:
-    from pipeline.config import ModelConfig
-
-    return ModelConfig().name
 
 
 def _tokenize(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 from typing import Any
 
 import ray
@@ -16,18 +17,27 @@ from pipeline.output import Output
 logger = logging.getLogger(__name__)
 
 
+class ClusterError(OSError):
+    """There is no Ray to run on; the message says what Ray said."""
+
+
 def connect(cluster: ClusterConfig) -> None:
     """Join the configured cluster, or the one that a submitted job is in, or start Ray on this machine alone."""
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, **quiet)
-        return
-    # An actor and a reader need a CPU each, and a number that was asked for is kept, however small the machine.
-    actors = 1 if cluster.actors == "auto" else cluster.actors
-    cpus = max(os.cpu_count() or 1, math.ceil(actors * cluster.cpus_per_actor) + 1)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    options: dict[str, Any] = {"address": address}
+    if not address:
+        # An actor and a reader need a CPU each, and a number that was asked for is kept, however small the machine.
+        actors = 1 if cluster.actors == "auto" else cluster.actors
+        cpus = max(os.cpu_count() or 1, math.ceil(actors * cluster.cpus_per_actor) + 1)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # Ray has no common type for the ways in which a cluster cannot be had
+        where = f"the Ray cluster at {address}" if address else "a local Ray"
+        raise ClusterError(f"{where} cannot be used: {type(error).__name__}: {error}") from error
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there, which aborts
 
 
 def warn_of_local_output(output: Output) -> None:

@@ -25,9 +25,9 @@ def tokenize(config_path: str, overrides: Sequence[str]) -> int:
     """Run the configuration with Ray and print what was made."""
     config = load_config(config_path, overrides)
     print(f"{config_path} -> {config.output.uri}", file=sys.stderr, flush=True)
-    from pipeline.run import run  # takes seconds, so the configuration is checked first
-
     try:
+        from pipeline.run import run  # takes seconds, so the configuration is checked first
+
         summary = run(config)
     except KeyboardInterrupt:
         print(f"\nInterrupted. Committed shards stay; to go on: {_again(config_path, overrides)}", file=sys.stderr)

@@ -7,12 +7,13 @@ An unknown key, a wrong type or an impossible value is a ConfigError that names 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from yaml.constructor import ConstructorError
 
@@ -25,7 +26,12 @@ class ConfigError(ValueError):
 
 class Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
@@ -41,8 +47,14 @@ def _non_empty(uris: tuple[str, ...]) -> tuple[str, ...]:
     return uris
 
 
+def _split_name(name: str) -> str:
+    if not re.fullmatch(SPLIT_PATTERN, name):
+        raise ValueError("a split's name is letters, digits and underscores, in parts joined by dots")
+    return name
+
+
 Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_non_empty)]
-SplitName = Annotated[str, Field(pattern=SPLIT_PATTERN)]
+SplitName = Annotated[str, AfterValidator(_split_name)]
 
 
 class InputConfig(Section):
@@ -97,6 +109,12 @@ class PrepareConfig(Section):
     """Longer clips are rejected."""
     max_channels: Annotated[int, Field(ge=1)] = 32
     """Clips of more channels are rejected; the others are mixed to the model's."""
+
+    @model_validator(mode="after")
+    def _some_length_is_allowed(self) -> PrepareConfig:
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds {self.min_seconds:g} is above max_seconds {self.max_seconds:g}")
+        return self
 
 
 class BatchConfig(Section):

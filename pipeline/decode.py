@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline import schema, storage
 from pipeline.items import ShardSpec
 from pipeline.output import Output
+from pipeline.table import read_table
 
 
 class RowNotFound(LookupError):
@@ -44,7 +44,7 @@ def find_row(output: Output, clip_id: str, num_quantizers: int | None = None) ->
         raise RowNotFound(f"{clip_id}: its shard is not committed yet: run tokenize again to finish it")
     columns = ["id", "num_samples", "sample_rate", *(schema.layer_column(layer) for layer in range(layers))]
     with storage.open_read(output.layout.data(spec)) as stream:
-        rows = pq.read_table(stream, columns=columns, filters=pc.field("id") == clip_id).to_pylist()
+        rows = read_table(stream, columns).filter(pc.field("id") == clip_id).to_pylist()
     if not rows:
         raise RowNotFound(f"{clip_id}: not among the rows of its shard{_why_not(output, spec, clip_id)}")
     return _row(rows[0], layers)
@@ -66,5 +66,5 @@ def _why_not(output: Output, spec: ShardSpec, clip_id: str) -> str:
     if storage.stat(uri) is None:
         return ""
     with storage.open_read(uri) as stream:
-        rejects = pq.read_table(stream, filters=pc.field("id") == clip_id).to_pylist()
+        rejects = read_table(stream).filter(pc.field("id") == clip_id).to_pylist()
     return f": it was rejected ({rejects[0]['reason']}): {rejects[0]['message']}" if rejects else ""

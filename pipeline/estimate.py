@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pipeline.config import Config
-from pipeline.items import Clip, RawClip, ShardSpec
+from pipeline.items import Clip, RawClip, Reject, ShardSpec
 from pipeline.prepare import Target, prepare_clip
 from pipeline.read import read_shard
 
@@ -36,12 +36,13 @@ def estimate(specs: Sequence[ShardSpec], config: Config, target: Target, num_qua
     clips = rejects = 0
     seconds = 0.0
     for group in _by_format(specs):
-        raw = [clip for spec in _spread(group) for clip in _first_clips(spec, config)]
+        items = [item for spec in _spread(group) for item in _first_clips(spec, config)]
+        raw = [item for item in items if isinstance(item, RawClip)]
         good = [item for item in (prepare_clip(clip, config.prepare, target) for clip in raw) if isinstance(item, Clip)]
-        clips += len(raw)
-        rejects += len(raw) - len(good)
+        clips += len(items)
+        rejects += len(items) - len(good)
         sampled_seconds = sum(clip.info.num_samples for clip in good) / target.sample_rate
-        seconds += sampled_seconds * _scale(group, raw)
+        seconds += sampled_seconds * _scale(group, items)
     frames = seconds * target.sample_rate / target.samples_per_frame
     return Estimate(clips, rejects, seconds / 3600, frames, frames * num_quantizers * BITS_PER_CODE / 8)
 
@@ -57,15 +58,16 @@ def _spread(group: Sequence[ShardSpec]) -> Sequence[ShardSpec]:
     return group[:: max(1, len(group) // SAMPLED_SHARDS)][:SAMPLED_SHARDS]
 
 
-def _first_clips(spec: ShardSpec, config: Config) -> list[RawClip]:
-    found = (item for item in read_shard(spec, config.input) if isinstance(item, RawClip))
-    return list(islice(found, CLIPS_PER_SAMPLED_SHARD))
+def _first_clips(spec: ShardSpec, config: Config) -> list[RawClip | Reject]:
+    return list(islice(read_shard(spec, config.input), CLIPS_PER_SAMPLED_SHARD))
 
 
-def _scale(group: Sequence[ShardSpec], sample: Sequence[RawClip]) -> float:
+def _scale(group: Sequence[ShardSpec], sample: Sequence[RawClip | Reject]) -> float:
     """How many times the sample the whole group is."""
     if not sample:
         return 0.0
     if all(spec.clips is not None for spec in group):
         return sum(spec.clips or 0 for spec in group) / len(sample)
-    return sum(spec.size for spec in group) / max(1, sum(len(clip.data) for clip in sample))
+    return sum(spec.size for spec in group) / max(
+        1, sum(len(clip.data) for clip in sample if isinstance(clip, RawClip))
+    )

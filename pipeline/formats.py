@@ -11,7 +11,7 @@ AUDIO_ENDINGS = tuple(f".{name}" for name in _AUDIO_NAMES.split())
 RECORD_ENDINGS = (".jsonl", ".csv", ".tsv")
 
 FORMAT_ENDINGS = {
-    "webdataset": (".tar", ".tar.gz"),
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
     "manifest": RECORD_ENDINGS,
     "parquet": (".parquet",),
     "files": AUDIO_ENDINGS,

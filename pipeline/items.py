@@ -49,6 +49,13 @@ class ShardSpec:
         identity = stable_hash(self.format, self.uri, str(self.start), str(self.stop), *self.members)
         object.__setattr__(self, "shard_id", identity)
 
+    @property
+    def place(self) -> str:
+        """What is read, for people."""
+        if self.members:
+            return f"{self.uri}/{self.members[0]} to {self.members[-1]}"
+        return self.uri if (self.start, self.stop) == (0, None) else f"{self.uri} from {self.start} to {self.stop}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:

@@ -21,6 +21,7 @@ from pipeline.config import InputConfig
 from pipeline.formats import RECORD_ENDINGS, format_of
 from pipeline.items import ShardSpec, stable_hash
 from pipeline.storage import ObjectInfo, StorageError
+from pipeline.table import read_table
 from pipeline.tabular import read_records
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def plan_shards(config: InputConfig) -> list[ShardSpec]:
 def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
     objects = storage.list_objects(pattern)
     if not objects:
-        raise PlanError(f"{pattern}: nothing there: input.splits needs files, a folder or a glob that matches some")
+        raise PlanError(f"{pattern}: nothing there: give a file, a folder or a glob that matches some")
     if wanted == "manifest" and (other := next((info for info in objects if format_of(info.uri) != wanted), None)):
         raise PlanError(f"{other.uri}: matched by {pattern}, but manifests end in {', '.join(RECORD_ENDINGS)}")
     if wanted != "auto":
@@ -210,7 +211,7 @@ def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
 
 def read_plan(data: bytes) -> list[ShardSpec]:
     """The inverse of `plan_bytes`."""
-    table = pq.read_table(pa.BufferReader(data))
+    table = read_table(pa.BufferReader(data))
     names = [field.name for field in fields(ShardSpec) if field.init]
     rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
     return [_spec(**dict(zip(names, row, strict=True))) for row in rows]

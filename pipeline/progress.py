@@ -21,11 +21,12 @@ class Progress:
     """
 
     def __init__(self, shards: int, done_before: int) -> None:
+        self._on_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=shards + done_before,
             initial=done_before,
             unit="shard",
-            disable=not sys.stderr.isatty(),
+            disable=not self._on_terminal,
             dynamic_ncols=True,
             smoothing=0.1,
         )
@@ -33,8 +34,10 @@ class Progress:
         self._done_before = done_before
         self._started = time.monotonic()
         self._last_line = -LOG_EVERY_SECONDS
-        self._drawn = 0
-        self._totals = Totals()
+        self._printed = ""
+        self._done = 0
+        self._failed = 0
+        self._rejects = 0
         self._audio_seconds = 0.0
 
     def __enter__(self) -> Progress:
@@ -44,41 +47,45 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        if self._totals.shards and not self._bar_shown:
+        if self._done and not self._on_terminal:
             self._print_line()
 
     @property
     def elapsed(self) -> float:
         return time.monotonic() - self._started
 
-    def update(self, totals: Totals, audio_seconds: float) -> None:
-        """Show the totals of this run's shards, and the audio encoded so far, open shards included."""
-        self._totals = totals
+    def update(self, totals: Totals, audio_seconds: float, failed: int = 0) -> None:
+        """Show the totals of this run's shards, and the audio encoded so far, open shards included.
+
+        `failed` shards are given up and not waited for.
+        """
         self._audio_seconds = max(self._audio_seconds, audio_seconds, totals.audio_seconds)
-        if self._bar_shown:
+        self._rejects, self._failed = totals.rejects, failed
+        newly, self._done = totals.shards - self._done, totals.shards
+        if self._on_terminal:
             self._bar.set_postfix_str(self._figures(), refresh=False)
-            self._bar.update(totals.shards - self._drawn)
-            self._drawn = totals.shards
+            self._bar.update(newly)
             self._bar.refresh()
-        elif totals.shards and self.elapsed - self._last_line >= LOG_EVERY_SECONDS:
+        elif self._done and self.elapsed - self._last_line >= LOG_EVERY_SECONDS:
             self._print_line()
 
     def note(self, line: str) -> None:
         """A line of text above the bar."""
         tqdm.write(line, file=sys.stderr)
 
-    @property
-    def _bar_shown(self) -> bool:
-        return not self._bar.disable
-
     def _figures(self) -> str:
         speed = self._audio_seconds / max(self.elapsed, 1e-9)
-        return f"{self._audio_seconds / 3600:.2f} h of audio, {speed:,.0f}x real time, {self._totals.rejects} rejects"
+        failed = f", {self._failed} shards failed" if self._failed else ""
+        hours = f"{self._audio_seconds / 3600:.2f} h encoded"
+        return f"{hours}, {speed:,.0f}x real time, {self._rejects} rejects{failed}"
 
     def _print_line(self) -> None:
         self._last_line = self.elapsed
-        done = self._done_before + self._totals.shards
-        left = self.elapsed / self._totals.shards * (self._shards - self._totals.shards)
-        when = f", about {format_seconds(left)} left" if self._totals.shards < self._shards else ""
-        total = self._done_before + self._shards
-        print(f"{done}/{total} shards, {self._figures()}{when}", file=sys.stderr, flush=True)
+        ahead = self._shards - self._done - self._failed
+        left = format_seconds(self.elapsed / self._done * ahead)
+        line = f"{self._done_before + self._done}/{self._done_before + self._shards} shards, {self._figures()}"
+        line += f", about {left} left" if ahead else ""
+        state = f"{self._done} {self._failed}"
+        if ahead or state != self._printed:
+            print(line, file=sys.stderr, flush=True)
+        self._printed = state

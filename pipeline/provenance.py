@@ -32,6 +32,11 @@ class ModelInfo:
     num_quantizers: int
     codebook_size: int
 
+    @property
+    def label(self) -> str:
+        """The name without the place: a local folder's own name, so that no path gets into data files."""
+        return self.name.rpartition("/")[2] if self.name.startswith("/") else self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
@@ -65,7 +70,7 @@ class RunRecord:
     def file_metadata(self) -> dict[str, str]:
         """What stands in the footer of every data file."""
         return {
-            "moss_tok.model": self.model.name,
+            "moss_tok.model": self.model.label,
             "moss_tok.model_revision": self.model.revision or "",
             "moss_tok.model_weights_sha256": self.model.weights_sha256,
             "moss_tok.model_trained": json.dumps(self.model.trained),
@@ -82,9 +87,8 @@ class RunRecord:
         }
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode(
-            "utf-8", "backslashreplace"
-        )
+        document = json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return document.encode("utf-8", "backslashreplace")
 
     @classmethod
     def from_json(cls, data: bytes) -> RunRecord:

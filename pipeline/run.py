@@ -97,7 +97,7 @@ class _Scheduler:
                     self._collect(progress)
                     self._poll()
                     encoded = sum(replica.encoded_before + replica.encoded_seconds for replica in self._replicas)
-                    progress.update(self._totals, encoded)
+                    progress.update(self._totals, encoded, len(self._failed))
         finally:
             for replica in self._replicas:
                 ray.kill(replica.actor)
@@ -172,9 +172,9 @@ class _Scheduler:
         reason = _cause(error)
         if attempt >= allowed:
             self._failed[spec.shard_id] = reason
-            progress.note(f"shard {spec.shard_id} ({spec.uri}) failed {attempt} times and is given up: {reason}")
+            progress.note(f"shard {spec.shard_id} ({spec.place}) failed {attempt} times and is given up: {reason}")
             return
-        progress.note(f"shard {spec.shard_id} ({spec.uri}) failed, try {attempt} of {allowed}: {reason}")
+        progress.note(f"shard {spec.shard_id} ({spec.place}) failed, try {attempt} of {allowed}: {reason}")
         self._not_before[spec.shard_id] = time.monotonic() + FIRST_RETRY_SECONDS * 2 ** (attempt - 1)
         self._queue.append(spec)
 

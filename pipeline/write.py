@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.table import read_table
 
 FINGERPRINT = "moss_tok.fingerprint"
 
@@ -54,14 +55,13 @@ def _settle(uri: str, mine: bytes, rows: int, fingerprint: str) -> bytes:
     if there == mine:
         return there
     try:
-        footer = pq.ParquetFile(pa.BufferReader(there), page_checksum_verification=True)
-        theirs = (footer.metadata.metadata or {}).get(FINGERPRINT.encode(), b"").decode()
-        footer.read()
+        table = read_table(pa.BufferReader(there))
+        theirs = (table.schema.metadata or {}).get(FINGERPRINT.encode(), b"").decode()
     except (pa.ArrowException, OSError) as error:
         raise OutputConflict(f"{uri} is there and damaged ({error}): delete it, and run again") from error
-    if (theirs, footer.metadata.num_rows) != (fingerprint, rows):
+    if (theirs, table.num_rows) != (fingerprint, rows):
         raise OutputConflict(
-            f"{uri} is there with {footer.metadata.num_rows} rows of fingerprint {theirs}, this run has {rows} of "
+            f"{uri} is there with {table.num_rows} rows of fingerprint {theirs}, this run has {rows} of "
             f"{fingerprint}: two jobs with different settings write to one output"
         )
     return there

@@ -29,7 +29,7 @@ from moss_tok.audio import REASONS
 from pipeline.config import Config, load_config
 from pipeline.encode import load_encoder
 from pipeline.output import open_output, read_output, with_absolute_uris
-from pipeline.read import SourceChanged
+from pipeline.read import SourceChanged, read_shard
 from pipeline.reasons import PREPARE_REASONS, READ_REASONS
 from pipeline.shard import tokenize_shard
 from tests.support import CORPUS, data_files, rows, run_command, start_command
@@ -284,6 +284,16 @@ def test_two_jobs_on_one_output_make_it_once(clean: dict[str, bytes], tmp_path: 
     assert data_files(output) == clean
 
 
+def test_a_file_that_was_replaced_since_the_plan_fails_its_shard(tmp_path: Path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(CORPUS / "folder" / "librivox", corpus)
+    config = demo_config(tmp_path / "codes", f"input.splits.train=['{corpus}']")
+    opened = open_output(config)
+    shutil.copyfile(corpus / "0870.wav", corpus / "0880.wav")
+    with pytest.raises(SourceChanged, match=r"0870\.wav to .*a file changed since it was planned"):
+        list(read_shard(opened.specs[0], config.input))
+
+
 def test_an_input_that_changed_since_the_plan_fails_its_shard(tmp_path: Path):
     corpus, output = tmp_path / "corpus", tmp_path / "codes"
     shutil.copytree(CORPUS / "webdataset", corpus)
@@ -299,14 +309,17 @@ def test_an_input_that_changed_since_the_plan_fails_its_shard(tmp_path: Path):
     assert not (output / "data" / "train" / f"{first.shard_id}.parquet").exists()
 
 
-def test_an_interrupt_stops_within_seconds_and_says_how_to_go_on(clean: dict[str, bytes], tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_within_seconds_and_says_how_to_go_on(
+    clean: dict[str, bytes], tmp_path: Path, number: signal.Signals
+):
     output = tmp_path / "codes"
     process = start_and_wait_for_commits(output, count=1)
     interrupted = time.monotonic()
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert time.monotonic() - interrupted < 15
+    assert time.monotonic() - interrupted < 20
     assert "to go on: moss-tok tokenize" in complaint
     assert "Traceback" not in complaint
     resumed = run_command(*many_shards(output))

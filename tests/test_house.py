@@ -78,6 +78,14 @@ def test_object_stores_are_reached_only_through_storage():
     assert all(name.startswith("pipeline.storage.") for name in users)
 
 
+def test_parquet_is_read_in_the_callers_thread():
+    """Arrow's own threads hold Python buffers, and abort a process that ends meanwhile: see pipeline/table.py."""
+    for name, tree in modules("pipeline").items():
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert "pq.read_table" not in calls, name
+        assert "pq.ParquetFile" not in calls or name in ("pipeline.table", "pipeline.read.parquet"), name
+
+
 def test_nothing_unpickles():
     for package in ("moss_tok", "pipeline", "jobs"):
         for name, tree in modules(package).items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline import storage
 from pipeline.config import InputConfig
-from pipeline.items import RawClip, Reject, ShardSpec
+from pipeline.items import RawClip, Reject, ShardSpec, stable_hash
 from pipeline.read.files import read_files
 from pipeline.read.manifest import read_manifest
 from pipeline.read.parquet import read_parquet
@@ -39,12 +39,21 @@ def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
 
 def _check_unchanged(spec: ShardSpec) -> None:
     if spec.format == "files":
-        return  # one of many small objects that is gone is a reject of its own
+        _check_members(spec)
+        return
     info = storage.stat(spec.uri)
     if info is None:
         raise SourceChanged(f"{spec.uri}: gone since it was planned")
-    if info.version != spec.version:
+    if storage.changed(spec.version, info.version):
         raise SourceChanged(
             f"{spec.uri}: changed since it was planned (then {spec.version}, now {info.version}): put the old object "
             "back, or tokenize into a new output"
         )
+
+
+def _check_members(spec: ShardSpec) -> None:
+    infos = storage.stat_all(storage.join(spec.uri, member) for member in spec.members)
+    present = [info.version for info in infos if info is not None]
+    # Of many files one that is gone is a reject of its own, and then nothing tells of the others.
+    if len(present) == len(spec.members) and storage.changed(spec.version, stable_hash(*present)):
+        raise SourceChanged(f"{spec.place}: a file changed since it was planned: tokenize into a new output")

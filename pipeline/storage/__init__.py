@@ -13,7 +13,7 @@ from pipeline.storage.address import (
     is_local,
     join,
 )
-from pipeline.storage.listing import ObjectInfo, list_names, list_objects, stat
+from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
 from pipeline.storage.publishing import create, publish, remove
 from pipeline.storage.reading import open_read, read_ahead, read_bytes
 
@@ -24,6 +24,7 @@ __all__ = [
     "ObjectTooLarge",
     "StorageError",
     "absolute",
+    "changed",
     "create",
     "is_local",
     "join",
@@ -35,4 +36,5 @@ __all__ = [
     "read_bytes",
     "remove",
     "stat",
+    "stat_all",
 ]

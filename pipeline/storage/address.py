@@ -63,7 +63,11 @@ def named(uri: str, action: str) -> Iterator[None]:
     """Errors of a store seldom say which object they are about, and its client library may raise any type."""
     try:
         yield
-    except (FileNotFoundError, StorageError, DamagedObject, MemoryError):
+    except (StorageError, DamagedObject, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        if action == "write":
+            raise StorageError(f"{uri}: cannot write there: the place does not exist and cannot be made") from error
         raise
     except PermissionError as error:
         raise StorageError(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import posixpath
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.address import named, resolve
+
+STAT_THREADS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +33,8 @@ class ObjectInfo:
 def list_objects(pattern: str) -> list[ObjectInfo]:
     """The files that a URI, a folder (recursively) or a glob stands for, sorted by URI. Empty if there are none.
 
-    Names with a leading dot are left out: some belong to files that are still being written. Local links to files are
-    followed, those to folders are not.
+    Below the folder or glob, names with a leading dot are left out, and folders of such names with all that is in them:
+    some belong to files that are still being written. Local links to files are followed, those to folders are not.
     """
     filesystem, path = resolve(pattern)
     with named(pattern, "list"):
@@ -41,9 +46,22 @@ def list_objects(pattern: str) -> list[ObjectInfo]:
     for name, detail in found.items():
         if detail.get("islink"):
             detail = _follow(filesystem, name, detail)
-        if detail["type"] == "file" and (name == path or not posixpath.basename(name).startswith(".")):
+        if detail["type"] == "file" and not _hidden(name, path):
             infos.append(_info(filesystem, name, detail))
     return sorted(infos, key=lambda info: info.uri)
+
+
+def _hidden(name: str, pattern: str) -> bool:
+    """Whether a part of the name that the pattern does not spell out has a leading dot."""
+    pairs = zip_longest(name.split("/"), pattern.split("/"), fillvalue="")
+    return any(part.startswith(".") and part != given for part, given in pairs)
+
+
+def changed(then: str, now: str) -> bool:
+    """Whether two versions of an object are of different content, as far as both tell."""
+    if then.endswith("-None") or now.endswith("-None"):  # a listing may know less than a look at the object
+        return then.partition("-")[0] != now.partition("-")[0]
+    return then != now
 
 
 def stat(uri: str) -> ObjectInfo | None:
@@ -54,6 +72,12 @@ def stat(uri: str) -> ObjectInfo | None:
             return _info(filesystem, path, filesystem.info(path))
         except FileNotFoundError:
             return None
+
+
+def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
+    """`stat` of each, in order, a few at a time."""
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        return list(pool.map(stat, uris))
 
 
 def list_names(folder: str) -> set[str]:

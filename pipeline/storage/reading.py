@@ -18,7 +18,7 @@ READ_AHEAD = 8  # small objects are latency, not bandwidth
 
 
 def open_read(uri: str) -> BinaryIO:
-    """A seekable, buffered stream of an object, unpacked if its name ends in .gz.
+    """A seekable, buffered stream of an object, unpacked if its name ends in .gz or .tgz.
 
     Whatever the store does wrong while it is read is a StorageError, so that nobody takes it for a damaged object;
     what cannot be unpacked is a DamagedObject.
@@ -84,7 +84,7 @@ class _NamedStream(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, uri: str) -> None:
         self._raw = file
-        self._file = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if uri.endswith(".gz") else file
+        self._file = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if uri.endswith((".gz", ".tgz")) else file
         self._uri = uri
 
     def readable(self) -> bool:

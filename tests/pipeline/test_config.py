@@ -64,7 +64,8 @@ def test_the_smallest_configuration_has_documented_defaults() -> None:
         ("prepare.min_seconds", -0.5, "greater than or equal to 0"),
         ("prepare.max_seconds", 0, "greater than 0"),
         ("prepare.max_seconds", "1h", "number"),
-        ("prepare.max_seconds", float("nan"), "greater than 0"),
+        ("prepare.max_seconds", float("nan"), "finite number"),
+        ("prepare.max_seconds", float("inf"), "finite number"),
         ("prepare.max_channels", None, "integer"),
         ("batch.max_frames", 0, "greater than or equal to 1"),
         ("cluster.actors", "many", "'auto'"),
@@ -211,3 +212,10 @@ def test_configurations_in_the_project_load(corpus: Path) -> None:
     assert paths
     for path in paths:
         assert isinstance(load_config(path), Config)
+
+
+def test_limits_that_no_clip_can_meet_are_refused() -> None:
+    document = smallest_with("prepare.min_seconds", 10.0)
+    document["prepare"]["max_seconds"] = 1.0
+    with pytest.raises(ConfigError, match="prepare: min_seconds 10 is above max_seconds 1"):
+        parse_config(document)

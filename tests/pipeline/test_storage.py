@@ -393,3 +393,12 @@ def test_of_many_who_create_the_same_object_one_does(tmp_path: Path) -> None:
     answers = [contender.communicate("\n")[0].strip() for contender in contenders]
     assert sorted(answers) == ["False", "False", "False", "True"]
     assert storage.read_bytes(uri).decode() == str(answers.index("True"))
+
+
+def test_hidden_folders_are_left_out_unless_they_are_asked_for(tmp_path: Path) -> None:
+    for name in ("a.wav", ".hidden/b.wav", "c/.checkpoints/d.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"sound")
+    assert [info.uri for info in storage.list_objects(str(tmp_path))] == [str(tmp_path / "a.wav")]
+    (asked_for,) = storage.list_objects(str(tmp_path / ".hidden"))
+    assert asked_for.uri == str(tmp_path / ".hidden" / "b.wav")
