@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -188,4 +189,4 @@ def _warn_untrained(record: RunRecord) -> None:
 
 
 def _again(config_path: str, overrides: Sequence[str]) -> str:
-    return " ".join(["moss-tok tokenize", config_path, *overrides])
+    return shlex.join(["moss-tok", "tokenize", config_path, *overrides])

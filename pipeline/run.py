@@ -155,7 +155,8 @@ class _Scheduler:
         if not owners:
             time.sleep(TICK_SECONDS)  # no actor is ready, or every shard that is left waits for its next try
             return
-        finished, _ = ray.wait(list(owners), num_returns=len(owners), timeout=TICK_SECONDS)
+        ray.wait(list(owners), num_returns=1, timeout=TICK_SECONDS)
+        finished, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
         for reference in finished:
             replica = owners[reference]
             spec = replica.pending.pop(reference)
