@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import CORPUS
+from tests.support import CONFIG, CORPUS, run_command
 
 
 @pytest.fixture(scope="session")
 def inventory() -> list[dict[str, Any]]:
     """One entry for each clip of the demo corpus, with what must become of it."""
     return [json.loads(line) for line in (CORPUS / "inventory.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo corpus, tokenized by the command with two actors."""
+    output = tmp_path_factory.mktemp("demo") / "codes"
+    result = run_command("tokenize", CONFIG, f"output.uri={output}", "cluster.actors=2", "input.clips_per_shard=10")
+    assert result.returncode == 0, result.stderr
+    assert str(output) in result.stdout
+    assert 'load_dataset("' in result.stdout
+    assert "untrained" in result.stdout
+    assert "shards" in result.stderr, "a run without a terminal prints its progress as lines"
+    return output

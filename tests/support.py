@@ -10,8 +10,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.config import Config, load_config
+from pipeline.encode import load_encoder
+from pipeline.output import open_output, with_absolute_uris
+from pipeline.shard import tokenize_shard
+
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus"
+CONFIG = "configs/demo.yaml"
 
 
 def start_command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -43,3 +49,17 @@ def data_files(output: Path) -> dict[str, bytes]:
 def rows(output: Path, kind: str = "data") -> list[dict[str, Any]]:
     """Every row of an output, of `data` or of `rejects`."""
     return [row for path in sorted(output.glob(f"{kind}/**/*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def demo_config(output: Path, *overrides: str) -> Config:
+    """The demo's configuration with another output."""
+    return with_absolute_uris(load_config(CONFIG, [f"output.uri={output}", *overrides]))
+
+
+def tokenize_in_process(config: Config) -> None:
+    """The oracle: every shard that is not committed, one after the other, without Ray."""
+    output = open_output(config)
+    encoder = load_encoder(config.model, output.record.num_quantizers, config.batch.max_frames)
+    for spec in output.todo:
+        tokenize_shard(spec, encoder, config, output.record)
+    output.finish()

@@ -1,0 +1,171 @@
+"""Kills, interrupts, rivals and changed inputs: after each the output is, or becomes, that of a run that met none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.encode import load_encoder
+from pipeline.output import open_output, read_output
+from pipeline.read import SourceChanged, read_shard
+from pipeline.shard import tokenize_shard
+from tests.support import CONFIG, CORPUS, data_files, demo_config, rows, run_command, start_command, tokenize_in_process
+
+
+def many_shards(output: Path) -> list[str]:
+    return ["tokenize", CONFIG, f"output.uri={output}", "input.clips_per_shard=2", "cluster.actors=1"]
+
+
+def start_and_wait_for_commits(output: Path, count: int) -> subprocess.Popen[str]:
+    process = start_command(*many_shards(output), start_new_session=True)
+    wait_for(lambda: len(list((output / "_moss_tok" / "shards").glob("*.json"))) >= count or process.poll() is not None)
+    assert process.poll() is None, process.communicate()[1]
+    return process
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run in many small shards that nothing happened to."""
+    output = tmp_path_factory.mktemp("clean") / "codes"
+    tokenize_in_process(demo_config(output, "input.clips_per_shard=2"))
+    return data_files(output)
+
+
+def test_the_same_command_again_reads_no_audio_and_changes_nothing(tmp_path: Path):
+    """Resume goes by manifests: with the committed sources gone, only the shard that was undone is read again."""
+    corpus, output = tmp_path / "corpus", tmp_path / "codes"
+    shutil.copytree(CORPUS / "webdataset", corpus)
+    arguments = ["tokenize", CONFIG, f"input.splits.train=['{corpus}/*.tar']", f"output.uri={output}"]
+    assert run_command(*arguments).returncode == 0
+    before = data_files(output)
+    first, second = read_output(str(output)).specs
+    os.unlink(first.uri)
+    os.unlink(output / "_moss_tok" / "shards" / f"{second.shard_id}.json")
+    os.unlink(output / "data" / "train" / f"{second.shard_id}.parquet")
+    again = run_command(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert data_files(output) == before
+
+
+def test_a_killed_run_goes_on_to_the_bytes_of_a_clean_one(clean: dict[str, bytes], tmp_path: Path):
+    output = tmp_path / "codes"
+    process = start_and_wait_for_commits(output, count=3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    committed = {path.name for path in (output / "_moss_tok" / "shards").glob("*.json")}
+    assert not (output / "_SUCCESS").exists()
+    resumed = run_command(*many_shards(output))
+    assert resumed.returncode == 0, resumed.stderr
+    assert data_files(output) == clean
+    assert len(committed) < len(read_output(str(output)).specs), "the run was over before it was killed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_within_seconds_and_says_how_to_go_on(
+    clean: dict[str, bytes], tmp_path: Path, number: signal.Signals
+):
+    output = tmp_path / "codes"
+    process = start_and_wait_for_commits(output, count=1)
+    interrupted = time.monotonic()
+    os.kill(process.pid, number)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - interrupted < 20
+    assert "to go on: moss-tok tokenize" in complaint
+    assert "Traceback" not in complaint
+    resumed = run_command(*many_shards(output))
+    assert resumed.returncode == 0, resumed.stderr
+    assert data_files(output) == clean
+
+
+@pytest.mark.parametrize("worker", ["ray::TokenizerActor", "ray::_prepare"])
+def test_a_run_outlives_the_death_of_its_workers(clean: dict[str, bytes], tmp_path: Path, worker: str):
+    output = tmp_path / "codes"
+    process = start_and_wait_for_commits(output, count=1)
+    killed = kill_workers(process.pid, worker)
+    _, complaint = process.communicate(timeout=300)
+    assert process.returncode == 0, complaint
+    assert killed
+    assert "failed, try 1 of 3" in complaint
+    assert data_files(output) == clean
+
+
+def kill_workers(driver: int, title: str) -> list[int]:
+    """SIGKILL the Ray workers of this driver that are at the named work; waits for the first to appear."""
+    killed: list[int] = []
+
+    def found_one() -> bool:
+        for process in psutil.Process(driver).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
+                    process.kill()
+                    killed.append(process.pid)
+        return bool(killed)
+
+    wait_for(found_one)
+    return killed
+
+
+def test_two_jobs_on_one_output_make_it_once(clean: dict[str, bytes], tmp_path: Path):
+    output = tmp_path / "codes"
+    jobs = [start_command(*many_shards(output)) for _ in range(2)]
+    complaints = [job.communicate(timeout=300)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], complaints
+    assert data_files(output) == clean
+
+
+def test_a_shard_that_cannot_be_read_fails_and_the_others_are_committed(tmp_path: Path):
+    wrong = tmp_path / "wrong.parquet"
+    pq.write_table(pa.table({"sound": ["not audio"]}), wrong)
+    sources = f"['{CORPUS}/parquet/*.parquet', '{wrong}']"
+    arguments = ["tokenize", CONFIG, f"input.splits.train={sources}", f"output.uri={tmp_path / 'codes'}"]
+    result = run_command(*arguments, "cluster.max_attempts=2")
+    assert result.returncode == 1
+    assert "no column audio among sound" in result.stderr
+    assert "try 1 of 2" in result.stderr
+    assert not (tmp_path / "codes" / "_SUCCESS").exists()
+    assert "**Incomplete:**" in (tmp_path / "codes" / "README.md").read_text()
+    assert rows(tmp_path / "codes")
+
+
+def test_an_input_that_changed_since_the_plan_fails_its_shard(tmp_path: Path):
+    corpus, output = tmp_path / "corpus", tmp_path / "codes"
+    shutil.copytree(CORPUS / "webdataset", corpus)
+    config = demo_config(output, f"input.splits.train=['{corpus}/*.tar']")
+    opened = open_output(config)
+    first, second = opened.specs
+    with open(first.uri, "ab") as tar:
+        tar.write(bytes(512))
+    encoder = load_encoder(config.model, opened.record.num_quantizers, config.batch.max_frames)
+    with pytest.raises(SourceChanged, match="changed since it was planned"):
+        tokenize_shard(first, encoder, config, opened.record)
+    assert tokenize_shard(second, encoder, config, opened.record).rows > 0
+    assert not (output / "data" / "train" / f"{first.shard_id}.parquet").exists()
+
+
+def test_a_file_that_was_replaced_since_the_plan_fails_its_shard(tmp_path: Path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(CORPUS / "folder" / "librivox", corpus)
+    config = demo_config(tmp_path / "codes", f"input.splits.train=['{corpus}']")
+    opened = open_output(config)
+    shutil.copyfile(corpus / "0870.wav", corpus / "0880.wav")
+    with pytest.raises(SourceChanged, match=r"0870\.wav to .*a file changed since it was planned"):
+        list(read_shard(opened.specs[0], config.input))
