@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,12 +24,6 @@ Items: TypeAlias = "list[RawClip | Reject]"
 def corpus() -> Path:
     """The demo corpus."""
     return Path(__file__).parents[2] / "demo" / "corpus"
-
-
-@pytest.fixture(scope="session")
-def inventory(corpus: Path) -> list[dict[str, Any]]:
-    """What must come out of the demo corpus, one entry per clip and packing."""
-    return [json.loads(line) for line in (corpus / "inventory.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,153 @@
+"""The loop between many readers and one encoder, with encoders that fail, dawdle and run short of memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from moss_tok import MossAudioTokenizerModel
+from pipeline.encode import Encoder
+from pipeline.encode_loop import EncodeLoop
+from pipeline.items import Clip, ClipInfo, CodedClip, Origin
+
+SAMPLES_PER_FRAME = 1920
+
+
+def clip_of(index: int, frames: int) -> Clip:
+    noise = np.random.default_rng(index).standard_normal((1, frames * SAMPLES_PER_FRAME), dtype=np.float32) * 0.1
+    info = ClipInfo(
+        origin=Origin(index=index, source="s", key=str(index)),
+        num_samples=noise.shape[1],
+        source_format="wav",
+        source_codec="pcm_16",
+        source_sample_rate=24_000,
+        source_channels=1,
+        peak=1.0,
+        rms=0.1,
+        clipping=0.0,
+        silence=0.0,
+        audio_xxh3="",
+        text=None,
+        metadata={},
+    )
+    return Clip(info, noise)
+
+
+class Recorder:
+    """Stands in for the encoder where the loop is what is tested: notes the batches, and may fail or wait."""
+
+    def __init__(self, poison: int | None = None, gate: threading.Event | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self.poison = poison
+        self.gate = gate
+
+    def encode(self, clips: Sequence[Clip]) -> list[CodedClip]:
+        if self.gate is not None:
+            assert self.gate.wait(30)
+        self.batches.append([clip.info.origin.index for clip in clips])
+        if self.poison in self.batches[-1]:
+            raise RuntimeError("the kernel has a bad day")
+        return [CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips]
+
+
+def started(encoder: Any, max_frames: int) -> EncodeLoop:
+    loop = EncodeLoop(encoder, max_frames)
+    loop.start()
+    return loop
+
+
+def test_every_clip_of_many_threads_is_delivered_once_to_its_own_callback():
+    loop = started(Recorder(), max_frames=10)
+    delivered: dict[int, list[int]] = {shard: [] for shard in range(4)}
+
+    def feed(shard: int) -> None:
+        def deliver(result: CodedClip | BaseException, seconds: float) -> None:
+            assert isinstance(result, CodedClip)
+            delivered[shard].append(result.info.origin.index)
+
+        for number in range(50):
+            loop.submit(clip_of(shard * 50 + number, frames=1 + number % 3), 1 + number % 3, deliver)
+
+    threads = [threading.Thread(target=feed, args=(shard,)) for shard in delivered]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loop.close()
+    for shard, indices in delivered.items():
+        assert sorted(indices) == list(range(shard * 50, shard * 50 + 50))
+
+
+def test_a_batch_that_fails_is_delivered_as_its_error_and_the_loop_goes_on():
+    loop = started(Recorder(poison=1), max_frames=1)
+    results: dict[int, CodedClip | BaseException] = {}
+    for index in range(3):
+        loop.submit(clip_of(index, 1), 1, lambda result, seconds, index=index: results.update({index: result}))
+    loop.close()
+    assert isinstance(results[0], CodedClip)
+    assert isinstance(results[2], CodedClip)
+    assert str(results[1]) == "the kernel has a bad day"
+
+
+def test_readers_are_held_back_while_enough_waits():
+    gate = threading.Event()
+    loop = started(Recorder(gate=gate), max_frames=2)
+    accepted: list[int] = []
+
+    def feed() -> None:
+        for index in range(100):
+            loop.submit(clip_of(index, 1), 1, lambda result, seconds: None)
+            accepted.append(index)
+
+    reader = threading.Thread(target=feed)
+    reader.start()
+    reader.join(0.3)
+    assert reader.is_alive(), "nothing held the reader back"
+    assert len(accepted) < 30
+    gate.set()
+    reader.join(30)
+    loop.close()
+    assert len(accepted) == 100
+
+
+def test_a_closed_loop_takes_nothing_more():
+    loop = started(Recorder(), max_frames=2)
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.submit(clip_of(0, 1), 1, lambda result, seconds: None)
+
+
+def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch):
+    model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
+    clips = [clip_of(index, frames=2 + index) for index in range(5)]
+    whole = Encoder(model, 4, max_frames=1000).encode(clips)
+    sizes: list[int] = []
+    encode = model.batch_encode
+
+    def small(waveforms: Sequence[torch.Tensor], **options: Any) -> Any:
+        sizes.append(len(waveforms))
+        if len(waveforms) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(waveforms, **options)
+
+    monkeypatch.setattr(model, "batch_encode", small)
+    halved = Encoder(model, 4, max_frames=1000).encode(clips)
+    assert sizes == [5, 2, 3, 1, 2]
+    for one, other in zip(whole, halved, strict=True):
+        assert one.info is other.info
+        assert np.array_equal(one.codes, other.codes)
+
+
+def test_a_clip_over_the_budget_is_streamed_to_the_same_codes():
+    model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
+    clip = clip_of(0, frames=180)
+    (streamed,) = Encoder(model, 4, max_frames=100).encode([clip])
+    (whole,) = Encoder(model, 4, max_frames=1000).encode([clip])
+    assert streamed.codes.shape == (4, 180)
+    assert streamed.codes.dtype == np.int16
+    assert np.array_equal(streamed.codes, whole.codes)
