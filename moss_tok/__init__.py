@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from moss_tok.stack import StreamState
     from moss_tok.streaming import StreamingDecoder, StreamingEncoder, decode_stream, encode_stream
 
+DEFAULT_MODEL = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
+
 __all__ = [
+    "DEFAULT_MODEL",
     "CheckpointError",
     "ConfigError",
     "DecoderOutput",

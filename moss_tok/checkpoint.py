@@ -19,9 +19,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from moss_tok import DEFAULT_MODEL
 from moss_tok.config import MossAudioTokenizerConfig
 
-DEFAULT_MODEL = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 EMBEDDED_FOLDER = Path(__file__).parent / "models"
 EMBEDDED_MODELS = ("cat-tiny",)
 CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"

@@ -13,9 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-RELEASED = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
+from moss_tok import DEFAULT_MODEL
+from pipeline.exit_status import ExitStatus
 
 DESCRIPTION = """\
 Audio datasets into discrete codes with the MOSS Audio Tokenizer.
@@ -52,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return ExitStatus.INTERRUPTED
     except BrokenPipeError:
-        return EXIT_DONE
+        return ExitStatus.DONE
     except (ValueError, LookupError, OSError) as error:
         # Every error of ours that a user can mend is one of these, and says what to do.
         print(f"moss-tok: {_plain(error)}", file=sys.stderr)
-        return EXIT_USAGE
+        return ExitStatus.USAGE
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -113,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model_options(parser: argparse.ArgumentParser, dtype: str = "float32") -> None:
-    parser.add_argument("--model", default=RELEASED, help="hub repo, local folder or cat-tiny (default: %(default)s)")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="hub repo, local folder or cat-tiny (default: %(default)s)"
+    )
     parser.add_argument("--revision", help="commit, tag or branch of the hub repo")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=dtype, help="default: %(default)s")
     parser.add_argument("--num-quantizers", type=int, metavar="K", help="RVQ layers to use (default: all)")

@@ -14,12 +14,11 @@ import soundfile
 from pipeline import storage
 from pipeline.card import UNTRAINED, load_lines
 from pipeline.config import Config, load_config, parse_config
+from pipeline.exit_status import ExitStatus
 from pipeline.output import Output, open_output, read_output, with_absolute_uris
 from pipeline.progress import Progress
 from pipeline.provenance import RunRecord, record_run
 from pipeline.totals import Totals, describe, format_bytes, format_seconds, lines_of
-
-DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def tokenize(config_path: str, overrides: Sequence[str]) -> int:
@@ -32,7 +31,7 @@ def tokenize(config_path: str, overrides: Sequence[str]) -> int:
         summary = run(config)
     except KeyboardInterrupt:
         print(f"\nInterrupted. Committed shards stay; to go on: {_again(config_path, overrides)}", file=sys.stderr)
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     speed = summary.this_run.audio_seconds / max(summary.wall_seconds, 1e-9)
     timing = {f"{stage} time": format_seconds(seconds) for stage, seconds in summary.this_run.seconds.items()}
     if summary.this_run.shards:
@@ -42,8 +41,8 @@ def tokenize(config_path: str, overrides: Sequence[str]) -> int:
         print(f"\n{len(summary.failed)} shards failed:", file=sys.stderr)
         print(lines_of(summary.failed), file=sys.stderr)
         print(f"To try them again: {_again(config_path, overrides)}", file=sys.stderr)
-        return FAILED
-    return DONE
+        return ExitStatus.FAILED
+    return ExitStatus.DONE
 
 
 def plan(config_path: str, overrides: Sequence[str]) -> int:
@@ -73,7 +72,7 @@ def plan(config_path: str, overrides: Sequence[str]) -> int:
             }
         )
     )
-    return DONE
+    return ExitStatus.DONE
 
 
 def status(uri: str, as_json: bool) -> int:
@@ -97,11 +96,11 @@ def status(uri: str, as_json: bool) -> int:
             "fingerprint": output.record.fingerprint,
         }
         print(json.dumps(figures, indent=1))
-        return DONE
+        return ExitStatus.DONE
     print(f"{output.layout.root}: {'complete' if complete else 'not complete'}")
     shards = f"{totals.shards:,} of {len(output.specs):,}"
     print(lines_of({"model": output.record.model.name} | describe(totals) | {"shards": shards}))
-    return DONE
+    return ExitStatus.DONE
 
 
 def encode(files: Sequence[str], output_uri: str, model: dict[str, Any]) -> int:
@@ -125,7 +124,7 @@ def encode(files: Sequence[str], output_uri: str, model: dict[str, Any]) -> int:
                 progress.update(made, made.audio_seconds)
     totals = output.finish()
     _print_dataset(output, totals, {})
-    return FAILED if totals.rejects else DONE
+    return ExitStatus.FAILED if totals.rejects else ExitStatus.DONE
 
 
 def decode(uri: str, clip_id: str, num_quantizers: int | None, out: Path, model_name: str | None) -> int:
@@ -149,7 +148,7 @@ def decode(uri: str, clip_id: str, num_quantizers: int | None, out: Path, model_
     seconds = row.num_samples / row.sample_rate
     length = f"{row.num_samples} samples at {row.sample_rate} Hz ({seconds:.2f} s)"
     print(f"{out}: {length} from {len(row.codes)} RVQ layers")
-    return DONE
+    return ExitStatus.DONE
 
 
 def agreement(files: Sequence[Path], name: str, revision: str | None, dtype: str, num_quantizers: int | None) -> int:
@@ -171,7 +170,7 @@ def agreement(files: Sequence[Path], name: str, revision: str | None, dtype: str
         waveforms.append(torch.from_numpy(audio.resample(mixed, info.sample_rate, config.sampling_rate)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(measure.agreement(name, dtype, waveforms, revision=revision, device=device, num_quantizers=num_quantizers))
-    return DONE
+    return ExitStatus.DONE
 
 
 def _print_dataset(output: Output, totals: Totals, timing: dict[str, str]) -> None:

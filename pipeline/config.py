@@ -17,6 +17,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 from yaml.constructor import ConstructorError
 
+from moss_tok import DEFAULT_MODEL
+
 SPLIT_PATTERN = r"^\w+(\.\w+)*$"  # what Hugging Face Datasets accepts as a split's name
 
 
@@ -88,7 +90,7 @@ class OutputConfig(Section):
 class ModelConfig(Section):
     """The codec."""
 
-    name: Annotated[str, Field(min_length=1)] = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
+    name: Annotated[str, Field(min_length=1)] = DEFAULT_MODEL
     """Hub repo, local folder, or cat-tiny (embedded, untrained: for trying things out)."""
     revision: str | None = None
     """Commit, tag or branch of the hub repo."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -45,13 +45,8 @@ class Encoder:
         ]
 
     def _encode_long(self, clip: Clip) -> CodedClip:
-        def blocks() -> Iterator[torch.Tensor]:
-            yield torch.from_numpy(clip.waveform)
-
-        parts = [
-            part.to("cpu", torch.int16)
-            for part in encode_stream(self._model, blocks(), num_quantizers=self._num_quantizers)
-        ]
+        stream = encode_stream(self._model, [torch.from_numpy(clip.waveform)], num_quantizers=self._num_quantizers)
+        parts = [part.to("cpu", torch.int16) for part in stream]
         return CodedClip(clip.info, torch.cat(parts, dim=1).numpy())
 
 

@@ -35,7 +35,6 @@ class EncodeLoop:
         self._room = 2 * POOL_BATCHES * max_frames
         self._changed = threading.Condition()
         self._closed = False
-        self.busy_seconds = 0.0
         self.encoded_frames = 0
         self._thread = threading.Thread(target=self._run, name="encode-loop", daemon=True)
 
@@ -78,7 +77,6 @@ class EncodeLoop:
             results = [error] * len(batch)
         seconds = time.perf_counter() - started
         frames = sum(order.frames for order in batch)
-        self.busy_seconds += seconds
         self.encoded_frames += frames
         for order, result in zip(batch, results, strict=True):
             order.deliver(result, seconds * order.frames / frames)

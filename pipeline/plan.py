@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,6 +42,10 @@ _PLAN_SCHEMA = pa.schema(
         ("version", pa.string()),
     ]
 )
+
+
+Range: TypeAlias = "tuple[int, int | None, int, int | None]"
+"""Start, stop, bytes and clips of a part of an object; None for its end, and where the clips cannot be counted."""
 
 
 class PlanError(ValueError):
@@ -126,46 +130,22 @@ def _plan_tars(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) 
 
 def _plan_manifests(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
     """Byte ranges of `clips_per_shard` records."""
-    for info, ranges in _map_objects(_manifest_ranges, objects, clips_per_shard):
-        for start, stop, clips in ranges:
-            yield ShardSpec(
-                split=split,
-                format="manifest",
-                uri=info.uri,
-                start=start,
-                stop=stop,
-                size=stop - start,
-                clips=clips,
-                version=info.version,
-            )
+    return _plan_ranges("manifest", _manifest_ranges, split, objects, clips_per_shard)
 
 
-def _manifest_ranges(uri: str, clips_per_shard: int) -> list[tuple[int, int, int]]:
-    """Start, stop and number of records of each range."""
+def _manifest_ranges(uri: str, clips_per_shard: int) -> list[Range]:
     with storage.open_read(uri) as stream:
         extents = [(record.start, record.stop) for record in read_records(uri, stream)]
     cuts = [extents[first : first + clips_per_shard] for first in range(0, len(extents), clips_per_shard)]
-    return [(cut[0][0], cut[-1][1], len(cut)) for cut in cuts]
+    return [(cut[0][0], cut[-1][1], cut[-1][1] - cut[0][0], len(cut)) for cut in cuts]
 
 
 def _plan_parquet(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
     """Ranges of whole row groups with at least `clips_per_shard` rows, but for the last."""
-    for info, ranges in _map_objects(_row_group_ranges, objects, clips_per_shard):
-        for start, stop, size, clips in ranges:
-            yield ShardSpec(
-                split=split,
-                format="parquet",
-                uri=info.uri,
-                start=start,
-                stop=stop,
-                size=info.size if stop is None else size,
-                clips=clips,
-                version=info.version,
-            )
+    return _plan_ranges("parquet", _row_group_ranges, split, objects, clips_per_shard)
 
 
-def _row_group_ranges(uri: str, clips_per_shard: int) -> list[tuple[int, int | None, int, int | None]]:
-    """First row group, one past the last, bytes and rows of each range."""
+def _row_group_ranges(uri: str, clips_per_shard: int) -> list[Range]:
     try:
         with storage.open_read(uri) as stream:
             footer = pq.read_metadata(stream)
@@ -173,7 +153,7 @@ def _row_group_ranges(uri: str, clips_per_shard: int) -> list[tuple[int, int | N
         raise
     except (pa.ArrowException, OSError):
         return [(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
-    ranges: list[tuple[int, int | None, int, int | None]] = []
+    ranges: list[Range] = []
     start, rows, size = 0, 0, 0
     for group in range(footer.num_row_groups):
         rows += footer.row_group(group).num_rows
@@ -184,11 +164,28 @@ def _row_group_ranges(uri: str, clips_per_shard: int) -> list[tuple[int, int | N
     return ranges
 
 
-def _map_objects(
-    work: Callable[[str, int], list[Any]], objects: Sequence[ObjectInfo], clips_per_shard: int
-) -> Iterator[tuple[ObjectInfo, list[Any]]]:
+def _plan_ranges(
+    kind: str,
+    ranges_of: Callable[[str, int], list[Range]],
+    split: str,
+    objects: Sequence[ObjectInfo],
+    clips_per_shard: int,
+) -> Iterator[ShardSpec]:
+    """A shard for each range of each object; the objects are looked into a few at a time."""
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        yield from zip(objects, pool.map(lambda info: work(info.uri, clips_per_shard), objects), strict=True)
+        found = pool.map(lambda info: ranges_of(info.uri, clips_per_shard), objects)
+        for info, ranges in zip(objects, found, strict=True):
+            for start, stop, size, clips in ranges:
+                yield ShardSpec(
+                    split=split,
+                    format=kind,
+                    uri=info.uri,
+                    start=start,
+                    stop=stop,
+                    size=info.size if stop is None else size,
+                    clips=clips,
+                    version=info.version,
+                )
 
 
 _PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], int], Iterator[ShardSpec]]] = {

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config, load_config
 from pipeline.encode import load_encoder
+from pipeline.items import ClipInfo, Origin
 from pipeline.output import open_output, with_absolute_uris
 from pipeline.shard import tokenize_shard
 
@@ -63,3 +64,25 @@ def tokenize_in_process(config: Config) -> None:
     for spec in output.todo:
         tokenize_shard(spec, encoder, config, output.record)
     output.finish()
+
+
+def info_of(index: int, num_samples: int, **changes: Any) -> ClipInfo:
+    """What is known of a clip that was never there, where a test wants codes rather than audio."""
+    return ClipInfo(
+        **{
+            "origin": Origin(index=index, source="s3://bucket/a.tar", key=f"key {index}"),
+            "num_samples": num_samples,
+            "source_format": "wav",
+            "source_codec": "pcm_16",
+            "source_sample_rate": 44_100,
+            "source_channels": 2,
+            "peak": 0.5,
+            "rms": 0.25,
+            "clipping": 0.0,
+            "silence": 0.125,
+            "audio_xxh3": f"{index:032x}",
+            "text": None,
+            "metadata": {},
+        }
+        | changes
+    )

@@ -13,29 +13,15 @@ import torch
 from moss_tok import MossAudioTokenizerModel
 from pipeline.encode import Encoder
 from pipeline.encode_loop import EncodeLoop
-from pipeline.items import Clip, ClipInfo, CodedClip, Origin
+from pipeline.items import Clip, CodedClip
+from tests.support import info_of
 
 SAMPLES_PER_FRAME = 1920
 
 
 def clip_of(index: int, frames: int) -> Clip:
     noise = np.random.default_rng(index).standard_normal((1, frames * SAMPLES_PER_FRAME), dtype=np.float32) * 0.1
-    info = ClipInfo(
-        origin=Origin(index=index, source="s", key=str(index)),
-        num_samples=noise.shape[1],
-        source_format="wav",
-        source_codec="pcm_16",
-        source_sample_rate=24_000,
-        source_channels=1,
-        peak=1.0,
-        rms=0.1,
-        clipping=0.0,
-        silence=0.0,
-        audio_xxh3="",
-        text=None,
-        metadata={},
-    )
-    return Clip(info, noise)
+    return Clip(info_of(index, noise.shape[1]), noise)
 
 
 class Recorder:

@@ -13,32 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.items import ClipInfo, CodedClip, Origin, Reject
+from pipeline.items import CodedClip, Origin, Reject
 from pipeline.records import clip_id, codes_table, rejects_table
 from pipeline.write import write_table
+from tests.support import info_of
 
 LAYERS = 5
-
-
-def info_of(index: int, num_samples: int, **changes: Any) -> ClipInfo:
-    return ClipInfo(
-        **{
-            "origin": Origin(index=index, source="s3://bucket/a.tar", key=f"key {index}"),
-            "num_samples": num_samples,
-            "source_format": "wav",
-            "source_codec": "pcm_16",
-            "source_sample_rate": 44_100,
-            "source_channels": 2,
-            "peak": 0.5,
-            "rms": 0.25,
-            "clipping": 0.0,
-            "silence": 0.125,
-            "audio_xxh3": f"{index:032x}",
-            "text": None,
-            "metadata": {},
-        }
-        | changes
-    )
 
 
 def coded_of(index: int, codes: np.ndarray, **changes: Any) -> CodedClip:

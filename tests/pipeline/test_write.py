@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import storage, write
-from pipeline.items import ClipInfo, CodedClip, Origin
+from pipeline.items import CodedClip
 from pipeline.records import codes_table
 from pipeline.storage import StorageError
 from pipeline.write import FINGERPRINT, OutputConflict, Written, write_table
+from tests.support import info_of
 
 METADATA = {"moss_tok.model": "cat-tiny", "moss_tok.dtype": "float32", FINGERPRINT: "f1"}
 
@@ -28,17 +29,11 @@ def random_clips(clips: int, frames: int, layers: int) -> list[CodedClip]:
     random = np.random.default_rng(0)
     return [
         CodedClip(
-            ClipInfo(
-                origin=Origin(index=index, source="s3://bucket/a.tar", key=f"key {index}"),
-                num_samples=frames * 1920,
-                source_format="wav",
-                source_codec="pcm_16",
+            info_of(
+                index,
+                frames * 1920,
                 source_sample_rate=16_000,
                 source_channels=1,
-                peak=0.5,
-                rms=0.1,
-                clipping=0.0,
-                silence=0.0,
                 audio_xxh3=random.bytes(16).hex(),
                 text=f"text of {index}",
                 metadata={"speaker": index % 7, "language": "en"},
