@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 STEPS = ("plan", "read", "prepare", "batch", "encode", "records", "write", "manifest")
 COMPOSERS = (
     *("shard", "chunk", "encode_loop", "actors", "readers", "cluster", "run", "output", "estimate", "decode"),
-    *("command", "cli", "card", "totals", "progress"),
+    *("commands", "cli", "card", "totals", "progress"),
 )
 
 

@@ -1,0 +1,25 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from moss_tok import DEFAULT_MODEL
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG.yaml", help="see configs/ for examples")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="set a key of the configuration")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", metavar="OUTPUT", help="folder or URI of the dataset")
+
+
+def add_model(parser: argparse.ArgumentParser, dtype: str = "float32") -> None:
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="hub repo, local folder or cat-tiny (default: %(default)s)"
+    )
+    parser.add_argument("--revision", help="commit, tag or branch of the hub repo")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=dtype, help="default: %(default)s")
+    parser.add_argument("--num-quantizers", type=int, metavar="K", help="RVQ layers to use (default: all)")
