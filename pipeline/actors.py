@@ -8,7 +8,7 @@ import torch
 
 from pipeline.chunk import Chunk
 from pipeline.config import Config
-from pipeline.encode import load_encoder
+from pipeline.encode import Encoder, load_encoder
 from pipeline.encode_loop import EncodeLoop
 from pipeline.items import Clip, CodedClip, ShardSpec
 from pipeline.layout import Layout
@@ -26,9 +26,12 @@ class TokenizerActor:
         self._record = record
         self._target = target_of(record)
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
-        encoder = load_encoder(config.model, record.num_quantizers, config.batch.max_frames)
-        self._loop = EncodeLoop(encoder, config.batch.max_frames)
+        self._loop = EncodeLoop(self.load(), config.batch.max_frames)
         self._loop.start()
+
+    def load(self) -> Encoder:
+        """The replica. An actor with another codec overrides this and nothing else."""
+        return load_encoder(self._config.model, self._record.num_quantizers, self._config.batch.max_frames)
 
     def ready(self) -> None:
         """Returns once the model is loaded."""

@@ -39,8 +39,10 @@ class RunSummary:
     wall_seconds: float
 
 
-def run(config: Config) -> RunSummary:
+def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> RunSummary:
     """Tokenize every shard that is not committed yet, then write the card and, if none failed, `_SUCCESS`.
+
+    `tokenizer` is what becomes the actors.
 
     Raises ConfigError and PlanError before any work. After a KeyboardInterrupt the same call goes on with the output.
     """
@@ -53,7 +55,7 @@ def run(config: Config) -> RunSummary:
         connect(config.cluster)
         warn_of_local_output(output)
         try:
-            this_run, failed = _Scheduler(config, output).run()
+            this_run, failed = _Scheduler(config, output, tokenizer).run()
         finally:
             ray.shutdown()
     totals = output.finish()
@@ -77,8 +79,9 @@ class _Replica:
 class _Scheduler:
     """Gives each actor a few shards at a time until the queue is empty."""
 
-    def __init__(self, config: Config, output: Output) -> None:
+    def __init__(self, config: Config, output: Output, tokenizer: type[TokenizerActor]) -> None:
         self._config = config
+        self._tokenizer = tokenizer
         self._output = output
         self._queue: deque[ShardSpec] = deque(output.todo)
         self._attempts: Counter[str] = Counter()
@@ -107,7 +110,7 @@ class _Scheduler:
         cluster = self._config.cluster
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         count, gpus = size_cluster(self._config, resources)
-        shell: Any = ray.remote(TokenizerActor).options(
+        shell: Any = ray.remote(self._tokenizer).options(
             num_cpus=cluster.cpus_per_actor,
             num_gpus=gpus,
             max_concurrency=cluster.shards_per_actor + 2,  # and one each for `ready` and `encoded_seconds`
