@@ -21,6 +21,7 @@ class ShardManifest:
     split: str
     uri: str
     version: str
+    input_size: int
     fingerprint: str
     rows: int
     rejects: int
@@ -30,6 +31,9 @@ class ShardManifest:
     input_bytes: int
     output_bytes: int
     sha256: str
+    attempt: int
+    started_at: float
+    finished_at: float
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
 

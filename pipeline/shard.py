@@ -27,8 +27,10 @@ STAGES = ("read", "prepare", "encode", "write")
 class OpenShard:
     """The results of a shard, gathered in any order until every clip is accounted for."""
 
-    def __init__(self, spec: ShardSpec) -> None:
+    def __init__(self, spec: ShardSpec, attempt: int = 1) -> None:
         self.spec = spec
+        self.attempt = attempt
+        self.started_at = time.time()
         self.coded: list[CodedClip] = []
         self.rejects: list[Reject] = []
         self.seconds = dict.fromkeys(STAGES, 0.0)
@@ -75,6 +77,7 @@ class OpenShard:
             split=self.spec.split,
             uri=self.spec.uri,
             version=self.spec.version,
+            input_size=self.spec.size,
             fingerprint=record.fingerprint,
             rows=len(self.coded),
             rejects=len(self.rejects),
@@ -84,6 +87,9 @@ class OpenShard:
             input_bytes=self.input_bytes,
             output_bytes=written.size,
             sha256=written.sha256,
+            attempt=self.attempt,
+            started_at=round(self.started_at, 3),
+            finished_at=round(time.time(), 3),
             seconds={stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
             versions=record.versions,
         )

@@ -20,6 +20,7 @@ MANIFEST = ShardManifest(
     split="train",
     uri="s3://bucket/a.tar",
     version="12-etag",
+    input_size=1_200,
     fingerprint="0123",
     rows=10,
     rejects=2,
@@ -29,6 +30,9 @@ MANIFEST = ShardManifest(
     input_bytes=1000,
     output_bytes=500,
     sha256="ab",
+    attempt=1,
+    started_at=1_700_000_000.25,
+    finished_at=1_700_000_001.5,
     seconds={"read": 0.1, "encode": 2.0},
     versions={"torch": "2.11"},
 )

@@ -16,6 +16,7 @@ def manifest_of(shard_id: str, split: str, rows: int, reasons: dict[str, int]) -
         split=split,
         uri="a.tar",
         version="1",
+        input_size=rows * 1000,
         fingerprint="0",
         rows=rows,
         rejects=sum(reasons.values()),
@@ -25,6 +26,9 @@ def manifest_of(shard_id: str, split: str, rows: int, reasons: dict[str, int]) -
         input_bytes=rows * 1000,
         output_bytes=rows * 100,
         sha256="",
+        attempt=1,
+        started_at=0.0,
+        finished_at=1.0,
         seconds={"read": 0.5, "encode": 1.5} if rows else {"read": 0.25},
         versions={},
     )
