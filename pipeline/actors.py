@@ -14,7 +14,7 @@ from pipeline.items import Clip, CodedClip, ShardSpec
 from pipeline.layout import Layout
 from pipeline.manifest import ShardManifest
 from pipeline.provenance import RunRecord
-from pipeline.readers import prepare_remotely
+from pipeline.readers import prepare_remotely, this_node
 from pipeline.shard import OpenShard, target_of
 
 
@@ -33,16 +33,17 @@ class TokenizerActor:
         """The replica. An actor with another codec overrides this and nothing else."""
         return load_encoder(self._config.model, self._record.num_quantizers, self._config.batch.max_frames)
 
-    def ready(self) -> None:
-        """Returns once the model is loaded."""
+    def ready(self) -> str:
+        """The id of this actor's node, once the model is loaded."""
+        return this_node()
 
     def encoded_seconds(self) -> float:
         """Seconds of audio that this replica has encoded so far."""
         return self._loop.encoded_frames * self._target.samples_per_frame / self._target.sample_rate
 
-    def tokenize(self, spec: ShardSpec) -> ShardManifest:
+    def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
         """The shard from reading to its manifest. Any failure that is not a clip's own is raised to the driver."""
-        gathered = _Gathered(spec)
+        gathered = _Gathered(spec, attempt)
         for chunk in prepare_remotely(spec, self._config.input, self._config.prepare, self._target):
             for clip in gathered.add_chunk(chunk):
                 self._loop.submit(clip, self._target.frames(clip.info.num_samples), gathered.deliver)
@@ -53,8 +54,8 @@ class TokenizerActor:
 class _Gathered:
     """An OpenShard that one thread fills with chunks while the encode loop fills it with codes."""
 
-    def __init__(self, spec: ShardSpec) -> None:
-        self._shard = OpenShard(spec)
+    def __init__(self, spec: ShardSpec, attempt: int) -> None:
+        self._shard = OpenShard(spec, attempt)
         self._changed = threading.Condition()
         self._error: BaseException | None = None
 

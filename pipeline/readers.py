@@ -31,9 +31,14 @@ def prepare_remotely(
     spec: ShardSpec, input_config: InputConfig, prepare_config: PrepareConfig, target: Target
 ) -> Iterator[Chunk]:
     """`prepare_shard` in another process, on this node where it has a CPU, a few chunks ahead of the caller."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(this_node(), soft=True)
     stream: Any = _prepare.options(
         num_returns="streaming", _generator_backpressure_num_objects=CHUNKS_AHEAD, scheduling_strategy=here
     ).remote(spec, input_config, prepare_config, target)
     for reference in stream:
         yield ray.get(reference)
+
+
+def this_node() -> str:
+    """Ray's id of the node that this process is on."""
+    return ray.get_runtime_context().get_node_id()

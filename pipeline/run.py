@@ -142,7 +142,8 @@ class _Scheduler:
         for depth in range(self._config.cluster.shards_per_actor):
             for replica in self._replicas:
                 if replica.starting is None and len(replica.pending) == depth and (spec := self._next()) is not None:
-                    replica.pending[replica.actor.tokenize.remote(spec)] = spec
+                    attempt = self._attempts[spec.shard_id] + 1
+                    replica.pending[replica.actor.tokenize.remote(spec, attempt)] = spec
 
     def _next(self) -> ShardSpec | None:
         now = time.monotonic()
