@@ -15,6 +15,7 @@ from pipeline.storage.address import (
 )
 from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
 from pipeline.storage.publishing import create, publish, remove
+from pipeline.storage.ranges import read_ranges
 from pipeline.storage.reading import open_read, read_ahead, read_bytes
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "publish",
     "read_ahead",
     "read_bytes",
+    "read_ranges",
     "remove",
     "stat",
     "stat_all",
