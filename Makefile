@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BROWSER := $(BIN)/chromium
 
 # Ray's own telemetry stays off: a demo and a test have no business on the network.
 export RAY_USAGE_STATS_ENABLED := 0
@@ -24,8 +25,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/moss-tok tokenize configs/demo.yaml
 
-test: check
+test: check $(BROWSER)
 	$(BIN)/python -m pytest
+
+# A headless Chromium for the tests of the report; about 100 MB, and no root.
+$(BROWSER): | $(READY)
+	$(BIN)/python scripts/install_browser.py
 
 check: $(READY)
 	$(BIN)/ruff check .
