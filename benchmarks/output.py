@@ -63,8 +63,6 @@ def info(index: int, frames: int) -> ClipInfo:
         clipping=0.0,
         silence=0.01,
         audio_xxh3=f"{index:032x}",
-        text=None,
-        metadata={},
     )
 
 

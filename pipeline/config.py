@@ -72,6 +72,13 @@ class InputConfig(Section):
     audio, audio_filepath, audio_path, path and file."""
     text_column: str = "text"
     """Column, field or JSON key that holds the transcript, where there is one."""
+    language_column: str | None = None
+    """Column, field or JSON key of the language. By default the first that is there of language, lang and locale."""
+    speaker_column: str | None = None
+    """The speaker's. By default the first that is there of speaker_id, speaker and client_id."""
+    labels_column: str | None = None
+    """The labels': a list, one label, or several with commas and no spaces between them, as in AudioSet's tables. By
+    default the first that is there of labels, label, human_labels and positive_labels."""
     clips_per_shard: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
     """Rows or files in a shard; a WebDataset tar is always one shard."""
     max_clip_bytes: Annotated[int, Field(ge=1)] = 2**30

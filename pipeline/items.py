@@ -70,6 +70,19 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What the source says of a clip beside its audio; it follows the clip to its row."""
+
+    text: str | None = None
+    """Transcript."""
+    language: str | None = None
+    speaker_id: str | None = None
+    labels: tuple[str, ...] | None = None
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+    """Everything else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RawClip:
     """A clip as the source holds it: encoded bytes, not yet looked into."""
 
@@ -77,8 +90,7 @@ class RawClip:
     name: str
     """File name, for the few formats that the bytes alone do not tell."""
     data: bytes
-    text: str | None = None
-    metadata: Mapping[str, JSON] = field(default_factory=dict)
+    description: Description = Description()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +107,9 @@ class ClipInfo:
     rms: float
     clipping: float
     silence: float
+    gain_db: float = 0.0
     audio_xxh3: str
-    text: str | None
-    metadata: Mapping[str, JSON]
+    description: Description = Description()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,9 +60,8 @@ def prepare_clip(raw: RawClip, config: PrepareConfig, target: Target) -> Clip | 
             rms=float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))),
             clipping=float(np.mean(magnitude >= CLIPPING_LEVEL)),
             silence=float(np.mean(magnitude < SILENCE_LEVEL)),
-            audio_xxh3=xxhash.xxh3_128_hexdigest(waveform.astype("<f4", copy=False).tobytes()),
-            text=raw.text,
-            metadata=raw.metadata,
+            audio_xxh3=xxhash.xxh3_128_hexdigest(waveform.T.astype("<f4", copy=False).tobytes()),
+            description=raw.description,
         ),
         waveform=waveform,
     )

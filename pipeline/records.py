@@ -53,6 +53,7 @@ def rejects_table(shard_id: str, rejects: Sequence[Reject]) -> pa.Table:
 
 def _row(shard_id: str, clip: CodedClip, sample_rate: int) -> dict[str, Any]:
     info = clip.info
+    description = info.description
     return {
         "id": clip_id(shard_id, info.origin),
         "source": info.origin.source,
@@ -69,9 +70,13 @@ def _row(shard_id: str, clip: CodedClip, sample_rate: int) -> dict[str, Any]:
         "rms": info.rms,
         "clipping": info.clipping,
         "silence": info.silence,
+        "gain_db": info.gain_db,
         "audio_xxh3": info.audio_xxh3,
-        "text": info.text,
-        "metadata": _json(info.metadata),
+        "text": description.text,
+        "language": description.language,
+        "speaker_id": description.speaker_id,
+        "labels": description.labels,
+        "metadata": _json(description.metadata),
     }
 
 

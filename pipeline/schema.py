@@ -20,6 +20,7 @@ _ARROW_TYPES = {
     "int64": pa.int64(),
     "float32": pa.float32(),
     "float64": pa.float64(),
+    "list<string>": pa.list_(pa.field("element", pa.string(), nullable=False)),
     "list<int16>": pa.list_(pa.field("element", pa.int16(), nullable=False)),
 }
 

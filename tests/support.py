@@ -81,8 +81,6 @@ def info_of(index: int, num_samples: int, **changes: Any) -> ClipInfo:
             "clipping": 0.0,
             "silence": 0.125,
             "audio_xxh3": f"{index:032x}",
-            "text": None,
-            "metadata": {},
         }
         | changes
     )

@@ -57,10 +57,11 @@ def test_two_actors_write_the_bytes_that_one_process_writes(demo: Path, oracle: 
 def test_text_and_metadata_follow_their_clips(demo: Path, inventory: list[dict[str, Any]]):
     with_text = {entry["key"] for entry in inventory if entry["has_text"] and entry["expected"] == "row"}
     assert {row["key"] for row in rows(demo) if row["text"]} == with_text
-    russian = next(row for row in rows(demo) if json.loads(row["metadata"]).get("language") == "ru")
+    russian = next(row for row in rows(demo) if row["language"] == "ru")
     assert any("CYRILLIC" in unicodedata.name(letter) for letter in russian["text"])
-    labelled = [row for row in rows(demo) if "labels" in json.loads(row["metadata"])]
-    assert labelled
+    assert any(row["labels"] for row in rows(demo))
+    assert any(row["speaker_id"] for row in rows(demo))
+    assert all(json.loads(row["metadata"]).keys().isdisjoint(("language", "speaker", "labels")) for row in rows(demo))
 
 
 def test_datasets_loads_the_output_in_one_line(demo: Path, inventory: list[dict[str, Any]], tmp_path: Path):

@@ -1,39 +1,92 @@
-"""What a source says of a clip beside its audio: the transcript, and the rest as clean JSON."""
+"""What a source says of a clip beside its audio: transcript, language, speaker, labels, and the rest as clean JSON."""
 
 from __future__ import annotations
 
 import base64
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from pipeline.items import JSON, Origin, Reject
+from pipeline.config import InputConfig
+from pipeline.items import JSON, Description, Origin, Reject
 
 MAX_DEPTH = 64  # of metadata; some JSON parsers stop at a hundred
 AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file")
+LANGUAGE_COLUMNS = ("language", "lang", "locale")
+SPEAKER_COLUMNS = ("speaker_id", "speaker", "client_id")
+LABELS_COLUMNS = ("labels", "label", "human_labels", "positive_labels")
 
+T = TypeVar("T")
+
+_LABEL_BORDER = re.compile(r",(?! )")  # "Male speech, man speaking" is one label
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def find_audio_column(names: Iterable[str], wanted: str | None) -> str | None:
     """The column that holds the audio or its path: the configured one, else the first usual name that is there."""
+    return _find(names, wanted, AUDIO_COLUMNS)
+
+
+def describe(fields: Mapping[str, Any], config: InputConfig) -> Description:
+    """Transcript, language, speaker and labels from the configured fields or those of the usual names.
+
+    A value that is none, such as an object where a language should be, stays among the metadata, as all else does.
+    """
+    rest = dict(fields)
+    return Description(
+        text=_take(rest, config.text_column, _text),
+        language=_take(rest, _find(rest, config.language_column, LANGUAGE_COLUMNS), _name),
+        speaker_id=_take(rest, _find(rest, config.speaker_column, SPEAKER_COLUMNS), _name),
+        labels=_take(rest, _find(rest, config.labels_column, LABELS_COLUMNS), _labels),
+        metadata={clean(str(name)): to_json(value) for name, value in rest.items()},
+    )
+
+
+def _find(names: Iterable[str], wanted: str | None, usual: Sequence[str]) -> str | None:
     present = set(names)
-    candidates = AUDIO_COLUMNS if wanted is None else (wanted,)
+    candidates = usual if wanted is None else (wanted,)
     return next((name for name in candidates if name in present), None)
 
 
-def take_text(fields: Mapping[str, Any], column: str) -> tuple[str | None, dict[str, JSON]]:
-    """The transcript, None if there is none, and all other fields as JSON.
+def _take(fields: dict[str, Any], column: str | None, read: Callable[[Any], T | None]) -> T | None:
+    """The column's value, taken out of the fields where it could be read or says that there is none."""
+    if column is None or column not in fields:
+        return None
+    value = fields[column]
+    taken = read(value)
+    if taken is not None or _is_nothing(value):
+        del fields[column]
+    return taken
 
-    A list or an object is no transcript and stays among the fields; NaN is how pandas says that there is none.
-    """
-    text = fields.get(column)
-    if isinstance(text, float) and math.isnan(text):
-        text = None
-    is_text = text is None or isinstance(text, str | int | float)
-    rest = {clean(str(name)): to_json(value) for name, value in fields.items() if not (is_text and name == column)}
-    return (clean(str(text)) if is_text and text is not None else None), rest
+
+def _is_nothing(value: Any) -> bool:
+    """None, an empty cell, or NaN, which is how pandas says so."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(value: Any) -> str | None:
+    if value == "":
+        return ""  # a clip in which nothing is said
+    return None if _is_nothing(value) or not isinstance(value, str | int | float) else clean(str(value))
+
+
+def _name(value: Any) -> str | None:
+    """A name or a number as a string: 7.0 is what pandas makes of the number 7 in a column with gaps."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if _is_nothing(value) or not isinstance(value, str | int | float) else clean(str(value))
+
+
+def _labels(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, list | tuple):
+        names = [_name(item) for item in value]
+        labels = tuple(name for name in names if name is not None)
+        return labels if len(labels) == len(names) else None
+    if isinstance(value, str) and value:
+        return tuple(clean(label) for label in _LABEL_BORDER.split(value) if label)
+    name = _name(value)
+    return None if name is None else (name,)
 
 
 def to_json(value: Any, depth: int = 0) -> JSON:

@@ -8,7 +8,7 @@ from itertools import tee
 from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
-from pipeline.read.fields import clean, find_audio_column, read_reject, take_text
+from pipeline.read.fields import clean, describe, find_audio_column, read_reject
 from pipeline.read.files import unreadable
 from pipeline.tabular import Record, read_records
 
@@ -31,8 +31,7 @@ def read_manifest(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Re
                 yield unreadable(origin, data)
                 continue
             fields = {name: value for name, value in record.fields.items() if name != column}
-            text, metadata = take_text(fields, config.text_column)
-            yield RawClip(origin=origin, name=origin.key, data=data, text=text, metadata=metadata)
+            yield RawClip(origin=origin, name=origin.key, data=data, description=describe(fields, config))
 
 
 def _audio_uri(record: Record, folder: str, config: InputConfig) -> str | None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
-from pipeline.read.fields import clean, find_audio_column, read_reject, take_text
+from pipeline.read.fields import clean, describe, find_audio_column, read_reject
 from pipeline.storage import StorageError
 
 BATCH_ROWS = 16  # rows hold whole audio files: a batch is megabytes already
@@ -109,7 +109,6 @@ def _clip(fields: dict[str, Any], origin: Origin, column: str, config: InputConf
     if len(data) > config.max_clip_bytes:
         message = f"{len(data)} bytes, and {config.max_clip_bytes} are allowed: input.max_clip_bytes"
         return read_reject(origin, "too_many_bytes", message)
-    text, metadata = take_text(fields, config.text_column)
     if path:
-        metadata.setdefault("path", clean(path))
-    return RawClip(origin=origin, name=path or "", data=data, text=text, metadata=metadata)
+        fields.setdefault("path", path)
+    return RawClip(origin=origin, name=path or "", data=data, description=describe(fields, config))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
 from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.formats import AUDIO_ENDINGS
-from pipeline.items import JSON, Origin, RawClip, Reject, ShardSpec
-from pipeline.read.fields import clean, read_reject, take_text, to_json
+from pipeline.items import Description, Origin, RawClip, Reject, ShardSpec
+from pipeline.read.fields import clean, describe, read_reject
 
 MAX_TEXT_BYTES = 16 * 2**20
 PADDING_BYTES = 2**20  # writers pad with zeros to records of 10 KiB, or as they were told
@@ -165,7 +165,7 @@ def _clips(sample: _Sample, source: str, index: int, config: InputConfig) -> Ite
         found = ", ".join(sample.parts) or "only links"
         yield read_reject(origin, "no_audio", f"a sample without audio: it holds {found}")
         return
-    text, metadata = _describe(sample, config.text_column)
+    description = _describe(sample, config)
     for position, ending in enumerate(audio):
         key = sample.key if len(audio) == 1 else f"{sample.key}.{ending}"
         origin = Origin(index=index + position, source=source, key=clean(key))
@@ -174,22 +174,22 @@ def _clips(sample: _Sample, source: str, index: int, config: InputConfig) -> Ite
         else:
             data = sample.parts[ending] or b""
             name = f"{sample.key}.{ending}"
-            yield RawClip(origin=origin, name=name, data=data, text=text, metadata=metadata)
+            yield RawClip(origin=origin, name=name, data=data, description=description)
 
 
-def _describe(sample: _Sample, text_column: str) -> tuple[str | None, dict[str, JSON]]:
-    """Transcript from .txt or the field of .json; as metadata the rest of .json and the names of other members."""
-    text: str | None = None
-    metadata: dict[str, JSON] = {}
+def _describe(sample: _Sample, config: InputConfig) -> Description:
+    """What .json says, with .txt as the transcript where it is there, and the names of other members."""
+    fields: dict[str, Any] = {}
     document = sample.parts.get("json")
     if document is not None:
         try:
             parsed = json.loads(document.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
             parsed = {"unreadable_json": str(error)}
-        text, metadata = take_text(parsed if isinstance(parsed, dict) else {"json": parsed}, text_column)
-    transcript = sample.parts.get("txt")
-    if transcript is not None:
-        text = transcript.decode("utf-8-sig", "replace").strip()
+        fields = parsed if isinstance(parsed, dict) else {"json": parsed}
     others = sorted(ending for ending, part in sample.parts.items() if part is None)
-    return text, metadata | ({"other_members": to_json(others)} if others else {})
+    description = describe(fields | ({"other_members": others} if others else {}), config)
+    transcript = sample.parts.get("txt")
+    if transcript is None:
+        return description
+    return replace(description, text=transcript.decode("utf-8-sig", "replace").strip())

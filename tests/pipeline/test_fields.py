@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.items import Origin
-from pipeline.read.fields import MAX_DEPTH, clean, find_audio_column, read_reject, take_text, to_json
+from pipeline.config import InputConfig
+from pipeline.items import Description, Origin
+from pipeline.read.fields import MAX_DEPTH, clean, describe, find_audio_column, read_reject, to_json
 
 ANYTHING = st.recursive(
     st.none()
@@ -92,12 +93,51 @@ def test_nesting_without_end_is_cut_and_says_so() -> None:
     ],
 )
 def test_the_transcript_is_taken_out_of_the_fields(text: Any, transcript: str | None, rest: dict[str, Any]) -> None:
-    assert take_text({"text": text, "speaker": 7}, "text") == (transcript, rest | {"speaker": 7})
+    assert described({"text": text, "take": 7}) == Description(text=transcript, metadata=rest | {"take": 7})
+
+
+def described(fields: dict[str, Any], **columns: str) -> Description:
+    return describe(fields, InputConfig(splits={"train": ("a",)}, **columns))
 
 
 def test_without_a_transcript_all_fields_stay() -> None:
-    assert take_text({"sentence": "hello"}, "text") == (None, {"sentence": "hello"})
-    assert take_text({"sentence": "hello"}, "sentence") == ("hello", {})
+    assert described({"sentence": "hello"}) == Description(metadata={"sentence": "hello"})
+    assert described({"sentence": "hello"}, text_column="sentence") == Description(text="hello")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"language": "en", "lang": "de"}, Description(language="en", metadata={"lang": "de"})),
+        ({"lang": "de"}, Description(language="de")),
+        ({"locale": "cy", "client_id": "a1"}, Description(language="cy", speaker_id="a1")),
+        ({"speaker_id": 84, "speaker": "Ann"}, Description(speaker_id="84", metadata={"speaker": "Ann"})),
+        ({"speaker_id": 84.0, "language": float("nan")}, Description(speaker_id="84")),
+        ({"speaker": "", "language": ""}, Description()),
+        ({"speaker": {"name": "Ann"}}, Description(metadata={"speaker": {"name": "Ann"}})),
+        ({"labels": ["/m/09x0r", "/m/05zppz"]}, Description(labels=("/m/09x0r", "/m/05zppz"))),
+        ({"labels": [3, 14]}, Description(labels=("3", "14"))),
+        ({"labels": []}, Description(labels=())),
+        ({"labels": None}, Description()),
+        ({"label": 3}, Description(labels=("3",))),
+        ({"label": "Male speech, man speaking"}, Description(labels=("Male speech, man speaking",))),
+        ({"positive_labels": "/m/09x0r,/t/dd00088"}, Description(labels=("/m/09x0r", "/t/dd00088"))),
+        ({"labels": [["a"], "b"]}, Description(metadata={"labels": [["a"], "b"]})),
+        ({"language": "half \ud800"}, Description(language="half \ufffd")),
+    ],
+)
+def test_language_speaker_and_labels_are_found_by_their_usual_names(
+    fields: dict[str, Any], expected: Description
+) -> None:
+    assert described(fields) == expected
+
+
+def test_configured_columns_are_taken_instead_of_the_usual_ones() -> None:
+    fields = {"tongue": "en", "reader": 3, "tags": ["a"], "language": "x", "speaker": "y", "labels": ["z"]}
+    found = described(fields, language_column="tongue", speaker_column="reader", labels_column="tags")
+    assert found == Description(
+        language="en", speaker_id="3", labels=("a",), metadata={"language": "x", "speaker": "y", "labels": ["z"]}
+    )
 
 
 def test_the_first_usual_audio_column_is_found_unless_one_is_configured() -> None:

@@ -16,17 +16,18 @@ import xxhash
 from moss_tok import audio
 from pipeline import prepare
 from pipeline.config import PrepareConfig
-from pipeline.items import Clip, Origin, RawClip, Reject
+from pipeline.items import Clip, Description, Origin, RawClip, Reject
 from pipeline.prepare import Target, prepare_clip
 from pipeline.reasons import PREPARE_REASONS
 
 MONO = Target(sample_rate=24_000, channels=1, samples_per_frame=1920)
 STEREO = Target(sample_rate=48_000, channels=2, samples_per_frame=3840)
 ORIGIN = Origin(index=3, source="folder/a.wav", key="a")
+DESCRIPTION = Description(text="hello", speaker_id="1", metadata={"take": 2})
 
 
 def raw_of(data: bytes, name: str = "a.wav") -> RawClip:
-    return RawClip(origin=ORIGIN, name=name, data=data, text="hello", metadata={"speaker": 1})
+    return RawClip(origin=ORIGIN, name=name, data=data, description=DESCRIPTION)
 
 
 def float_wav(samples: Any, rate: int = 24_000) -> bytes:
@@ -117,7 +118,7 @@ def test_statistics_of_a_known_signal() -> None:
     assert info.silence == pytest.approx(0.799)
     assert info.audio_xxh3 == xxhash.xxh3_128_hexdigest(samples.astype("<f4").tobytes())
     assert (info.source_format, info.source_codec) == ("wav", "float")
-    assert (info.origin, info.text, info.metadata) == (ORIGIN, "hello", {"speaker": 1})
+    assert (info.origin, info.description) == (ORIGIN, DESCRIPTION)
 
 
 def test_the_hash_is_of_the_audio_and_not_of_its_coding() -> None:

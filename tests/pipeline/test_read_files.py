@@ -25,7 +25,7 @@ def test_each_audio_file_of_the_corpus_comes_out_once(
         assert isinstance(item, RawClip)
         assert item.data == Path(item.origin.source).read_bytes()
         assert item.origin.source.endswith(item.origin.key)
-        assert (item.text, dict(item.metadata)) == (None, {})
+        assert (item.description.text, dict(item.description.metadata)) == (None, {})
 
 
 def test_files_that_went_away_grew_or_emptied_since_the_plan_end_as_they_are_now(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.config import InputConfig
-from pipeline.items import RawClip, Reject
+from pipeline.items import Description, RawClip, Reject
 from pipeline.plan import plan_shards
 from pipeline.read import read_shard
 from pipeline.storage import StorageError
@@ -56,8 +56,11 @@ def test_each_line_of_the_corpus_comes_out_once_with_its_text(
         assert isinstance(item, RawClip)
         assert item.origin.source == str(corpus / "folder" / line.pop("audio"))
         assert item.data == Path(item.origin.source).read_bytes()
-        assert item.text == line.pop("text", None)
-        assert item.metadata == line
+        assert item.description.text == line.pop("text", None)
+        assert item.description.language == line.pop("language", None)
+        assert item.description.speaker_id == line.pop("speaker", None)
+        assert item.description.labels == (tuple(line.pop("labels")) if "labels" in line else None)
+        assert item.description.metadata == line
 
 
 def test_paths_are_relative_absolute_or_uris(manifest: Callable[..., Path], tmp_path: Path, read_all: ReadAll) -> None:
@@ -74,7 +77,7 @@ def test_a_manifest_in_an_object_store_names_files_beside_it(read_all: ReadAll) 
     storage.publish(f"{root}/clips/a.wav", b"data")
     storage.publish(f"{root}/manifest.csv", b"path,text\nclips/a.wav,hello\n")
     (item,) = read_all(f"{root}/manifest.csv")
-    assert (item.data, item.text, item.metadata) == (b"data", "hello", {})
+    assert (item.data, item.description.text, item.description.metadata) == (b"data", "hello", {})
     assert item.origin.source.endswith("/clips/a.wav")
 
 
@@ -83,13 +86,17 @@ def test_usual_names_of_the_audio_column_are_known(
     manifest: Callable[..., Path], read_all: ReadAll, column: str
 ) -> None:
     (item,) = read_all(manifest({column: "a.wav", "duration": 1.5, "text": "hi"}))
-    assert (item.data, item.text, item.metadata) == (b"data of a", "hi", {"duration": 1.5})
+    assert (item.data, item.description.text, item.description.metadata) == (b"data of a", "hi", {"duration": 1.5})
 
 
 def test_configured_columns_win(manifest: Callable[..., Path], read_all: ReadAll) -> None:
     line = {"audio": "x", "wave": "a.wav", "sentence": "hi", "text": "no"}
     (item,) = read_all(manifest(line), audio_column="wave", text_column="sentence")
-    assert (item.data, item.text, item.metadata) == (b"data of a", "hi", {"audio": "x", "text": "no"})
+    assert (item.data, item.description.text, item.description.metadata) == (
+        b"data of a",
+        "hi",
+        {"audio": "x", "text": "no"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,13 +155,17 @@ def test_metadata_of_any_depth_and_kind_is_kept_as_json(manifest: Callable[..., 
     line = '{"audio": "a.wav", "deep": ' + "[" * 500 + "]" * 500 + ', "n": NaN, "big": 1e999, "lone": "\\ud800"}'
     (item,) = read_all(manifest(line))
     assert isinstance(item, RawClip)
-    json.dumps(item.metadata, allow_nan=False).encode("utf-8")
-    assert (item.metadata["n"], item.metadata["big"], item.metadata["lone"]) == ("nan", "inf", "\ufffd")
+    json.dumps(item.description.metadata, allow_nan=False).encode("utf-8")
+    assert (item.description.metadata["n"], item.description.metadata["big"], item.description.metadata["lone"]) == (
+        "nan",
+        "inf",
+        "\ufffd",
+    )
 
 
 def test_the_same_file_named_twice_is_two_clips(manifest: Callable[..., Path], read_all: ReadAll) -> None:
     items = read_all(manifest({"audio": "a.wav", "text": "one"}, {"audio": "a.wav", "text": "two"}))
-    assert [item.text for item in items] == ["one", "two"]
+    assert [item.description.text for item in items] == ["one", "two"]
 
 
 def test_tables_with_quotes_and_line_breaks_keep_their_fields(tmp_path: Path, read_all: ReadAll) -> None:
@@ -163,7 +174,7 @@ def test_tables_with_quotes_and_line_breaks_keep_their_fields(tmp_path: Path, re
     with open(tmp_path / "m.tsv", "w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file, delimiter="\t").writerows([["path", "text", "lang"], ["a, b.wav", text, "en"], ["gone"]])
     first, second = read_all(tmp_path / "m.tsv")
-    assert (first.data, first.text, first.metadata) == (b"data", text, {"lang": "en"})
+    assert (first.data, first.description) == (b"data", Description(text=text, language="en"))
     assert second.reason == "missing"
 
 

@@ -58,8 +58,16 @@ def test_each_row_of_the_corpus_comes_out_once_with_its_fields(
         if row["audio"]["bytes"] is None:
             assert (item.reason, row["id"]) == ("no_audio", "broken_null-bytes")
         else:
-            assert (item.data, item.text) == (row["audio"]["bytes"], row["text"])
-            assert item.metadata == {"id": row["id"], "language": row["language"], "path": row["audio"]["path"]}
+            assert (item.data, item.description.text) == (row["audio"]["bytes"], row["text"])
+            assert item.description.language == row["language"]
+            assert item.description.metadata == {"id": row["id"], "path": row["audio"]["path"]}
+
+
+def test_speaker_and_labels_have_the_types_that_datasets_give_them(read_table: ReadAll) -> None:
+    columns = {"speaker_id": pa.array([84]), "human_labels": pa.array([["Speech", "Male speech, man speaking"]])}
+    (item,) = read_table(one_row(**columns))
+    assert (item.description.speaker_id, item.description.labels) == ("84", ("Speech", "Male speech, man speaking"))
+    assert item.description.metadata == {}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ def test_a_missing_audio_column_is_named_with_those_that_are_there(read_table: R
     with pytest.raises(SourceError, match="no column sound"):
         read_table(table, audio_column="sound")
     (item,) = read_table(table, audio_column="wave")
-    assert (item.data, item.text) == (b"x", "hi")
+    assert (item.data, item.description.text) == (b"x", "hi")
 
 
 def test_keys_are_ids_where_there_are_some_and_row_numbers_else(read_table: ReadAll) -> None:
@@ -147,15 +155,15 @@ def test_a_clip_over_the_limit_is_refused(read_table: ReadAll) -> None:
 def test_metadata_of_any_type_becomes_json(read_table: ReadAll, column: pa.Array, expected: Any) -> None:
     (item,) = read_table(one_row(extra=column))
     assert isinstance(item, RawClip)
-    assert item.metadata == {"extra": expected}
-    json.dumps(item.metadata, allow_nan=False).encode("utf-8")
+    assert item.description.metadata == {"extra": expected}
+    json.dumps(item.description.metadata, allow_nan=False).encode("utf-8")
 
 
 def test_columns_of_one_name_do_not_stop_the_reader(tmp_path: Path, read_all: ReadAll) -> None:
     columns = [pa.array([b"x"]), pa.array(["one"]), pa.array(["two"])]
     pq.write_table(pa.Table.from_arrays(columns, ["audio", "note", "note"]), tmp_path / "a.parquet")
     (item,) = read_all(tmp_path)
-    assert (item.data, item.metadata) == (b"x", {"note": "two"})
+    assert (item.data, item.description.metadata) == (b"x", {"note": "two"})
     pq.write_table(pa.Table.from_arrays([columns[0]] * 2, ["audio", "audio"]), tmp_path / "a.parquet")
     with pytest.raises(SourceError, match="2 columns are named audio"):
         read_all(tmp_path)
@@ -164,7 +172,7 @@ def test_columns_of_one_name_do_not_stop_the_reader(tmp_path: Path, read_all: Re
 def test_a_path_column_is_not_overwritten_by_the_path_inside_audio(read_table: ReadAll) -> None:
     audio = pa.array([{"bytes": b"x", "path": "inner.wav"}], HUGGING_FACE_AUDIO)
     (item,) = read_table(pa.table({"audio": audio, "path": ["outer.wav"]}))
-    assert (item.name, item.metadata) == ("inner.wav", {"path": "outer.wav"})
+    assert (item.name, item.description.metadata) == ("inner.wav", {"path": "outer.wav"})
 
 
 def test_files_without_rows_give_nothing(tmp_path: Path, read_all: ReadAll) -> None:

@@ -94,8 +94,8 @@ def test_each_sample_of_the_corpus_comes_out_once_with_its_text_and_metadata(
         entry = entries[item.origin.key]
         assert isinstance(item, RawClip)
         assert item.origin.source == str(corpus / entry["source"])
-        assert (item.text is not None) == entry["has_text"]
-        assert item.metadata.get("language") == entry["language"]
+        assert (item.description.text is not None) == entry["has_text"]
+        assert item.description.language == entry["language"]
         with tarfile.open(item.origin.source) as tar:
             member = tar.extractfile(item.name)
             assert member is not None
@@ -104,29 +104,32 @@ def test_each_sample_of_the_corpus_comes_out_once_with_its_text_and_metadata(
 
 def test_members_with_one_key_are_one_sample(read_tar: ReadAll) -> None:
     first, second = read_tar(tar_of(TWO_SAMPLES))
-    assert (first.origin.key, first.data, first.text, first.metadata) == (
+    assert (first.origin.key, first.data, first.description.text, first.description.metadata) == (
         "a",
         b"audio of a" * 200,
         "text of a",
-        {"speaker": 1},
+        {},
     )
-    assert (second.text, second.metadata) == ("text of b", {})
+    assert first.description.speaker_id == "1"
+    assert (second.description.text, second.description.metadata) == ("text of b", {})
 
 
 def test_a_gzipped_tar_gives_the_same(read_tar: ReadAll) -> None:
     plain = read_tar(tar_of(TWO_SAMPLES))
     packed = read_tar(gzip.compress(tar_of(TWO_SAMPLES)), "shard.tar.gz")
-    assert [(item.data, item.text) for item in packed] == [(item.data, item.text) for item in plain]
+    assert [(item.data, item.description.text) for item in packed] == [
+        (item.data, item.description.text) for item in plain
+    ]
 
 
 def test_the_text_of_json_is_used_where_there_is_no_txt(read_tar: ReadAll) -> None:
     document = b'{"text": "of json", "sentence": "other"}'
     (item,) = read_tar(tar_of([("a.wav", b"x"), ("a.json", document)]))
-    assert (item.text, item.metadata) == ("of json", {"sentence": "other"})
+    assert (item.description.text, item.description.metadata) == ("of json", {"sentence": "other"})
     (item,) = read_tar(tar_of([("a.json", document), ("a.txt", b"of txt\n"), ("a.wav", b"x")]))
-    assert (item.text, item.metadata) == ("of txt", {"sentence": "other"})
+    assert (item.description.text, item.description.metadata) == ("of txt", {"sentence": "other"})
     (item,) = read_tar(tar_of([("a.wav", b"x"), ("a.json", document)]), text_column="sentence")
-    assert (item.text, item.metadata) == ("other", {"text": "of json"})
+    assert (item.description.text, item.description.metadata) == ("other", {"text": "of json"})
 
 
 def test_folders_belong_to_the_key_and_endings_begin_at_the_first_dot(read_tar: ReadAll) -> None:
@@ -137,7 +140,7 @@ def test_folders_belong_to_the_key_and_endings_begin_at_the_first_dot(read_tar: 
 
 def test_several_audio_members_are_several_clips_that_share_the_rest(read_tar: ReadAll) -> None:
     items = read_tar(tar_of([("a.mix.wav", b"1"), ("a.vocals.wav", b"2"), ("a.txt", b"text"), ("b.wav", b"3")]))
-    assert [(item.origin.key, item.data, item.text) for item in items] == [
+    assert [(item.origin.key, item.data, item.description.text) for item in items] == [
         ("a.mix.wav", b"1", "text"),
         ("a.vocals.wav", b"2", "text"),
         ("b", b"3", None),
@@ -149,7 +152,7 @@ def test_duplicate_keys_are_clips_of_their_own_neighbouring_or_not(read_tar: Rea
     again = [("a.wav", b"3"), ("a.txt", b"two")]
     for members in (a + again + b, a + b + again):
         items = read_tar(tar_of(members))
-        assert sorted((item.origin.key, item.data, item.text) for item in items) == [
+        assert sorted((item.origin.key, item.data, item.description.text) for item in items) == [
             ("a", b"1", "one"),
             ("a", b"3", "two"),
             ("b", b"2", None),
@@ -181,7 +184,7 @@ def test_links_and_devices_are_never_followed(read_tar: ReadAll) -> None:
         ("dev", "not_a_file"),
         ("b", "clip"),
     ]
-    assert items[-1].metadata == {}
+    assert items[-1].description.metadata == {}
 
 
 def test_names_that_point_elsewhere_are_only_names(read_tar: ReadAll, tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_names_that_are_not_utf8_can_be_written(read_tar: ReadAll) -> None:
     for style in (tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
         (item,) = read_tar(tar_of(members, format=style, errors="surrogateescape"))
         assert item.origin.key == "caf\ufffd"
-        assert item.metadata == {"other_members": ["f\ufffdle"]}
+        assert item.description.metadata == {"other_members": ["f\ufffdle"]}
 
 
 class Trap:
@@ -236,14 +239,14 @@ def test_no_member_is_ever_unpickled(read_tar: ReadAll, tmp_path: Path, ending: 
 def test_any_json_member_leaves_the_clip_usable(read_tar: ReadAll, document: bytes, key: str, value: Any) -> None:
     (item,) = read_tar(tar_of([("a.wav", b"x"), ("a.json", document)]))
     assert isinstance(item, RawClip)
-    found = item.metadata[key]
+    found = item.description.metadata[key]
     assert value in str(found) if key == "unreadable_json" else found == value
-    json.dumps(item.metadata, allow_nan=False).encode("utf-8")
+    json.dumps(item.description.metadata, allow_nan=False).encode("utf-8")
 
 
 def test_json_nested_without_end_is_cut(read_tar: ReadAll) -> None:
     (item,) = read_tar(tar_of([("a.wav", b"x"), ("a.json", b'{"deep": ' + b"[" * 500 + b"]" * 500 + b"}")]))
-    assert "nested deeper" in json.dumps(item.metadata)
+    assert "nested deeper" in json.dumps(item.description.metadata)
 
 
 def test_a_member_over_the_limit_is_refused_unread(read_tar: ReadAll) -> None:
@@ -255,7 +258,7 @@ def test_a_member_over_the_limit_is_refused_unread(read_tar: ReadAll) -> None:
 def test_a_json_member_over_its_limit_is_named_and_left(read_tar: ReadAll, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webdataset, "MAX_TEXT_BYTES", 10)
     (item,) = read_tar(tar_of([("a.wav", b"x"), ("a.json", b'{"k": "long"}'), ("a.txt", b"short")]))
-    assert (item.text, item.metadata) == ("short", {"other_members": ["json"]})
+    assert (item.description.text, item.description.metadata) == ("short", {"other_members": ["json"]})
 
 
 def test_a_sample_without_end_is_not_held_whole(tmp_path: Path) -> None:

@@ -13,12 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.items import CodedClip, Origin, Reject
+from pipeline.items import CodedClip, Description, Origin, Reject
 from pipeline.records import clip_id, codes_table, rejects_table
 from pipeline.write import write_table
 from tests.support import info_of
 
 LAYERS = 5
+DESCRIPTION = Description(
+    text="héllo", language="cy", speaker_id="7", labels=("/m/09x0r", "Speech"), metadata={"b": [1, None], "a": "ü"}
+)
 
 
 def coded_of(index: int, codes: np.ndarray, **changes: Any) -> CodedClip:
@@ -54,7 +57,7 @@ def test_codes_come_back_from_parquet_as_they_were_in_source_order(
 
 
 def test_every_field_of_a_clip_is_in_its_row() -> None:
-    clip = coded_of(7, random_codes(0, 3), text="héllo", metadata={"b": [1, None], "a": "ü"})
+    clip = coded_of(7, random_codes(0, 3), gain_db=1.5, description=DESCRIPTION)
     (row,) = table_of([clip]).to_pylist()
     codes = {f"codes_{layer:02d}": clip.codes[layer].tolist() for layer in range(LAYERS)}
     assert row == codes | {
@@ -73,15 +76,19 @@ def test_every_field_of_a_clip_is_in_its_row() -> None:
         "rms": 0.25,
         "clipping": 0.0,
         "silence": 0.125,
+        "gain_db": 1.5,
         "audio_xxh3": f"{7:032x}",
         "text": "héllo",
+        "language": "cy",
+        "speaker_id": "7",
+        "labels": ["/m/09x0r", "Speech"],
         "metadata": '{"a": "ü", "b": [1, null]}',
     }
 
 
 def test_metadata_does_not_depend_on_the_order_of_its_keys() -> None:
-    one = coded_of(0, random_codes(0, 2), metadata={"a": 1, "b": {"x": 1, "y": 2}})
-    other = coded_of(0, random_codes(0, 2), metadata={"b": {"y": 2, "x": 1}, "a": 1})
+    one = coded_of(0, random_codes(0, 2), description=Description(metadata={"a": 1, "b": {"x": 1, "y": 2}}))
+    other = coded_of(0, random_codes(0, 2), description=Description(metadata={"b": {"y": 2, "x": 1}, "a": 1}))
     assert table_of([one]).equals(table_of([other]))
 
 
@@ -126,5 +133,5 @@ def test_rejects_are_in_source_order_with_the_ids_that_their_clips_would_have() 
 
 def test_metadata_that_json_lacks_is_an_error_and_not_a_bad_row() -> None:
     with pytest.raises(ValueError, match="JSON"):
-        table_of([coded_of(0, random_codes(0, 1), metadata={"n": float("nan")})])
+        table_of([coded_of(0, random_codes(0, 1), description=Description(metadata={"n": float("nan")}))])
     assert json.loads(table_of([coded_of(0, random_codes(0, 1))])["metadata"][0].as_py()) == {}

@@ -35,7 +35,10 @@ def test_a_data_file_has_the_documented_columns_and_one_per_layer() -> None:
     table = schema.codes_schema(num_quantizers=3, codebook_size=1024)
     assert table.names == [column["name"] for column in document["columns"]] + ["codes_00", "codes_01", "codes_02"]
     assert [str(table.field(column["name"]).type) for column in document["columns"]] == [
-        {"float32": "float", "float64": "double"}.get(column["type"], column["type"]) for column in document["columns"]
+        {"float32": "float", "float64": "double", "list<string>": "list<element: string not null>"}.get(
+            column["type"], column["type"]
+        )
+        for column in document["columns"]
     ]
     for field in table:
         assert field.metadata[b"description"]
@@ -44,7 +47,7 @@ def test_a_data_file_has_the_documented_columns_and_one_per_layer() -> None:
     )
     assert table.field("codes_00").type.value_type == pa.int16()
     assert table.field("num_samples").metadata[b"unit"] == b"samples"
-    assert [field.name for field in table if field.nullable] == ["text"]
+    assert [field.name for field in table if field.nullable] == ["text", "language", "speaker_id", "labels"]
 
 
 def test_a_rejects_file_has_the_documented_columns() -> None:

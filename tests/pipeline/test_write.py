@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import storage, write
-from pipeline.items import CodedClip
+from pipeline.items import CodedClip, Description
 from pipeline.records import codes_table
 from pipeline.storage import StorageError
 from pipeline.write import FINGERPRINT, OutputConflict, Written, write_table
@@ -35,8 +35,7 @@ def random_clips(clips: int, frames: int, layers: int) -> list[CodedClip]:
                 source_sample_rate=16_000,
                 source_channels=1,
                 audio_xxh3=random.bytes(16).hex(),
-                text=f"text of {index}",
-                metadata={"speaker": index % 7, "language": "en"},
+                description=Description(text=f"text of {index}", metadata={"speaker": index % 7, "language": "en"}),
             ),
             random.integers(0, 1024, (layers, frames), dtype=np.int16),
         )
@@ -99,7 +98,7 @@ def test_hugging_face_datasets_reads_the_codes_that_were_written(tmp_path: Path)
     assert len(loaded) == 50
     for row, clip in zip(loaded, clips, strict=True):
         assert np.array_equal([row[f"codes_{layer:02d}"] for layer in range(4)], clip.codes)
-        assert (row["key"], row["text"]) == (clip.info.origin.key, clip.info.text)
+        assert (row["key"], row["text"]) == (clip.info.origin.key, clip.info.description.text)
 
 
 def test_reading_some_layers_reads_few_bytes(tmp_path: Path) -> None:
