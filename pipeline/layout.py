@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from pipeline import storage
@@ -20,7 +21,7 @@ class Layout:
 
     @property
     def success(self) -> str:
-        """Present once every planned shard is committed."""
+        """Present once every planned shard is committed; holds the checksums of what stands above the shards."""
         return storage.join(self.root, "_SUCCESS")
 
     @property
@@ -34,6 +35,15 @@ class Layout:
     @property
     def manifests(self) -> str:
         return storage.join(self.root, "_moss_tok", "shards")
+
+    def checksums(self) -> str:
+        """Contents of `_SUCCESS`, as `sha256sum --check` reads them: of the card, the plan and the record as they are.
+
+        Shards have theirs in their manifests, and a manifest has its own.
+        """
+        names = {uri[len(self.root) + 1 :]: uri for uri in (self.card, self.plan, self.run)}
+        digests = {name: hashlib.sha256(storage.read_bytes(uri)).hexdigest() for name, uri in names.items()}
+        return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
 
     def manifest(self, shard_id: str) -> str:
         return storage.join(self.manifests, f"{shard_id}.json")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from pipeline import storage
 from pipeline.layout import Layout
+from pipeline.sealed import seal, unseal
 
 READ_THREADS = 16
 
@@ -31,6 +31,8 @@ class ShardManifest:
     input_bytes: int
     output_bytes: int
     sha256: str
+    rejects_bytes: int
+    rejects_sha256: str
     attempt: int
     started_at: float
     finished_at: float
@@ -43,9 +45,7 @@ def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
 
     Returns the manifest that counts: that of another worker, if it was first with the same shard.
     """
-    document = json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
-    # Bytes of a local name that are not UTF-8 become \udcXX, which is JSON and is read back as it was.
-    if storage.create(layout.manifest(manifest.shard_id), document.encode("utf-8", "backslashreplace")):
+    if storage.create(layout.manifest(manifest.shard_id), seal(asdict(manifest))):
         return manifest
     return _read(layout.manifest(manifest.shard_id))
 
@@ -64,6 +64,6 @@ def read_manifests(layout: Layout, shard_ids: set[str]) -> Iterator[ShardManifes
 
 def _read(uri: str) -> ShardManifest:
     try:
-        return ShardManifest(**json.loads(storage.read_bytes(uri)))
+        return ShardManifest(**unseal(storage.read_bytes(uri)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{uri}: not a manifest: {error}: delete it to have its shard done again") from error

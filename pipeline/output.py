@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 from pipeline import manifest, storage
 from pipeline.card import dataset_card
@@ -46,7 +47,7 @@ class Output:
         card = dataset_card(self.record, totals, planned=len(self.specs))
         storage.publish(self.layout.card, card.encode())
         if totals.shards == len(self.specs):
-            storage.publish(self.layout.success, b"")
+            storage.publish(self.layout.success, self.layout.checksums().encode())
         return totals
 
 
@@ -86,7 +87,13 @@ def read_output(uri: str) -> Output:
         record = RunRecord.from_json(storage.read_bytes(layout.run))
     except FileNotFoundError:
         raise FileNotFoundError(f"{uri}: no output of moss-tok: {layout.run} is not there") from None
-    specs = read_plan(storage.read_bytes(layout.plan))
+    plan = storage.read_bytes(layout.plan)
+    if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
+        raise ValueError(
+            f"{layout.plan} is not the plan that {layout.run} was written for: it was damaged or changed; put it back "
+            "from a copy, or tokenize into a new output"
+        )
+    specs = read_plan(plan)
     planned = {spec.shard_id for spec in specs}
     return Output(layout, record, specs, manifest.committed(layout) & planned)
 
@@ -103,6 +110,7 @@ def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
             f"{layout.plan} is the plan of other input, left by a job that died or that begins at this moment: if none "
             "does, delete it"
         )
+    record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest())
     if not storage.create(layout.run, record.to_json()):  # last: where it is, the plan is complete
         return open_output(config)  # another job began this output at the same time: go on with it, if it is the same
     return Output(layout, record, specs, set())

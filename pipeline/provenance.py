@@ -13,6 +13,7 @@ from moss_tok.checkpoint import resolve
 from pipeline import schema
 from pipeline.config import Config
 from pipeline.items import stable_hash
+from pipeline.sealed import seal, unseal
 
 RUN_VERSION = 1
 
@@ -51,6 +52,8 @@ class RunRecord:
     prepare: Mapping[str, Any]
     input: Mapping[str, Any]
     versions: Mapping[str, str]
+    plan_sha256: str = ""
+    """Of the output's plan; empty until there is one."""
 
     @property
     def fingerprint(self) -> str:
@@ -87,14 +90,13 @@ class RunRecord:
         }
 
     def to_json(self) -> bytes:
-        document = json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return document.encode("utf-8", "backslashreplace")
+        return seal(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> RunRecord:
         """The inverse of `to_json`. Raises ValueError for anything else."""
         try:
-            document = json.loads(data)
+            document = unseal(data)
             return cls(**document | {"model": ModelInfo(**document["model"])})
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(f"not the record of a run of version {RUN_VERSION}: {error}") from error

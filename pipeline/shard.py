@@ -19,7 +19,7 @@ from pipeline.manifest import ShardManifest, commit
 from pipeline.prepare import Target
 from pipeline.provenance import RunRecord
 from pipeline.records import codes_table, rejects_table
-from pipeline.write import write_table
+from pipeline.write import Written, write_table
 
 STAGES = ("read", "prepare", "encode", "write")
 
@@ -67,9 +67,10 @@ class OpenShard:
             record.model.sample_rate,
         )
         metadata = record.file_metadata()
+        refused = Written(0, "")
         if self.rejects:
             rejects = rejects_table(self.spec.shard_id, self.rejects)
-            write_table(layout.rejects(self.spec), rejects, metadata, row_group_rows)
+            refused = write_table(layout.rejects(self.spec), rejects, metadata, row_group_rows)
         written = write_table(layout.data(self.spec), codes, metadata, row_group_rows)
         self.seconds["write"] += time.perf_counter() - started
         manifest = ShardManifest(
@@ -87,6 +88,8 @@ class OpenShard:
             input_bytes=self.input_bytes,
             output_bytes=written.size,
             sha256=written.sha256,
+            rejects_bytes=refused.size,
+            rejects_sha256=refused.sha256,
             attempt=self.attempt,
             started_at=round(self.started_at, 3),
             finished_at=round(time.time(), 3),

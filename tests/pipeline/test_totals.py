@@ -26,6 +26,8 @@ def manifest_of(shard_id: str, split: str, rows: int, reasons: dict[str, int]) -
         input_bytes=rows * 1000,
         output_bytes=rows * 100,
         sha256="",
+        rejects_bytes=50,
+        rejects_sha256="cd",
         attempt=1,
         started_at=0.0,
         finished_at=1.0,

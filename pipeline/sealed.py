@@ -1,0 +1,36 @@
+"""JSON documents that carry their own checksum, so that a byte that changed is noticed whenever one is read.
+
+The parts of an output that nothing else has a checksum of are sealed: the run's record and the manifests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+CHECKSUM = "checksum"
+
+
+def seal(document: Mapping[str, Any]) -> bytes:
+    """The document as JSON for people, its keys sorted, with the SHA-256 of all the rest under `checksum`."""
+    digest = hashlib.sha256(_dump(document)).hexdigest()
+    return _dump({**document, CHECKSUM: digest})
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The inverse of `seal`. Raises ValueError for bytes that `seal` did not write: every byte counts."""
+    document = cast("dict[str, Any]", json.loads(data))
+    if not isinstance(document, dict) or CHECKSUM not in document:
+        raise ValueError("no JSON object with a checksum")
+    del document[CHECKSUM]
+    if seal(document) != data:
+        raise ValueError("its checksum does not fit: it was damaged or changed after it was written")
+    return document
+
+
+def _dump(document: Mapping[str, Any]) -> bytes:
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    # Bytes of a local name that are not UTF-8 become \udcXX, which is JSON and is read back as it was.
+    return text.encode("utf-8", "backslashreplace")
