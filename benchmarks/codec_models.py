@@ -92,7 +92,7 @@ def random_model(size: str, *, parts: Parts = "encoder", dtype: torch.dtype = to
         model = MossAudioTokenizerModel(release_config(DEPTHS[size]), set(), parts)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assign_weights(model, random_weights(shapes), dtype)
-    return model.eval()
+    return model.to("cpu").eval()
 
 
 def matmul_flop(model: MossAudioTokenizerModel) -> float:

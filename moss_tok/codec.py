@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from moss_tok.checkpoint import Checkpoint, resolve
 from moss_tok.chunks import in_chunks
 from moss_tok.config import MossAudioTokenizerConfig
 from moss_tok.execution import Execution
+from moss_tok.linear import Linear
 from moss_tok.outputs import DecoderOutput, EncoderOutput
 from moss_tok.precision import exact_float32
 from moss_tok.quantizer import ResidualQuantizer
@@ -105,7 +106,11 @@ class MossAudioTokenizerModel(nn.Module):
         # Every conversion of a module comes through here: half, double, bfloat16, type.
         if fn(torch.zeros(1)).dtype != torch.float32:
             raise TypeError("precision is chosen when loading: from_pretrained(..., dtype=...)")
-        return cast(MossAudioTokenizerModel, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.prepare()
+        return self
 
     # What the model is.
 

@@ -26,7 +26,9 @@ IN_PROJECTION = ".self_attn.in_projs.0.weight"
 
 @torch.no_grad()
 def assign_weights(model: nn.Module, tensors: dict[str, Tensor], precision: torch.dtype) -> None:
-    """Make `tensors` (v1 names) the parameters of a model built on the meta device, and fold what is constant.
+    """Make `tensors` (v1 names) the parameters of a model built on the meta device, and fold the quantizer's constants.
+
+    The products' own copies follow with the move to a device: `MossAudioTokenizerModel.to`.
 
     Tensors that need no conversion stay mapped to their file; each other one is released as soon as it is converted.
     """
@@ -39,7 +41,7 @@ def assign_weights(model: nn.Module, tensors: dict[str, Tensor], precision: torc
     model.load_state_dict(tensors, strict=True, assign=True)
     model.requires_grad_(False)
     for module in modules.values():
-        if isinstance(module, Linear | ResidualQuantizer):
+        if isinstance(module, ResidualQuantizer):
             module.prepare()
 
 
