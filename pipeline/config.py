@@ -8,9 +8,9 @@ An unknown key, a wrong type or an impossible value is a ConfigError that names 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -167,25 +167,38 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError for a file that is missing or not YAML and for every key or value that is not allowed.
     """
+    return parse_config(read_document(path, overrides), str(path))
+
+
+def parse_config(document: dict[str, Any], where: str = "configuration") -> Config:
+    """Validate a document of sections; raises ConfigError with a line for each fault."""
+    return validate(Config, document, where)
+
+
+def read_document(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of a YAML file (none without a path), with overrides applied. Raises ConfigError."""
     try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+        document = {} if path is None else yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected sections ({_names(Config)}), found {_describe(document)}")
+        raise ConfigError(f"{path}: expected sections with keys, such as output.uri, found {_describe(document)}")
     for override in overrides:
         _apply(document, override)
-    return parse_config(document, str(path))
+    return document
 
 
-def parse_config(document: dict[str, Any], where: str = "configuration") -> Config:
-    """Validate a document of sections; raises ConfigError with a line for each fault."""
+Root = TypeVar("Root", bound=Section)
+
+
+def validate(root: type[Root], document: Mapping[str, Any], where: str) -> Root:
+    """The document as a configuration of the given kind; raises ConfigError with a line for each fault."""
     try:
-        return Config.model_validate(document)
+        return root.model_validate(document)
     except ValidationError as error:
-        faults = "\n".join(dict.fromkeys(f"  {_fault(detail)}" for detail in error.errors()))
+        faults = "\n".join(dict.fromkeys(f"  {_fault(detail, root)}" for detail in error.errors()))
         raise ConfigError(f"{where}: cannot be used:\n{faults}") from error
 
 
@@ -219,20 +232,19 @@ def _apply(document: dict[str, Any], override: str) -> None:
     node[keys[-1]] = value
 
 
-def _fault(detail: ErrorDetails) -> str:
+def _fault(detail: ErrorDetails, root: type[BaseModel]) -> str:
     # A value of several allowed types is reported once per type, with the type's name at the end of its path.
     path = [str(part) for part in detail["loc"] if not str(part).startswith(("constrained-", "literal["))]
     where = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        section = _section_at(path[:-1])
+        section = _section_at(root, path[:-1])
         return f"{where}: unknown key; allowed here: {_names(section)}" if section else f"{where}: unknown key"
     if detail["type"] == "missing":
         return f"{where}: required and missing"
     return f"{where}: {detail['msg'].removeprefix('Value error, ')}, but found {_describe(detail['input'])}"
 
 
-def _section_at(path: Sequence[str]) -> type[BaseModel] | None:
-    section: type[BaseModel] = Config
+def _section_at(section: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
     for key in path:
         annotation = section.model_fields[key].annotation if key in section.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
