@@ -69,7 +69,7 @@ class Linear(nn.Module):
         return self.__dict__ | {"packed": None}  # a copy of the module makes its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.prepare()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ _EXACT_FLOAT32 = 2**24
 
 
 @dataclass(frozen=True, slots=True)
-class _FilterBank:
+class FilterBank:
     """The polyphase filters of one rate pair, as dense matrices over tiles of consecutive outputs.
 
     A row of `row_in` input samples gives `row_out` output samples. Tile (first, last, start, taps) computes the
@@ -55,7 +55,7 @@ def _taps(orig: int, new: int, phase: NDArray[np.int64], offset: NDArray[np.int6
 
 
 @lru_cache(maxsize=8)  # a bank is some KB for common pairs; coprime rates need up to 90 MB
-def _filter_bank(orig: int, new: int) -> _FilterBank:
+def filter_bank(orig: int, new: int) -> FilterBank:
     """Filters from `orig` to `new`, which have no common divisor."""
     width = math.ceil(_LOWPASS_ZEROS * orig / (min(orig, new) * _ROLLOFF))
     tile = 4 * _TILE if new >= orig else 2 * _TILE
@@ -72,7 +72,7 @@ def _filter_bank(orig: int, new: int) -> _FilterBank:
         stop = int(centre[-1]) + width + 2
         offset = np.arange(start, stop)[:, None] - (period * orig)[None, :]
         tiles.append((first, last, start, _taps(orig, new, phase[None, :], offset)))
-    return _FilterBank(
+    return FilterBank(
         row_in=row_in,
         row_out=row_out,
         rows=max(1, _BLOCK_OUTPUTS // row_out),
@@ -112,7 +112,7 @@ class StreamingResampler:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         divisor = math.gcd(orig_rate, new_rate)
         self.orig_rate, self.new_rate, self.channels = orig_rate, new_rate, channels
-        self._bank = None if orig_rate == new_rate else _filter_bank(orig_rate // divisor, new_rate // divisor)
+        self._bank = None if orig_rate == new_rate else filter_bank(orig_rate // divisor, new_rate // divisor)
         lookback = self._bank.lookback if self._bank else 0
         self._held = np.zeros((channels, lookback), np.float32)
         self._received = 0
@@ -148,7 +148,7 @@ class StreamingResampler:
         self._held = np.pad(self._held, ((0, 0), (0, max(0, needed - self._held.shape[1]))))
         return self._drain(self._bank)[:, :remaining]
 
-    def _drain(self, bank: _FilterBank) -> Waveform:
+    def _drain(self, bank: FilterBank) -> Waveform:
         """Compute every block whose inputs are all held, and drop the inputs that no later block needs."""
         block_in = bank.rows * bank.row_in
         blocks = max(0, (self._held.shape[1] - bank.lookback - bank.lookahead) // block_in)
@@ -161,7 +161,7 @@ class StreamingResampler:
         return output.reshape(self.channels, -1)
 
 
-def _resample_block(bank: _FilterBank, samples: Waveform, output: Waveform) -> None:
+def _resample_block(bank: FilterBank, samples: Waveform, output: Waveform) -> None:
     """Fill `output` (rows, row_out); `samples` begins `lookback` samples before the block's first input."""
     stride = samples.strides[0]
     for first, last, start, taps in bank.tiles:
