@@ -47,7 +47,7 @@ def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
     """
     if storage.create(layout.manifest(manifest.shard_id), seal(asdict(manifest))):
         return manifest
-    return _read(layout.manifest(manifest.shard_id))
+    return read_manifest(layout, manifest.shard_id)
 
 
 def committed(layout: Layout) -> set[str]:
@@ -59,10 +59,12 @@ def committed(layout: Layout) -> set[str]:
 def read_manifests(layout: Layout, shard_ids: set[str]) -> Iterator[ShardManifest]:
     """The manifests of the given shards, sorted by id. Raises ValueError for one that cannot be understood."""
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        yield from pool.map(lambda shard_id: _read(layout.manifest(shard_id)), sorted(shard_ids))
+        yield from pool.map(lambda shard_id: read_manifest(layout, shard_id), sorted(shard_ids))
 
 
-def _read(uri: str) -> ShardManifest:
+def read_manifest(layout: Layout, shard_id: str) -> ShardManifest:
+    """The manifest of one shard. Raises ValueError if it cannot be understood, FileNotFoundError if it is not there."""
+    uri = layout.manifest(shard_id)
     try:
         return ShardManifest(**unseal(storage.read_bytes(uri)))
     except (ValueError, TypeError) as error:
