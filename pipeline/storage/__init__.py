@@ -13,10 +13,13 @@ from pipeline.storage.address import (
     is_local,
     join,
 )
+from pipeline.storage.conditions import honours_conditions
 from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
 from pipeline.storage.publishing import create, publish, remove
 from pipeline.storage.ranges import read_ranges
 from pipeline.storage.reading import open_read, read_ahead, read_bytes
+from pipeline.storage.streaming import gauge as bytes_ahead
+from pipeline.storage.uploads import abort_stale_uploads
 
 __all__ = [
     "DamagedObject",
@@ -24,9 +27,12 @@ __all__ = [
     "ObjectInfo",
     "ObjectTooLarge",
     "StorageError",
+    "abort_stale_uploads",
     "absolute",
+    "bytes_ahead",
     "changed",
     "create",
+    "honours_conditions",
     "is_local",
     "join",
     "list_names",

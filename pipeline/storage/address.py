@@ -11,6 +11,8 @@ from typing import Any, cast
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.storage.client import client_options, prepare_client
+
 
 class StorageError(OSError):
     """An object cannot be reached; the message names its URI and what to do."""
@@ -47,15 +49,30 @@ def resolve(uri: str) -> tuple[Any, str]:
     """The file system that holds an object, and its path there."""
     if "://" not in uri:  # fsspec would take "::" in a file's name for a chain of URIs
         return LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
+    _refuse_credentials(uri)
     try:
-        return cast("tuple[Any, str]", url_to_fs(uri))
+        filesystem, path = cast("tuple[Any, str]", url_to_fs(uri, **client_options(uri)))
     except ImportError as error:
         raise StorageError(f"{uri}: this kind of storage is not installed: {error}") from error
     except Exception as error:  # each kind of storage has its own errors for an address that it does not understand
         raise NotAnObject(f"{uri}: no such kind of storage: {error}") from error
+    prepare_client(filesystem)
+    return filesystem, path
 
 
-_HOPELESS = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+def _refuse_credentials(uri: str) -> None:
+    """URIs are written into rows, plans and messages, so that what stands in them is no secret."""
+    scheme, _, rest = uri.partition("://")
+    user, at, place = rest.partition("/")[0].rpartition("@")
+    if at and ":" in user and scheme != "github":  # github://owner:repository@branch
+        raise NotAnObject(
+            f"{scheme}://…@{place}: a URI must not hold credentials, since URIs are written into the output: set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws, or what the store's client reads"
+        )
+
+
+HOPELESS = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""Numbers of errors that say that no object can have this address."""
 
 
 @contextlib.contextmanager
@@ -74,5 +91,7 @@ def named(uri: str, action: str) -> Iterator[None]:
             f"{uri}: not allowed to {action} it: check the credentials and the bucket's policy"
         ) from error
     except Exception as error:
-        hopeless = isinstance(error, ValueError) or getattr(error, "errno", None) in _HOPELESS
-        raise (NotAnObject if hopeless else StorageError)(f"{uri}: cannot {action} it: {error}") from error
+        number = getattr(error, "errno", None)
+        hopeless = type(error) is ValueError or isinstance(error, UnicodeError) or number in HOPELESS
+        reason = str(error) or type(error).__name__
+        raise (NotAnObject if hopeless else StorageError)(f"{uri}: cannot {action} it: {reason}") from error

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.storage.address import named, resolve
+from pipeline.storage.address import resolve
+from pipeline.storage.retrying import reach
 
 STAT_THREADS = 16
 
@@ -37,11 +38,7 @@ def list_objects(pattern: str) -> list[ObjectInfo]:
     some belong to files that are still being written. Local links to files are followed, those to folders are not.
     """
     filesystem, path = resolve(pattern)
-    with named(pattern, "list"):
-        if any(mark in path for mark in "*?[") and not filesystem.exists(path):
-            found = filesystem.glob(path, detail=True)
-        else:
-            found = filesystem.find(path, detail=True)
+    found = reach(filesystem, pattern, "list", lambda: _find(filesystem, path))
     infos = []
     for name, detail in found.items():
         if detail.get("islink"):
@@ -49,6 +46,11 @@ def list_objects(pattern: str) -> list[ObjectInfo]:
         if detail["type"] == "file" and not _hidden(name, path):
             infos.append(_info(filesystem, name, detail))
     return sorted(infos, key=lambda info: info.uri)
+
+
+def _find(filesystem: Any, path: str) -> dict[str, dict[str, Any]]:
+    globs = any(mark in path for mark in "*?[") and not filesystem.exists(path)
+    return cast("dict[str, dict[str, Any]]", (filesystem.glob if globs else filesystem.find)(path, detail=True))
 
 
 def _hidden(name: str, pattern: str) -> bool:
@@ -67,11 +69,10 @@ def changed(then: str, now: str) -> bool:
 def stat(uri: str) -> ObjectInfo | None:
     """What the store says of one object; None if it does not exist."""
     filesystem, path = resolve(uri)
-    with named(uri, "read"):
-        try:
-            return _info(filesystem, path, filesystem.info(path))
-        except FileNotFoundError:
-            return None
+    try:
+        return _info(filesystem, path, reach(filesystem, uri, "read", lambda: filesystem.info(path)))
+    except FileNotFoundError:
+        return None
 
 
 def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
@@ -83,12 +84,12 @@ def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
 def list_names(folder: str) -> set[str]:
     """Names of the objects directly in a folder; empty if there is no such folder."""
     filesystem, path = resolve(folder)
-    with named(folder, "list"):
-        filesystem.invalidate_cache(path)
-        try:
-            return {posixpath.basename(name) for name in filesystem.ls(path, detail=False)}
-        except FileNotFoundError:
-            return set()
+    filesystem.invalidate_cache(path)
+    try:
+        names = reach(filesystem, folder, "list", lambda: filesystem.ls(path, detail=False))
+    except FileNotFoundError:
+        return set()
+    return {posixpath.basename(name) for name in names}
 
 
 def _follow(filesystem: Any, path: str, link: dict[str, Any]) -> dict[str, Any]:

@@ -3,60 +3,87 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.storage.address import named, resolve
+from pipeline.storage.address import resolve
+from pipeline.storage.client import is_s3
+from pipeline.storage.conditions import create_if_none, honours_conditions
+from pipeline.storage.retrying import reach
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def publish(uri: str, data: bytes) -> None:
     """Make `data` the object at `uri`, whole or not at all; an object that is there already is replaced."""
     filesystem, path = resolve(uri)
-    with named(uri, "write"):
-        if isinstance(filesystem, LocalFileSystem):
-            _publish_local(path, data, os.replace)
-        else:
-            filesystem.pipe_file(path, data)  # one PUT, or a multipart upload that is complete or absent
+    if isinstance(filesystem, LocalFileSystem):
+        reach(filesystem, uri, "write", lambda: _publish_local(path, data, os.replace))
+    else:  # one PUT, or a multipart upload that is complete or absent
+        reach(filesystem, uri, "write", lambda: filesystem.pipe_file(path, data))
 
 
-def create(uri: str, data: bytes) -> bool:
+def create(uri: str, data: bytes, labels: Mapping[str, str] | None = None) -> bool:
     """Like `publish`, but only where there is no object yet; whether it did. Of several at the same time, one does.
 
-    On S3 it is a conditional PUT. After a lost answer the client may try again and lose to itself, so False says that
-    an object is there, not whose it is.
+    On S3 it is a conditional PUT, and `labels` become the object's user metadata. After a lost answer the client tries
+    again and may lose to itself, so False says that an object is there, not whose it is.
+
+    A store that ignores conditions (see `honours_conditions`) is asked whether there is an object first, and what is
+    there afterwards: two that write within that moment leave the object of one of them, whole, and one is told so.
     """
     filesystem, path = resolve(uri)
-    with named(uri, "write"):
-        try:
-            if isinstance(filesystem, LocalFileSystem):
-                _publish_local(path, data, os.link)
-            else:
-                filesystem.pipe_file(path, data, mode="create")
-        except OSError as error:
-            if isinstance(error, FileExistsError) or _refused_condition(error):
-                return False
-            raise
-    return True
+    if isinstance(filesystem, LocalFileSystem):
+        return reach(filesystem, uri, "write", lambda: _create_local(path, data))
+    options = {"Metadata": dict(labels)} if labels and is_s3(filesystem) else {}
+    if honours_conditions(uri.rpartition("/")[0]):
+        return reach(filesystem, uri, "write", lambda: create_if_none(filesystem, path, data, **options))
+    return reach(filesystem, uri, "write", lambda: _create_where_it_can_be_replaced(filesystem, path, data, options))
 
 
 def remove(uri: str) -> None:
     """Delete the object; nothing happens if it is not there."""
     filesystem, path = resolve(uri)
-    with named(uri, "delete"), contextlib.suppress(FileNotFoundError):
-        filesystem.rm_file(path)
+    with contextlib.suppress(FileNotFoundError):
+        reach(filesystem, uri, "delete", lambda: filesystem.rm_file(path))
 
 
-def _refused_condition(error: BaseException) -> bool:
-    """Whether an error of an S3 client stands for HTTP 412: stores spell it differently, and s3fs hides it."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return bool(response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 412)
+def _create_where_it_can_be_replaced(filesystem: Any, path: str, data: bytes, options: Mapping[str, Any]) -> bool:
+    if filesystem.exists(path):
+        return False
+    filesystem.pipe_file(path, data, **options)
+    return bool(filesystem.cat_file(path) == data)
+
+
+def _create_local(path: str, data: bytes) -> bool:
+    """A link refuses where something is, unlike a rename."""
+    created = True
+
+    def place(temporary: str, path: str) -> None:
+        nonlocal created
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            created = False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # Mounted object stores and FAT know no links: two that create at the same moment may both succeed.
+            created = not os.path.lexists(path)
+            if created:
+                os.replace(temporary, path)
+
+    _publish_local(path, data, place)
+    return created
 
 
 def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) -> None:
-    """Write beside `path` and then `place` it there: `os.replace`, or `os.link`, which refuses where something is."""
+    """Write beside `path`, with all of it on disk, and then `place` it there."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     # The leading dot keeps readers that glob *.parquet away from a file that is still being written.
@@ -70,7 +97,7 @@ def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) ->
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-    descriptor = os.open(folder, os.O_RDONLY)  # the rename itself lasts only once the folder is on disk
+    descriptor = os.open(folder, os.O_RDONLY)  # the new name itself lasts only once the folder is on disk
     try:
         os.fsync(descriptor)
     finally:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
-from pipeline.storage.address import StorageError, named, resolve
+from pipeline.storage.address import StorageError, resolve
+from pipeline.storage.retrying import reach
 
 
 def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -16,8 +18,11 @@ def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         return []
     filesystem, path = resolve(uri)
     starts, stops = zip(*ranges, strict=True)
-    with named(uri, "read"):
-        parts: list[bytes] = filesystem.cat_ranges([path] * len(ranges), list(starts), list(stops), on_error="raise")
+    paths = [path] * len(ranges)
+    answer = reach(
+        filesystem, uri, "read", lambda: filesystem.cat_ranges(paths, list(starts), list(stops), on_error="raise")
+    )
+    parts = cast("list[bytes]", answer)
     for (start, stop), part in zip(ranges, parts, strict=True):
         if len(part) != stop - start:
             raise StorageError(f"{uri}: {len(part)} bytes from {start} on, and {stop - start} were asked for")

@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from pipeline.storage.address import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, named, resolve
+from pipeline.storage.retrying import reach
+from pipeline.storage.streaming import RangedStream, fetcher
 
 STREAM_BUFFER = 2**20
 READ_AHEAD = 8  # small objects are latency, not bandwidth
@@ -20,13 +22,35 @@ READ_AHEAD = 8  # small objects are latency, not bandwidth
 def open_read(uri: str) -> BinaryIO:
     """A seekable, buffered stream of an object, unpacked if its name ends in .gz or .tgz.
 
+    On an object store the object comes in ranges, some of them ahead of the reader; it is never in memory as a whole.
+
     Whatever the store does wrong while it is read is a StorageError, so that nobody takes it for a damaged object;
     what cannot be unpacked is a DamagedObject.
     """
     filesystem, path = resolve(uri)
-    with named(uri, "read"):
-        stream = _NamedStream(filesystem.open(path, "rb"), uri)
+    stream = _NamedStream(reach(filesystem, uri, "read", lambda: _open(filesystem, path, uri)), uri)
     return cast(BinaryIO, io.BufferedReader(stream, STREAM_BUFFER))
+
+
+def _open(filesystem: Any, path: str, uri: str) -> BinaryIO:
+    if not filesystem.async_impl:
+        return cast(BinaryIO, filesystem.open(path, "rb"))
+    return _stream(filesystem, path, uri, _info(filesystem, path, uri))
+
+
+def _info(filesystem: Any, path: str, uri: str) -> dict[str, Any]:
+    info = cast("dict[str, Any]", filesystem.info(path))
+    if info["type"] != "file":
+        raise NotAnObject(f"{uri}: not a file but a {info['type']}")
+    return info
+
+
+def _stream(filesystem: Any, path: str, uri: str, info: dict[str, Any]) -> BinaryIO:
+    # Web servers may not tell the size, or not answer with parts.
+    in_parts = filesystem.async_impl and info.get("size") is not None and info.get("partial") is not False
+    if not in_parts:
+        return cast(BinaryIO, filesystem.open(path, "rb"))
+    return cast(BinaryIO, RangedStream(fetcher(filesystem, path, uri, info.get("ETag")), info["size"]))
 
 
 def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
@@ -36,22 +60,23 @@ def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
     it has more than `max_bytes`.
     """
     filesystem, path = resolve(uri)
-    with named(uri, "read"):
-        if max_bytes is None:
-            return cast(bytes, filesystem.cat_file(path))
-        info = filesystem.info(path)
-        if info["type"] != "file":
-            raise NotAnObject(f"{uri}: not a file but a {info['type']}")
-        size = info["size"]
-        if size is None:  # a web server may keep it to itself
-            with filesystem.open(path, "rb") as file:
-                data = cast(bytes, file.read(max_bytes + 1))
-            size = len(data)
-        elif size <= max_bytes:
-            data = cast(bytes, filesystem.cat_file(path))
-    if size > max_bytes:
-        raise ObjectTooLarge(f"{size} bytes, and {max_bytes} are allowed")
-    return data
+    data = reach(filesystem, uri, "read", lambda: _read(filesystem, path, uri, max_bytes))
+    if max_bytes is not None and isinstance(data, int):
+        raise ObjectTooLarge(f"{data} bytes, and {max_bytes} are allowed")
+    return cast(bytes, data)
+
+
+def _read(filesystem: Any, path: str, uri: str, max_bytes: int | None) -> bytes | int:
+    """The object, or its size where that is too large."""
+    if max_bytes is None and not filesystem.async_impl:
+        return cast(bytes, filesystem.cat_file(path))
+    info = _info(filesystem, path, uri)
+    size = cast("int | None", info["size"])
+    if max_bytes is not None and size is not None and size > max_bytes:
+        return size
+    with _stream(filesystem, path, uri, info) as stream:
+        data = stream.read(-1 if max_bytes is None else max_bytes + 1)  # the size may be unknown, or a lie
+    return data if max_bytes is None or len(data) <= max_bytes else len(data)
 
 
 Fetched: TypeAlias = "bytes | FileNotFoundError | NotAnObject | ObjectTooLarge | None"

@@ -1,0 +1,46 @@
+"""How the clients of object stores are set up: from the environment, without caches, and with one owner of retries.
+
+Credentials, endpoint and region are what the client finds by itself: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_PROFILE`, a machine's role, or fsspec's own `FSSPEC_S3='{"…": …}'` and
+`~/.config/fsspec/*.json`. None of it is kept here, so none of it can be written anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fsspec.config
+
+CONNECT_SECONDS = 5
+STALL_SECONDS = 15
+"""A connection that is silent for so long is given up, and the request made again."""
+CONNECTIONS = 32
+
+_S3 = ("s3", "s3a")
+
+
+def client_options(uri: str) -> dict[str, Any]:
+    """Options for the file system that a URI belongs to; what the user has set in fsspec's configuration stays."""
+    if uri.partition("://")[0] not in _S3:
+        return {}
+    config = {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": STALL_SECONDS,
+        "max_pool_connections": CONNECTIONS,
+        # botocore and s3fs would each try five times, so that a stalled server holds a call for minutes.
+        "retries": {"total_max_attempts": 1},
+    }
+    given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    # A cached listing would hide what another job has written since.
+    return {"use_listings_cache": False, "config_kwargs": config | given}
+
+
+def prepare_client(filesystem: Any) -> None:
+    """What the options cannot say."""
+    if is_s3(filesystem):
+        filesystem.retries = 1
+
+
+def is_s3(filesystem: Any) -> bool:
+    protocol = filesystem.protocol
+    return bool(set(_S3) & set((protocol,) if isinstance(protocol, str) else protocol))

@@ -1,0 +1,118 @@
+"""Which failures of a store pass by themselves, and how long they are waited for.
+
+A reset, stalled or cut connection, an answer of 5xx or 429, a server that is being restarted: these pass. Client
+libraries raise almost any type for them, so the list is of what does not pass, and everything else is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.storage.address import HOPELESS, DamagedObject, StorageError, named
+
+PATIENCE_SECONDS = 60.0
+"""From the first failure of a call: no longer, because the shard as a whole is tried again later."""
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
+PASSING_STATUS = (408, 409, 425, 429)
+"""Answers below 500 that ask to come again; 409 is a conflict with an operation that is going on at this moment."""
+PASSING_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch")
+"""Of S3, answered with 400: what arrived was not what was sent."""
+PERMANENT = (
+    *(FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError),
+    *(StorageError, DamagedObject, UnicodeError, ImportError, MemoryError, NotImplementedError),
+)
+_PERMANENT_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound")
+"""Of botocore, which is there only where s3fs is."""
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Patience:
+    """The failures of one call: after each, how long to wait, until it is hopeless or has taken too long."""
+
+    def __init__(self, uri: str, action: str) -> None:
+        self._uri = uri
+        self._action = action
+        self._pause = FIRST_PAUSE_SECONDS
+        self._until: float | None = None
+
+    def pause_after(self, error: Exception) -> float:
+        """Seconds to wait before the next try; raises the error if there is to be none."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + PATIENCE_SECONDS
+        if is_permanent(error) or now >= self._until:
+            raise error
+        pause = self._pause * random.uniform(0.5, 1.0)  # so that a thousand workers do not come back together
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        level = logging.INFO if self._pause < 1 else logging.WARNING
+        reason = str(error) or type(error).__name__
+        logger.log(level, "%s: cannot %s it, trying again in %.1f s: %s", self._uri, self._action, pause, reason)
+        return pause
+
+
+def reach(filesystem: Any, uri: str, action: str, call: Callable[[], Result]) -> Result:
+    """What `call` returns, tried until it succeeds or is hopeless; its errors name the object.
+
+    A local disk is asked once: what it refuses it goes on refusing.
+    """
+    with named(uri, action):
+        if isinstance(filesystem, LocalFileSystem):
+            return call()
+        patience = Patience(uri, action)
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                pause = patience.pause_after(error)
+            time.sleep(pause)
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether the same request would get the same answer for ever."""
+    status, code = answer_of(error)
+    if status is not None and status >= 300:
+        return (status < 500 and status not in PASSING_STATUS and code not in PASSING_CODES) or status == 501
+    for link in _links(error, "__cause__"):
+        if isinstance(link, PERMANENT) or type(link).__name__ in _PERMANENT_NAMES:
+            return True
+        if isinstance(link, OSError) and link.errno in HOPELESS:
+            return True
+    for link in _links(error, "__context__"):
+        if isinstance(link, socket.gaierror) and link.errno != socket.EAI_AGAIN:
+            return True  # no host of this name
+    return type(error) is ValueError  # an address that the client cannot make sense of
+
+
+def answer_of(error: BaseException) -> tuple[int | None, str]:
+    """The HTTP status that an error of some client library stands for, if it tells, and the code of S3 beside it."""
+    for link in _links(error, "__cause__"):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            code = str(response.get("Error", {}).get("Code", ""))
+        else:
+            status, code = getattr(response, "status_code", None) or getattr(link, "status", None), ""
+        if isinstance(status, int):
+            return status, code
+    return None, ""
+
+
+def _links(error: BaseException | None, by: str) -> Iterator[BaseException]:
+    """The error and those behind it: what it was raised from, or what was being handled when it was raised."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = getattr(error, by)

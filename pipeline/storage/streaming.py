@@ -1,0 +1,182 @@
+"""Large objects as a stream: byte ranges fetched side by side, a bounded number of bytes ahead of the reader.
+
+One connection to an object store gives a fraction of what the store gives to several, and each request waits for its
+first byte. A reader that goes through an object from front to back finds the next ranges there; one that jumps gets
+what it asks for, and no more is fetched until it goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pipeline.storage.address import StorageError, named
+from pipeline.storage.client import is_s3
+from pipeline.storage.retrying import Patience, answer_of
+
+FIRST_RANGE = 2**20
+RANGE = 4 * 2**20
+AHEAD = 32 * 2**20
+"""Bytes of one stream that are asked for and not yet read, at most, with a RANGE more being read from."""
+RANGE_SECONDS = 60.0
+"""A range that takes longer is asked for again: under 70 kB/s nothing would ever be finished."""
+
+Fetch: TypeAlias = Callable[[int, int], "Future[bytes]"]
+
+
+class Gauge:
+    """Bytes that all streams of this process have asked for and not yet let go."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.now = 0
+        self.peak = 0
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self.now += count
+            self.peak = max(self.peak, self.now)
+
+
+gauge = Gauge()
+
+
+@dataclass(slots=True)
+class _Part:
+    start: int
+    stop: int
+    data: Future[bytes]
+
+
+class RangedStream(io.RawIOBase):
+    """A seekable stream over `fetch(start, stop)`, which begins to fetch a range and returns at once."""
+
+    def __init__(self, fetch: Fetch, size: int) -> None:
+        self._fetch = fetch
+        self._size = size
+        self._position = 0
+        self._window = 0
+        self._parts: deque[_Part] = deque()
+        """Neighbouring ranges, the first of which holds the position once it is read from."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if position < 0:
+            raise OSError(f"seek to {position}, before the beginning")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._size - self._position)
+        if wanted <= 0:
+            return 0
+        self._look_ahead(wanted)
+        part = self._parts[0]
+        data = memoryview(part.data.result())[self._position - part.start :][:wanted]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        self._drop_read()
+        return len(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` bytes, fewer only at the end: unlike a raw stream in general."""
+        left = self._size - self._position
+        view = memoryview(bytearray(max(0, left if size is None or size < 0 else min(size, left))))
+        filled = 0
+        while filled < len(view):
+            filled += self.readinto(view[filled:])
+        return bytes(view)
+
+    def close(self) -> None:
+        self._drop_all()
+        super().close()
+
+    def _look_ahead(self, wanted: int) -> None:
+        """Have the range that holds the position, and as many behind it as the reader has earned by going straight."""
+        self._drop_read()
+        if self._parts and self._parts[0].start <= self._position:
+            self._window = min(AHEAD, max(FIRST_RANGE, 4 * self._window))
+        else:
+            self._drop_all()
+            self._window = 0
+        end = self._parts[-1].stop if self._parts else self._position
+        needed = min(self._position + wanted, self._position + AHEAD)
+        goal = min(self._position + wanted + self._window, self._position + AHEAD, self._size)
+        while end < needed or goal - end >= RANGE or end < goal == self._size:
+            stop = min(end + RANGE, max(goal, end + FIRST_RANGE), self._size)
+            gauge.add(stop - end)
+            self._parts.append(_Part(end, stop, self._fetch(end, stop)))
+            end = stop
+
+    def _drop_read(self) -> None:
+        while self._parts and self._parts[0].stop <= self._position:
+            self._drop(self._parts.popleft())
+
+    def _drop_all(self) -> None:
+        while self._parts:
+            self._drop(self._parts.popleft())
+
+    def _drop(self, part: _Part) -> None:
+        part.data.cancel()
+        gauge.add(part.start - part.stop)
+
+
+def fetcher(filesystem: Any, path: str, uri: str, version: str | None) -> Fetch:
+    """How to fetch a range of an object on the loop of an asynchronous file system, tried again where it fails.
+
+    `version` is an ETag: on S3 a range of any other version is refused, so that no stream mixes two.
+    """
+
+    async def attempt(start: int, stop: int) -> bytes:
+        if is_s3(filesystem):
+            data = await _get_range(filesystem, path, start, stop, version)
+        else:
+            data = await filesystem._cat_file(path, start=start, end=stop)
+        if len(data) != stop - start:
+            raise OSError(f"the answer to a request for {stop - start} bytes has {len(data)}")
+        return data
+
+    async def persist(start: int, stop: int) -> bytes:
+        patience = Patience(uri, "read")
+        with named(uri, "read"):
+            while True:
+                try:
+                    return await asyncio.wait_for(attempt(start, stop), RANGE_SECONDS)
+                except Exception as error:
+                    if answer_of(error)[0] == 412:
+                        raise StorageError(f"{uri}: changed while it was read") from error
+                    pause = patience.pause_after(error)
+                await asyncio.sleep(pause)
+
+    return lambda start, stop: asyncio.run_coroutine_threadsafe(persist(start, stop), filesystem.loop)
+
+
+async def _get_range(filesystem: Any, path: str, start: int, stop: int, version: str | None) -> bytes:
+    bucket, key, version_id = filesystem.split_path(path)
+    condition = {"IfMatch": version} if version else {}
+    if version_id:
+        condition["VersionId"] = version_id
+    answer = await filesystem._call_s3(
+        "get_object", Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", **condition
+    )
+    body: Any = answer["Body"]
+    try:
+        read: Awaitable[bytes] = body.read()
+        return await read
+    finally:
+        body.close()
