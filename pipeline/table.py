@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def open_table(source: Any) -> pq.ParquetFile:
-    """A Parquet file that is read in the caller's thread, page checksums verified."""
-    return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+def open_table(source: Any, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """A Parquet file that is read in the caller's thread, page checksums verified. A known footer is not read again."""
+    return pq.ParquetFile(source, metadata=footer, pre_buffer=False, page_checksum_verification=True)
 
 
 def read_table(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
