@@ -1,0 +1,115 @@
+"""The examples do what they are there to show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+
+from benchmarks.read import random_output
+from examples.train_dataloader import PAD, ResumableBatches, make_loader
+from pipeline.hf import load_codes
+from tests.support import ROOT
+
+SHARDS, CLIPS = 3, 37
+TOTAL = SHARDS * CLIPS
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(random_output(tmp_path_factory.mktemp("output") / "codes", SHARDS, CLIPS, 20))
+
+
+@pytest.fixture(scope="module")
+def dataset(output: Path, tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
+    datasets.disable_progress_bars()
+    return load_codes(str(output), "train", cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def sampler(rank: int, even: bool = False) -> ResumableBatches:
+    return ResumableBatches(TOTAL, batch_size=5, rank=rank, world_size=2, seed=7, even=even)
+
+
+def take(dataset: Any, batches: ResumableBatches, count: int | None = None, workers: int = 2) -> list[list[str]]:
+    """The ids of the next batches, as a trainer uses them."""
+    taken = []
+    for batch in islice(make_loader(dataset, batches, workers), count):
+        batches.step()
+        taken.append(batch["id"])
+    return taken
+
+
+def test_two_ranks_of_two_workers_see_every_clip_once_in_an_epoch(dataset: datasets.Dataset):
+    seen = Counter(name for rank in range(2) for batch in take(dataset, sampler(rank)) for name in batch)
+    assert seen == Counter(dataset["id"])
+
+
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(dataset: datasets.Dataset):
+    for rank in range(2):
+        whole = take(dataset, sampler(rank))
+        stopped = sampler(rank)
+        first = take(dataset, stopped, 4)
+        resumed = sampler(rank)
+        resumed.load_state_dict(stopped.state_dict())
+        assert first + take(dataset, resumed, workers=0) == whole, "even with another number of workers"
+
+
+def test_epochs_differ_and_are_the_same_in_every_run():
+    orders = []
+    for _ in range(2):
+        batches = sampler(0)
+        first = list(batches)
+        batches.next_epoch()
+        orders.append((first, list(batches)))
+    assert orders[0] == orders[1]
+    assert orders[0][0] != orders[0][1]
+
+
+def test_even_ranks_have_as_many_batches_and_share_no_clip():
+    batches = [list(sampler(rank, even=True)) for rank in range(2)]
+    assert [len(part) for part in batches] == [TOTAL // 10] * 2
+    positions = [position for part in batches for batch in part for position in batch]
+    assert len(set(positions)) == len(positions) == TOTAL // 10 * 10
+
+
+def test_the_state_of_another_division_is_refused():
+    other = ResumableBatches(TOTAL, batch_size=5, rank=0, world_size=3, seed=7, even=False)
+    with pytest.raises(ValueError, match="world_size 3, and now it is 2"):
+        sampler(0).load_state_dict(other.state_dict())
+
+
+def test_a_batch_is_padded_behind_its_codes(dataset: datasets.Dataset):
+    batch = next(iter(make_loader(dataset, sampler(0), num_workers=0)))
+    assert batch["codes"].dtype == torch.int16
+    codes = {row["id"]: torch.from_numpy(row["codes"]) for row in dataset}
+    for name, padded, frames in zip(batch["id"], batch["codes"], batch["frames"], strict=True):
+        assert torch.equal(padded[:, :frames], codes[name])
+        assert (padded[:, frames:] == PAD).all()
+
+
+def test_the_script_stops_and_goes_on(output: Path, tmp_path: Path):
+    command = [sys.executable, "examples/train_dataloader.py", str(output), "--num-workers", "0", "--batch-size", "40"]
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    printed = ""
+    for _ in range(2):
+        result = subprocess.run(
+            [*command, "--steps", "2", "--checkpoint", str(tmp_path / "position.json")],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stderr
+        printed += result.stdout
+    assert [line.partition(":")[0] for line in printed.splitlines()] == [
+        f"rank 0 epoch 0 batch {number}" for number in (1, 2, 3)
+    ]
