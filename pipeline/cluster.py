@@ -1,4 +1,4 @@
-"""The Ray cluster that a run is on: joining or starting it, and how many actors it takes."""
+"""The Ray cluster that a run is on: joining or starting it, and how many actors it has room for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 import math
 import os
 import signal
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import ray
 
@@ -16,14 +18,37 @@ from pipeline.output import Output
 
 logger = logging.getLogger(__name__)
 
+Nodes: TypeAlias = "Mapping[str, Mapping[str, float]]"
+"""What each node that is alive has (CPU, GPU), by its id."""
+
+READER_CPUS = 1.0  # at least one reader must run beside the actors, or they wait for ever
+
 
 class ClusterError(OSError):
     """There is no Ray to run on; the message says what Ray said."""
 
 
+@dataclass(frozen=True, slots=True)
+class ActorShape:
+    """What one actor reserves."""
+
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.gpus:g} GPUs and {self.cpus:g} CPUs" if self.gpus else f"{self.cpus:g} CPUs"
+
+    def places(self, node: Mapping[str, float]) -> int:
+        """How many fit on a node that is empty."""
+        needs = {"CPU": self.cpus, "GPU": self.gpus}
+        # A third of a GPU fits three times on one: the rounding of the division must not make that two.
+        fits = [int(node.get(name, 0.0) / need + 1e-6) for name, need in needs.items() if need]
+        return min(fits, default=int(node.get("CPU", 0.0)))
+
+
 def connect(cluster: ClusterConfig) -> None:
     """Join the configured cluster, or the one that a submitted job is in, or start Ray on this machine alone."""
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    address = joined_address(cluster)
     options: dict[str, Any] = {"address": address}
     if not address:
         # An actor and a reader need a CPU each, and a number that was asked for is kept, however small the machine.
@@ -40,37 +65,71 @@ def connect(cluster: ClusterConfig) -> None:
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there, which aborts
 
 
-def warn_of_local_output(output: Output) -> None:
+def joined_address(cluster: ClusterConfig) -> str | None:
+    """The cluster to join; None where Ray is started here, on a machine that does not grow."""
+    return cluster.address or os.environ.get("RAY_ADDRESS")
+
+
+def live_nodes() -> Nodes:
+    """The nodes that the cluster has at this moment."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
+
+
+def warn_of_local_output(output: Output, nodes: Nodes) -> None:
     """Say so before the work is done where its results would be scattered."""
-    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    if nodes > 1 and storage.is_local(output.layout.root):
+    if len(nodes) > 1 and storage.is_local(output.layout.root):
         logger.warning(
             "%s is a local path, and the cluster has %d nodes: unless it is a shared disk, each node writes to its "
             "own, and the shards of the others are missing here",
             output.layout.root,
-            nodes,
+            len(nodes),
         )
 
 
-def size_cluster(config: Config, resources: dict[str, float]) -> tuple[int, float]:
-    """Number of actors, and the GPUs of each, on a cluster of these resources."""
-    cluster = config.cluster
-    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
-    on_gpu = config.model.device == "cuda" or (config.model.device == "auto" and gpus > 0)
-    gpus_per_actor = cluster.gpus_per_actor if on_gpu else 0.0
-    if cluster.actors != "auto":
-        count = cluster.actors
-    elif on_gpu:
-        count = int(gpus / cluster.gpus_per_actor)
-    else:
-        # Half of the CPUs are for reading and decoding.
-        count = max(1, int(cpus / 2 / max(cluster.cpus_per_actor, 1)))
-    if count == 0 or count * gpus_per_actor > gpus:
-        needed = max(count, 1) * gpus_per_actor
-        raise ConfigError(f"cluster.actors: {needed:g} GPUs are needed, and the cluster has {gpus:g}: see model.device")
-    if count * cluster.cpus_per_actor + 1 > cpus:
+def actor_shape(config: Config, nodes: Nodes) -> ActorShape:
+    """What an actor of this run reserves. GPUs where the model is to run on them: by default, if there are any."""
+    device = config.model.device
+    on_gpu = device == "cuda" or (device == "auto" and total(nodes, "GPU") > 0)
+    return ActorShape(config.cluster.cpus_per_actor, config.cluster.gpus_per_actor if on_gpu else 0.0)
+
+
+def room_for_actors(config: Config, shape: ActorShape, nodes: Nodes) -> int:
+    """How many actors the run can have on these nodes, leaving a CPU to read with: at most as many as are asked for."""
+    room = sum(shape.places(node) for node in nodes.values())
+    cpus = total(nodes, "CPU")
+    if shape.cpus:
+        room = min(room, int((cpus - READER_CPUS) / shape.cpus))
+    if cpus < READER_CPUS:
+        return 0
+    asked = config.cluster.actors
+    if asked != "auto":
+        return min(room, asked)
+    # Without GPUs half of the CPUs are for reading and decoding.
+    return room if shape.gpus else min(room, max(1, int(cpus / 2 / max(shape.cpus, 1))))
+
+
+def check_room(config: Config, shape: ActorShape, nodes: Nodes) -> None:
+    """Raises ConfigError for a run that would wait for ever, on nodes that will not become more."""
+    asked = 1 if config.cluster.actors == "auto" else config.cluster.actors
+    gpus, cpus = total(nodes, "GPU"), total(nodes, "CPU")
+    if asked * shape.gpus > gpus:
         raise ConfigError(
-            f"cluster.actors: {count} of {cluster.cpus_per_actor:g} CPUs and one CPU for reading are needed, and the "
-            f"cluster has {cpus:g}: lower cluster.actors or cluster.cpus_per_actor"
+            f"cluster.actors: {asked * shape.gpus:g} GPUs are needed, and this machine has {gpus:g}: see model.device"
         )
-    return count, gpus_per_actor
+    if room_for_actors(config, shape, nodes) < asked:
+        raise ConfigError(
+            f"cluster.actors: {asked} of {shape} and one CPU for reading are needed, and this machine has {cpus:g} "
+            "CPUs: lower cluster.actors or cluster.cpus_per_actor"
+        )
+
+
+def total(nodes: Nodes, resource: str) -> float:
+    return sum(node.get(resource, 0.0) for node in nodes.values())
+
+
+def describe_room(shape: ActorShape, nodes: Nodes) -> str:
+    """What an actor needs and what there is, for people who wonder why there is none."""
+    kinds = [f"{node.get('GPU', 0):g} GPUs and {node.get('CPU', 0):g} CPUs" for node in nodes.values()]
+    counted = ", ".join(f"{kinds.count(kind)} of {kind}" for kind in dict.fromkeys(kinds))
+    return f"an actor needs {shape} on one node, and one CPU must stay for reading; the cluster's nodes: {counted}"

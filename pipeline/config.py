@@ -140,7 +140,8 @@ class ClusterConfig(Section):
     address: str | None = None
     """Ray cluster to join; by default RAY_ADDRESS, which a submitted job has, else a local Ray of this machine."""
     actors: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Replicas of the codec. auto: one for each GPU, or on a cluster without GPUs one for every two CPUs."""
+    """Replicas of the codec. auto: one for each GPU, or on a cluster without GPUs one for every two CPUs, and more or
+    fewer as nodes join or leave. A number is not exceeded, and what there is no room for yet starts when there is."""
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that an actor reserves; also its threads, where there is no GPU."""
     gpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
@@ -148,7 +149,9 @@ class ClusterConfig(Section):
     shards_per_actor: Annotated[int, Field(ge=1)] = 2
     """Shards open at once in an actor, so that the next is being read while one is encoded."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Tries before a shard is reported as failed."""
+    """Tries before a shard is reported as failed. A try that ended because its node went away is not counted."""
+    max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The run stops where more of its clips than this were rejected, once 1,000 are through; 1 never stops it."""
 
 
 class Config(Section):

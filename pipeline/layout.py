@@ -33,6 +33,11 @@ class Layout:
         return storage.join(self.root, "_moss_tok", "run.json")
 
     @property
+    def totals(self) -> str:
+        """What the shards that were counted hold together: a cache, which the manifests can make again."""
+        return storage.join(self.root, "_moss_tok", "totals.json")
+
+    @property
     def manifests(self) -> str:
         return storage.join(self.root, "_moss_tok", "shards")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from pipeline import manifest, storage
 from pipeline.card import dataset_card
@@ -12,6 +13,7 @@ from pipeline.items import ShardSpec
 from pipeline.layout import Layout
 from pipeline.plan import plan_bytes, plan_shards, read_plan
 from pipeline.provenance import RunRecord, record_run
+from pipeline.tally import Tally
 from pipeline.totals import Totals
 
 
@@ -19,7 +21,7 @@ class OutputMismatch(ConfigError):
     """The output was made with other settings; the message names each difference."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Output:
     """The plan of an output and what of it is done."""
 
@@ -29,26 +31,48 @@ class Output:
     done: set[str]
     """Ids of the committed shards when it was opened."""
 
-    @property
+    @cached_property
     def todo(self) -> list[ShardSpec]:
+        """The shards that were not committed when it was opened."""
         return [spec for spec in self.specs if spec.shard_id not in self.done]
 
-    def totals(self) -> Totals:
-        """What the committed shards hold, those of this run included."""
-        planned = {spec.shard_id for spec in self.specs}
-        totals = Totals()
-        for shard in manifest.read_manifests(self.layout, manifest.committed(self.layout) & planned):
-            totals.add(Totals.of(shard))
-        return totals
+    def tally(self) -> Tally:
+        """What earlier runs have counted."""
+        try:
+            data = storage.read_bytes(self.layout.totals)
+        except FileNotFoundError:
+            return Tally(self.specs)
+        return Tally.from_bytes(data, self.record.plan_sha256, self.specs, self.done)
 
-    def finish(self) -> Totals:
-        """Write the card, and `_SUCCESS` if every planned shard is committed."""
-        totals = self.totals()
-        card = dataset_card(self.record, totals, planned=len(self.specs))
+    def save(self, tally: Tally) -> None:
+        """Keep what is counted, for the next run and for `moss-tok status`."""
+        storage.publish(self.layout.totals, tally.to_bytes(self.record.plan_sha256))
+
+    def totals(self) -> Totals:
+        """What the shards hold that were committed when it was opened."""
+        tally = self.tally()
+        self._count(tally, self.done)
+        return tally.totals
+
+    def finish(self, tally: Tally | None = None) -> Totals:
+        """Write the totals, the card and, if every planned shard is committed, `_SUCCESS`.
+
+        `tally` is what `tally()` was and the shards of this run.
+        """
+        tally = tally or self.tally()
+        self._count(tally, self.done)
+        if not tally.complete:  # then those of other jobs, if there are any
+            self._count(tally, manifest.committed(self.layout))
+        self.save(tally)
+        card = dataset_card(self.record, tally.totals, planned=len(self.specs))
         storage.publish(self.layout.card, card.encode())
-        if totals.shards == len(self.specs):
+        if tally.complete:
             storage.publish(self.layout.success, self.layout.checksums().encode())
-        return totals
+        return tally.totals
+
+    def _count(self, tally: Tally, shard_ids: set[str]) -> None:
+        for shard in manifest.read_manifests(self.layout, tally.uncounted(shard_ids)):
+            tally.add(shard)
 
 
 def with_absolute_uris(config: Config) -> Config:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from pipeline.manifest import ShardManifest
 
@@ -39,6 +40,15 @@ class Totals:
             rows_by_split=Counter({manifest.split: manifest.rows}),
             seconds=dict(manifest.seconds),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Totals:
+        """The inverse of `to_json`. Raises TypeError for anything else."""
+        counters = ("rejects_by_reason", "rows_by_split")
+        return cls(**{**document, **{name: Counter(document[name]) for name in counters}})
 
     def add(self, other: Totals) -> None:
         self.shards += other.shards

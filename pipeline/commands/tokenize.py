@@ -6,7 +6,7 @@ Any key of the configuration can be set on the command line, as section.key=valu
   moss-tok tokenize configs/demo.yaml 'input.splits.train=[a.tar, b.tar]' cluster.actors=2
 
 The same command again does only the shards that are not committed. Exit status: 0 every shard is committed, 1 some
-failed, 2 the configuration cannot be used, 130 interrupted.
+failed or too many clips were rejected, 2 the configuration cannot be used, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from pipeline.commands.printing import print_dataset
     from pipeline.config import load_config
-    from pipeline.totals import format_seconds, lines_of
+    from pipeline.failures import describe_failures
+    from pipeline.totals import format_seconds
 
     config = load_config(arguments.config, arguments.overrides)
     again = shlex.join(["moss-tok", "tokenize", arguments.config, *arguments.overrides])
@@ -45,9 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     if summary.this_run.shards:
         timing["wall time"] = f"{format_seconds(summary.wall_seconds)}, {speed:,.1f}x real time"
     print_dataset(summary.output, summary.totals, timing)
-    if summary.failed:
-        print(f"\n{len(summary.failed)} shards failed:", file=sys.stderr)
-        print(lines_of(summary.failed), file=sys.stderr)
-        print(f"To try them again: {again}", file=sys.stderr)
-        return ExitStatus.FAILED
-    return ExitStatus.DONE
+    if summary.failures:
+        print(f"\n{describe_failures(summary.failures)}\nTo try them again: {again}", file=sys.stderr)
+    if summary.stopped:
+        print(f"\nStopped: {summary.stopped}\nTo go on: {again}", file=sys.stderr)
+    return ExitStatus.FAILED if summary.failures or summary.stopped else ExitStatus.DONE

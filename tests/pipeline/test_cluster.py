@@ -1,4 +1,4 @@
-"""How many actors a cluster takes, and what is said where it takes none."""
+"""How many actors a cluster has room for, and what is said where it has none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from pipeline.cluster import ClusterError, connect, size_cluster
+from pipeline.cluster import ClusterError, actor_shape, check_room, connect, describe_room, room_for_actors
 from pipeline.config import ClusterConfig, Config, ConfigError, parse_config
 
 
@@ -17,38 +17,68 @@ def config_of(device: str = "auto", **cluster: Any) -> Config:
     return parse_config({"input": inputs, "output": {"uri": "o"}, "model": {"device": device}, "cluster": cluster})
 
 
+def nodes_of(*nodes: dict[str, float]) -> dict[str, dict[str, float]]:
+    return {f"node {number}": node for number, node in enumerate(nodes)}
+
+
 @pytest.mark.parametrize(
-    ("config", "resources", "expected"),
+    ("config", "nodes", "room", "gpus"),
     [
-        (config_of(), {"CPU": 16.0, "GPU": 8.0}, (8, 1.0)),
-        (config_of(gpus_per_actor=0.5), {"CPU": 16.0, "GPU": 4.0}, (8, 0.5)),
-        (config_of(actors=2), {"CPU": 16.0, "GPU": 8.0}, (2, 1.0)),
-        (config_of(), {"CPU": 16.0}, (8, 0.0)),
-        (config_of(), {"CPU": 2.0}, (1, 0.0)),
-        (config_of(cpus_per_actor=4.0), {"CPU": 16.0}, (2, 0.0)),
-        (config_of(device="cpu"), {"CPU": 4.0, "GPU": 8.0}, (2, 0.0)),
+        (config_of(), [{"CPU": 16.0, "GPU": 8.0}], 8, 1.0),
+        (config_of(gpus_per_actor=0.5), [{"CPU": 16.0, "GPU": 4.0}], 8, 0.5),
+        (config_of(gpus_per_actor=1 / 3), [{"CPU": 16.0, "GPU": 1.0}], 3, 1 / 3),
+        (config_of(gpus_per_actor=0.7), [{"CPU": 16.0, "GPU": 1.0}, {"CPU": 16.0, "GPU": 1.0}], 2, 0.7),
+        (config_of(gpus_per_actor=2.0), [{"CPU": 16.0, "GPU": 3.0}, {"CPU": 16.0, "GPU": 3.0}], 2, 2.0),
+        (config_of(), [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 32.0}], 4, 1.0),
+        (config_of(), [{"CPU": 2.0, "GPU": 8.0}, {"CPU": 32.0}], 2, 1.0),
+        (config_of(), [{"CPU": 4.0, "GPU": 8.0}], 3, 1.0),
+        (config_of(actors=2), [{"CPU": 16.0, "GPU": 8.0}], 2, 1.0),
+        (config_of(actors=9), [{"CPU": 16.0, "GPU": 8.0}], 8, 1.0),
+        (config_of(), [{"CPU": 16.0}], 8, 0.0),
+        (config_of(), [{"CPU": 2.0}, {"CPU": 2.0}], 2, 0.0),
+        (config_of(), [{"CPU": 2.0}], 1, 0.0),
+        (config_of(), [{"CPU": 1.0}], 0, 0.0),
+        (config_of(), [], 0, 0.0),
+        (config_of(actors=4), [{"CPU": 4.0}], 3, 0.0),
+        (config_of(cpus_per_actor=4.0), [{"CPU": 16.0}], 2, 0.0),
+        (config_of(cpus_per_actor=4.0), [{"CPU": 3.0}, {"CPU": 3.0}], 0, 0.0),
+        (config_of(cpus_per_actor=0.0), [{"CPU": 4.0}], 2, 0.0),
+        (config_of(device="cpu"), [{"CPU": 4.0, "GPU": 8.0}], 2, 0.0),
+        (config_of(device="cuda"), [{"CPU": 4.0}], 0, 1.0),
     ],
 )
-def test_actors_follow_the_gpus_or_else_half_of_the_cpus(
-    config: Config, resources: dict[str, float], expected: tuple[int, float]
+def test_actors_follow_the_gpus_or_else_half_of_the_cpus_and_leave_one_to_read_with(
+    config: Config, nodes: list[dict[str, float]], room: int, gpus: float
 ):
-    assert size_cluster(config, resources) == expected
+    shape = actor_shape(config, nodes_of(*nodes))
+    assert shape.gpus == gpus
+    assert room_for_actors(config, shape, nodes_of(*nodes)) == room
 
 
 @pytest.mark.parametrize(
-    ("config", "resources", "complaint"),
+    ("config", "machine", "complaint"),
     [
-        (config_of(device="cuda"), {"CPU": 4.0}, "1 GPUs are needed, and the cluster has 0: see model.device"),
-        (config_of(actors=3), {"CPU": 16.0, "GPU": 2.0}, "3 GPUs are needed, and the cluster has 2"),
+        (config_of(device="cuda"), {"CPU": 4.0}, "1 GPUs are needed, and this machine has 0: see model.device"),
+        (config_of(actors=3), {"CPU": 16.0, "GPU": 2.0}, "3 GPUs are needed, and this machine has 2"),
         (config_of(actors=4), {"CPU": 4.0}, "one CPU for reading"),
         (config_of(), {"CPU": 1.0}, "one CPU for reading"),
     ],
 )
-def test_a_cluster_on_which_a_run_would_wait_for_ever_is_refused(
-    config: Config, resources: dict[str, float], complaint: str
+def test_a_machine_on_which_a_run_would_wait_for_ever_is_refused(
+    config: Config, machine: dict[str, float], complaint: str
 ):
+    nodes = nodes_of(machine)
     with pytest.raises(ConfigError, match=complaint):
-        size_cluster(config, resources)
+        check_room(config, actor_shape(config, nodes), nodes)
+
+
+def test_who_waits_for_room_is_told_what_is_needed_and_what_there_is():
+    nodes = nodes_of({"CPU": 8.0}, {"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0})
+    needs = actor_shape(config_of(gpus_per_actor=2.0), nodes)
+    assert describe_room(needs, nodes) == (
+        "an actor needs 2 GPUs and 1 CPUs on one node, and one CPU must stay for reading; the cluster's nodes: 2 of 0 "
+        "GPUs and 8 CPUs, 1 of 1 GPUs and 4 CPUs"
+    )
 
 
 def test_a_cluster_that_cannot_be_had_is_one_error_that_names_it(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,225 @@
+"""The actors of a run, each a replica of the codec: as many as the cluster has room for at each moment.
+
+Ray restarts none of them. What died is replaced, and what has joined is used, by one rule: now and then the actors are
+compared with the room that the cluster has. Whatever comes back from an actor is a `Reply` in one inbox, so that a
+thousand actors cost no more than one to listen to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from textwrap import shorten
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from pipeline.actors import TokenizerActor
+from pipeline.cluster import actor_shape, check_room, describe_room, joined_address, live_nodes, room_for_actors
+from pipeline.config import Config, ConfigError
+from pipeline.provenance import RunRecord
+from pipeline.schedule import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Schedule, Try
+
+LOOK_SECONDS = 2.0  # between two looks at the cluster; also how long an actor is dead before it is asked why
+PATIENCE_SECONDS = 60.0  # without any actor before that is said, and again and again
+MAX_START_FAILURES = 5  # in a row, with no actor left, before the run ends
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """An actor and what it was given."""
+
+    actor: Any
+    node: str | None = None
+    """Id of its node once the model is loaded. Until then it is given nothing."""
+    open: dict[str, Try] = field(default_factory=dict)
+    """By id of the shard."""
+    death: RayActorError | None = None
+    died_at: float = 0.0
+    gone: bool = False
+    """Nothing that still comes from it counts."""
+
+    @property
+    def ready(self) -> bool:
+        return self.node is not None and self.death is None
+
+    def has_place(self, depth: int) -> bool:
+        """Whether it may be given a shard beside `depth` others."""
+        return self.ready and len(self.open) == depth and not any(tried.alone for tried in self.open.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a call of an actor's method came to."""
+
+    replica: Replica
+    handle: Callable[[Replica, Future[Any]], None]
+    result: Future[Any]
+
+    def deliver(self) -> None:
+        if not self.replica.gone:
+            self.handle(self.replica, self.result)
+
+
+class Replicas:
+    """Starts, watches, replaces and ends the actors; gives the shards of those that are gone back to the schedule."""
+
+    def __init__(
+        self,
+        config: Config,
+        record: RunRecord,
+        tokenizer: type[TokenizerActor],
+        schedule: Schedule,
+        note: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._record = record
+        self._schedule = schedule
+        self._note = note
+        self._nodes = live_nodes()
+        self._shape = actor_shape(config, self._nodes)
+        self._grows = joined_address(config.cluster) is not None
+        if not self._grows:
+            check_room(config, self._shape, self._nodes)
+        self._shell: Any = ray.remote(tokenizer).options(
+            num_cpus=self._shape.cpus,
+            num_gpus=self._shape.gpus,
+            max_concurrency=config.cluster.shards_per_actor + 2,  # and one each for `ready` and `encoded_seconds`
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        self.all: list[Replica] = []
+        self.inbox: SimpleQueue[Reply] = SimpleQueue()
+        self._room = -1
+        self._next_look = 0.0
+        self._next_start = 0.0
+        self._next_complaint = time.monotonic() + PATIENCE_SECONDS
+        self._start_failures = 0
+        self._worked = False
+
+    def call(
+        self, replica: Replica, handle: Callable[[Replica, Future[Any]], None], method: str, *arguments: Any
+    ) -> None:
+        """Call a method of the actor; what comes of it arrives in `inbox`, for `handle`."""
+        future: Future[Any] = getattr(replica.actor, method).remote(*arguments).future()
+        future.add_done_callback(lambda result: self.inbox.put(Reply(replica, handle, result)))
+
+    def follow(self) -> None:
+        """Look at the cluster, if it is time: bury what is dead, start what there is room for, end what there is not.
+
+        Raises ConfigError if no actor can be started.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        self._nodes = live_nodes()
+        for replica in list(self.all):
+            node_gone = replica.node is not None and replica.node not in self._nodes
+            if node_gone or (replica.death is not None and now - replica.died_at >= LOOK_SECONDS):
+                self._bury(replica, node_gone)
+        room = room_for_actors(self._config, self._shape, self._nodes)
+        self._say_room(room)
+        self._fit(min(room, self._schedule.remaining), now)
+        self._complain_of_waiting(now)
+
+    def died(self, replica: Replica, error: RayActorError) -> None:
+        """A call came to this. What is open goes back to the schedule later, when the fate of the node is known."""
+        if replica.death is None:
+            replica.death, replica.died_at = error, time.monotonic()
+
+    def end(self) -> None:
+        """End every actor, whatever it is at."""
+        for replica in self.all:
+            self._kill(replica)
+
+    def _fit(self, wanted: int, now: float) -> None:
+        spare = sorted(self.all, key=lambda replica: (replica.ready, len(replica.open)))
+        for replica in spare[: max(0, len(self.all) - wanted)]:
+            self._schedule.give_back(list(replica.open.values()))
+            self._remove(replica)
+        if now >= self._next_start:
+            for _ in range(wanted - len(self.all)):
+                replica = Replica(self._shell.remote(self._config, self._record))
+                self.all.append(replica)
+                self.call(replica, self._started, "ready")
+
+    def _started(self, replica: Replica, result: Future[Any]) -> None:
+        error = result.exception()
+        if error is None:
+            replica.node = result.result()
+            self._worked, self._start_failures = True, 0
+        elif isinstance(error, RayActorError) and not error.actor_init_failed:
+            self.died(replica, error)
+        else:
+            self._remove(replica)
+            self._start_failed(error, hopeless=not self._worked)
+
+    def _bury(self, replica: Replica, node_gone: bool) -> None:
+        tries = list(replica.open.values())
+        reason = f"node {replica.node} is gone" if node_gone else cause(replica.death or RayActorError())
+        # An actor that cannot be reached, but is not known to have died, is cut off with its node.
+        fate = self._schedule.node_gone if node_gone or not _is_dead(replica) else self._schedule.actor_died
+        for line in fate(tries, reason):
+            self._note(line)
+        self._remove(replica)
+        if replica.node is None and replica.death is not None:
+            self._start_failed(replica.death, hopeless=False)
+
+    def _start_failed(self, error: BaseException, hopeless: bool) -> None:
+        self._start_failures += 1
+        reason = f"no replica of {self._config.model.name} could be started: {cause(error)}"
+        if not self.all and (hopeless or self._start_failures >= MAX_START_FAILURES):
+            raise ConfigError(reason) from error
+        wait = min(FIRST_RETRY_SECONDS * 2**self._start_failures, LONGEST_RETRY_SECONDS)
+        self._next_start = time.monotonic() + wait
+        self._note(f"one actor less for {wait:.0f} s: {reason}")
+
+    def _remove(self, replica: Replica) -> None:
+        self.all.remove(replica)
+        self._kill(replica)
+
+    def _kill(self, replica: Replica) -> None:
+        replica.gone = True
+        ray.kill(replica.actor)
+
+    def _say_room(self, room: int) -> None:
+        if room == self._room:
+            return
+        asked = self._config.cluster.actors
+        if asked != "auto" and room < asked:
+            self._note(f"cluster.actors: room for {room} of {asked} now, the others wait: {self._describe_room()}")
+        elif room == 0:
+            self._note(f"waiting for nodes: {self._describe_room()}")
+        elif self._room >= 0:
+            self._note(f"the cluster has room for {room} actors now, {self._room} before")
+        self._room = room
+
+    def _complain_of_waiting(self, now: float) -> None:
+        if any(replica.ready for replica in self.all):
+            self._next_complaint = now + PATIENCE_SECONDS
+        elif now >= self._next_complaint:
+            self._next_complaint = now + PATIENCE_SECONDS
+            free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+            self._note(
+                f"no actor has been ready for {PATIENCE_SECONDS:.0f} s: they wait for a place or load the model; "
+                f"{self._describe_room()}; free: {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs"
+            )
+
+    def _describe_room(self) -> str:
+        return describe_room(self._shape, self._nodes)
+
+
+def _is_dead(replica: Replica) -> bool:
+    return not isinstance(replica.death, ray.exceptions.ActorUnavailableError)
+
+
+def cause(error: BaseException) -> str:
+    """The last line of an error that Ray has wrapped: what went wrong, without the frames of Ray itself."""
+    inner = getattr(error, "cause", None) or error
+    lines = [line for line in str(inner).strip().splitlines() if line.strip()]
+    return f"{type(inner).__name__}: {shorten(lines[-1] if lines else 'no message', 500)}"

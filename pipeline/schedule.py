@@ -1,0 +1,168 @@
+"""Which shard is tried next, and what becomes of one whose try came to nothing: the rules alone, without Ray.
+
+A try ends in one of five ways:
+
+- **committed**: the shard is done.
+- **an error** of its own, such as an input that cannot be read: tried again after a while, `max_attempts` times.
+- **its actor died** while its node lived. Which of the shards that were open in it did that, if any, nobody can tell:
+  they all are tried again last and alone. A shard that is alone in its actor when that dies is to blame, and is given
+  up when that has happened `max_attempts` times.
+- **its node is gone**, preempted or broken: no fault of the shard, which is the next to be tried again. Only a shard
+  that this befalls ten times `max_attempts` times is given up, for it may be what breaks nodes.
+- **given back** by an actor that is not wanted any more: as if it had never been taken.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.items import ShardSpec
+
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 60.0
+PREEMPTIONS_PER_ATTEMPT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A shard that an actor was given."""
+
+    spec: ShardSpec
+    number: int
+    """Which try of the shard this is, from 1."""
+    alone: bool
+    """Whether nothing else may be open in the same actor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A shard that was given up."""
+
+    spec: ShardSpec
+    reason: str
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What has befallen a shard so far."""
+
+    tries: int = 0
+    errors: int = 0
+    deaths_alone: int = 0
+    preemptions: int = 0
+    suspect: bool = False
+    """An actor died while this shard was open in it."""
+
+
+class Schedule:
+    """The queue of a run. Remembers only the shards that are left and those that were given up, not the finished."""
+
+    def __init__(
+        self, specs: Iterable[ShardSpec], max_attempts: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._queue = deque(specs)
+        self._suspects: deque[ShardSpec] = deque()
+        self._later: list[tuple[float, int, ShardSpec]] = []
+        self._later_count = 0
+        self._open = 0
+        self._troubles: dict[str, _Trouble] = {}
+        self._max_attempts = max_attempts
+        self._clock = clock
+        self.failures: list[Failure] = []
+
+    @property
+    def remaining(self) -> int:
+        """Shards that are neither committed nor given up."""
+        return len(self._queue) + len(self._suspects) + len(self._later) + self._open
+
+    def take(self, beside: int) -> Try | None:
+        """The next shard for an actor that has `beside` others open; None if there is none for it now."""
+        while self._later and self._later[0][0] <= self._clock():
+            spec = heapq.heappop(self._later)[2]
+            if self._troubles[spec.shard_id].suspect:
+                self._suspects.append(spec)
+            else:
+                self._queue.appendleft(spec)
+        if self._queue:
+            spec, alone = self._queue.popleft(), False
+        elif self._suspects and not beside:
+            spec, alone = self._suspects.popleft(), True
+        else:
+            return None
+        self._open += 1
+        trouble = self._troubles.get(spec.shard_id)
+        return Try(spec, trouble.tries + 1 if trouble else 1, alone)
+
+    def committed(self, done: Try) -> None:
+        self._open -= 1
+        self._troubles.pop(done.spec.shard_id, None)
+
+    def failed(self, tried: Try, reason: str) -> str:
+        """The try ended in an error. Returns what becomes of the shard, for people."""
+        trouble = self._trouble(tried)
+        trouble.errors += 1
+        if trouble.errors >= self._max_attempts:
+            return self._give_up(tried.spec, f"failed {trouble.errors} times and is given up", reason)
+        self._try_later(tried.spec, trouble.errors)
+        return _line(tried.spec, f"failed, try {trouble.errors} of {self._max_attempts}", reason)
+
+    def actor_died(self, tries: Sequence[Try], reason: str) -> list[str]:
+        """An actor died with these open, and its node lives. Returns what becomes of each, for people."""
+        return [self._actor_died(tried, len(tries), reason) for tried in tries]
+
+    def node_gone(self, tries: Sequence[Try], reason: str) -> list[str]:
+        """An actor, or what it depends on, went with its node. Returns what becomes of each, for people."""
+        return [self._node_gone(tried, reason) for tried in tries]
+
+    def give_back(self, tries: Sequence[Try]) -> None:
+        """These were open in an actor that was ended because it is not wanted any more."""
+        for tried in reversed(tries):
+            self._open -= 1
+            (self._suspects if tried.alone else self._queue).appendleft(tried.spec)
+
+    def _actor_died(self, tried: Try, together: int, reason: str) -> str:
+        trouble = self._trouble(tried)
+        trouble.suspect = True
+        if together > 1:
+            self._try_later(tried.spec, 1)
+            return _line(tried.spec, f"was one of {together} in an actor that died, and will be tried alone", reason)
+        trouble.deaths_alone += 1
+        if trouble.deaths_alone >= self._max_attempts:
+            end = f"was alone in {trouble.deaths_alone} actors that died, and is given up"
+            return self._give_up(tried.spec, end, reason)
+        self._try_later(tried.spec, trouble.deaths_alone)
+        state = f"was alone in an actor that died, try {trouble.deaths_alone} of {self._max_attempts}"
+        return _line(tried.spec, state, reason)
+
+    def _node_gone(self, tried: Try, reason: str) -> str:
+        trouble = self._trouble(tried)
+        trouble.preemptions += 1
+        if trouble.preemptions >= self._max_attempts * PREEMPTIONS_PER_ATTEMPT:
+            return self._give_up(tried.spec, f"lost its node {trouble.preemptions} times and is given up", reason)
+        self._try_later(tried.spec, 1)
+        return _line(tried.spec, "lost its node and goes back to the queue", reason)
+
+    def _trouble(self, tried: Try) -> _Trouble:
+        """The record of a shard whose try is over."""
+        self._open -= 1
+        trouble = self._troubles.setdefault(tried.spec.shard_id, _Trouble())
+        trouble.tries += 1
+        return trouble
+
+    def _try_later(self, spec: ShardSpec, times: int) -> None:
+        wait = min(FIRST_RETRY_SECONDS * 2 ** (times - 1), LONGEST_RETRY_SECONDS)
+        self._later_count += 1  # between two that are due at one moment, the first to fail comes first
+        heapq.heappush(self._later, (self._clock() + wait, self._later_count, spec))
+
+    def _give_up(self, spec: ShardSpec, end: str, reason: str) -> str:
+        del self._troubles[spec.shard_id]
+        self.failures.append(Failure(spec, reason))
+        return _line(spec, end, reason)
+
+
+def _line(spec: ShardSpec, what: str, reason: str) -> str:
+    return f"shard {spec.shard_id} ({spec.place}) {what}: {reason}"
