@@ -13,6 +13,7 @@ from moss_tok import MossAudioTokenizerModel
 from pipeline import schema, storage
 from pipeline.items import ShardSpec
 from pipeline.output import Output
+from pipeline.provenance import RunRecord
 from pipeline.table import read_table
 
 
@@ -48,6 +49,20 @@ def find_row(output: Output, clip_id: str, num_quantizers: int | None = None) ->
     if not rows:
         raise RowNotFound(f"{clip_id}: not among the rows of its shard{_why_not(output, spec, clip_id)}")
     return _row(rows[0], layers)
+
+
+def load_decoder(record: RunRecord, name: str | None = None) -> MossAudioTokenizerModel:
+    """The decoder of the model that made an output, from where the record says, or from `name`.
+
+    Raises ValueError where other weights are there now, and OSError or ValueError where none can be had.
+    """
+    revision = None if name else record.model.revision
+    name = name or record.model.name
+    model = MossAudioTokenizerModel.from_pretrained(name, revision=revision, parts="decoder").eval()
+    if model.weights_sha256 != record.model.weights_sha256:
+        made_by = record.model.name
+        raise ValueError(f"{name} has other weights than {made_by}, which made the output: pass that with --model")
+    return model
 
 
 def decode_row(row: Row, model: MossAudioTokenizerModel) -> np.ndarray:

@@ -25,9 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import soundfile
 
-    from moss_tok import MossAudioTokenizerModel
     from pipeline.commands.printing import warn_untrained
-    from pipeline.decode import decode_row, find_row
+    from pipeline.decode import decode_row, find_row, load_decoder
     from pipeline.output import read_output
 
     uri, out = arguments.output, arguments.out
@@ -36,11 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{out}: the name of the sound file ends in .wav or .flac")
     row = find_row(output, arguments.id, arguments.num_quantizers)
     record = output.record
-    name = arguments.model or record.model.name
-    revision = None if arguments.model else record.model.revision
-    model = MossAudioTokenizerModel.from_pretrained(name, revision=revision, parts="decoder").eval()
-    if model.weights_sha256 != record.model.weights_sha256:
-        raise ValueError(f"{name} has other weights than {record.model.name}, which made {uri}: pass that with --model")
+    model = load_decoder(record, arguments.model)
     waveform = decode_row(row, model)
     soundfile.write(out, waveform.T, row.sample_rate)
     warn_untrained(record)
