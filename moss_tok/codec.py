@@ -271,8 +271,13 @@ class MossAudioTokenizerModel(nn.Module):
             F.pad(chunk, (0, span.length * self.downsample_rate - chunk.shape[1]))
             for span, chunk in zip(spans, chunks, strict=True)
         ]
-        # Channels interleaved, sample by sample: one stream of L R L R for a stereo codec.
-        packed = torch.cat([chunk.T.reshape(-1, 1) for chunk in padded]).to(self.device)
+        # Channels interleaved, sample by sample: one stream of L R L R for a stereo codec. From pinned memory the copy
+        # to a GPU runs beside what it still computes.
+        source = padded[0].device
+        pinned = source.type == "cpu" and self.device.type == "cuda"
+        packed = torch.empty(sum(map(torch.numel, padded)), 1, device=source, pin_memory=pinned)
+        torch.cat([chunk.T.reshape(-1, 1) for chunk in padded], out=packed)
+        packed = packed.to(self.device, non_blocking=True)
         with exact_float32(self.device):
             hidden, new_states = self.encoder(packed, spans, states, execution=self._execution)
             codes = self.quantizer.encode(hidden, num_quantizers)
