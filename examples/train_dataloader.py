@@ -77,7 +77,7 @@ class ResumableBatches(Sampler[list[int]]):
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """`codes`: int16 (batch, num_quantizers, frames of the longest), PAD behind shorter ones; `frames`: int64 (batch,)."""
+    """`codes`: int16 (batch, num_quantizers, frames of the longest), PAD behind a shorter one; `frames`: (batch,)."""
     frames = torch.tensor([row["codes"].shape[1] for row in rows])
     codes = torch.full((len(rows), len(rows[0]["codes"]), int(frames.max())), PAD, dtype=torch.int16)
     for number, row in enumerate(rows):
