@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,14 @@ def run_command(*arguments: str, timeout: float = 300) -> subprocess.CompletedPr
         process.kill()
         raise
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Look every few moments until it is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def data_files(output: Path) -> dict[str, bytes]:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,7 +19,17 @@ from pipeline.encode import load_encoder
 from pipeline.output import open_output, read_output
 from pipeline.read import SourceChanged, read_shard
 from pipeline.shard import tokenize_shard
-from tests.support import CONFIG, CORPUS, data_files, demo_config, rows, run_command, start_command, tokenize_in_process
+from tests.support import (
+    CONFIG,
+    CORPUS,
+    data_files,
+    demo_config,
+    rows,
+    run_command,
+    start_command,
+    tokenize_in_process,
+    wait_for,
+)
 
 
 def many_shards(output: Path) -> list[str]:
@@ -32,13 +41,6 @@ def start_and_wait_for_commits(output: Path, count: int) -> subprocess.Popen[str
     wait_for(lambda: len(list((output / "_moss_tok" / "shards").glob("*.json"))) >= count or process.poll() is not None)
     assert process.poll() is None, process.communicate()[1]
     return process
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

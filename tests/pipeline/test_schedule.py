@@ -64,8 +64,6 @@ def test_an_error_is_tried_again_after_a_while_that_doubles_and_given_up_after_t
     assert schedule.remaining == 0
     (failure,) = schedule.failures
     assert (failure.spec.uri, failure.reason) == ("s3://bucket/a.tar", "no such key")
-        ("s3://bucket/a.tar", "no such key")
-    ]
 
 
 def test_a_shard_that_waits_holds_up_none_of_the_others_and_comes_first_when_it_is_due():
