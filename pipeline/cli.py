@@ -24,6 +24,8 @@ Audio datasets into discrete codes with the MOSS Audio Tokenizer.
   moss-tok status out/demo                        how far an output is
   moss-tok encode a.wav b.mp3 -o codes            a few files, without Ray
   moss-tok decode out/demo --id ID -o a.wav       back to sound
+  moss-tok report out/demo                        a page to look at and listen to
+  moss-tok verify out/demo                        whether an output is whole and still true
   moss-tok agreement --dtype bfloat16 a.wav       what another precision changes
 """
 

@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STEPS = ("plan", "read", "prepare", "batch", "encode", "records", "write", "manifest")
 COMPOSERS = (
-    *("shard", "chunk", "encode_loop", "actors", "readers", "cluster", "run", "output", "estimate", "decode"),
+    *("shard", "settle", "chunk", "encode_loop", "actors", "readers", "cluster", "run", "output", "estimate", "decode"),
     *("schedule", "replicas", "tally", "failures", "reject_limit"),
-    *("commands", "cli", "card", "totals", "progress"),
+    *("commands", "cli", "card", "totals", "progress", "verify", "duplicates"),
 )
 
 
