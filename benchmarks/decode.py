@@ -24,7 +24,7 @@ import soundfile
 from moss_tok.audio import decode, resample, to_channels
 from moss_tok.resample import Waveform
 
-_KINDS: dict[str, tuple[str, str, int, int]] = {
+KINDS: dict[str, tuple[str, str, int, int]] = {
     "WAV 16-bit 16k": ("WAV", "PCM_16", 16_000, 1),
     "WAV 16-bit 44.1k": ("WAV", "PCM_16", 44_100, 1),
     "WAV 24-bit 48k stereo": ("WAV", "PCM_24", 48_000, 2),
@@ -49,12 +49,12 @@ def main() -> None:
     print(f"{_processor()}, Python {platform.python_version()}, numpy {np.__version__}")
     print(f"{clips} clips of {arguments.clip_seconds:g} s; audio-seconds per CPU-second, best of 5\n")
     print(f"| file | decode | resample to {arguments.rate} | decode + mono + resample |\n|---|---:|---:|---:|")
-    for name, (kind, codec, rate, channels) in _KINDS.items():
-        data = _encode(_signal(rate, channels, arguments.clip_seconds), rate, kind, codec)
+    for name, (kind, codec, rate, channels) in KINDS.items():
+        data = encode_file(signal_of(rate, channels, arguments.clip_seconds), rate, kind, codec)
         mono = to_channels(decode(data)[1], 1)
         resampling = partial(resample, mono, rate, arguments.rate)
-        works = partial(decode, data), resampling, partial(_prepare, data, arguments.rate)
-        rates = [_rate(work, clips, arguments.clip_seconds) for work in works]
+        works = partial(decode, data), resampling, partial(prepare, data, arguments.rate)
+        rates = [best_rate(work, clips, arguments.clip_seconds) for work in works]
         print(f"| {name} | " + " | ".join(f"{rate:,.0f}" for rate in rates) + " |", flush=True)
 
 
@@ -64,12 +64,14 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _prepare(data: bytes, rate: int) -> Waveform:
+def prepare(data: bytes, rate: int) -> Waveform:
+    """Decode, mix to mono and resample to `rate`."""
     info, waveform = decode(data)
     return resample(to_channels(waveform, 1), info.sample_rate, rate)
 
 
-def _rate(work: Callable[[], object], clips: int, clip_seconds: float) -> float:
+def best_rate(work: Callable[[], object], clips: int, clip_seconds: float) -> float:
+    """Seconds of audio in a CPU-second: the best of five times in which each of `clips` clips is worked on."""
     best = float("inf")
     for _ in range(clips):  # the first runs pay for page faults and for the clock's rise
         work()
@@ -81,13 +83,15 @@ def _rate(work: Callable[[], object], clips: int, clip_seconds: float) -> float:
     return clips * clip_seconds / best
 
 
-def _signal(rate: int, channels: int, seconds: float) -> Waveform:
+def signal_of(rate: int, channels: int, seconds: float) -> Waveform:
+    """A rising tone with noise, float32 (channels, samples)."""
     moments = np.arange(round(rate * seconds)) / rate
     noise = np.random.default_rng(0).standard_normal((channels, len(moments)))
     return (0.3 * np.sin(2 * np.pi * (200 + 100 * moments) * moments) + 0.02 * noise).astype(np.float32)
 
 
-def _encode(waveform: Waveform, rate: int, kind: str, codec: str) -> bytes:
+def encode_file(waveform: Waveform, rate: int, kind: str, codec: str) -> bytes:
+    """A file of it, as bytes."""
     buffer = io.BytesIO()
     if codec == "aac":
         with av.open(buffer, "w", format=kind) as container:

@@ -1,7 +1,8 @@
-"""Clips of any length into batches under a budget of frames, longest first.
+"""Clips of any length into batches under a budget of frames: oldest shard first, and of a shard longest first.
 
 The codec packs a batch without padding, so clips of different lengths share one at no cost. What a batch holds decides
-speed alone: codes do not depend on it.
+speed alone: codes do not depend on it. Were it longest first over all shards, the shards that are open together would
+also end together, and the encoder would wait while the next ones are opened.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ class Batcher(Generic[T]):
     def __init__(self, max_frames: int) -> None:
         """`max_frames` is the budget of a batch; a longer item makes a batch of its own."""
         self._max_frames = max_frames
-        self._waiting: list[tuple[int, int, T]] = []  # ascending by frames, and within them newest first
+        self._pools: dict[int, list[tuple[int, int, T]]] = {}  # by rank; ascending by frames, within them newest first
         self._added = 0
         self.frames = 0
         """Frames that wait."""
 
-    def add(self, item: T, frames: int) -> None:
-        bisect.insort(self._waiting, (frames, -self._added, item), key=lambda entry: entry[:2])
+    def add(self, item: T, frames: int, rank: int = 0) -> None:
+        """Items of a lower `rank` go first: a shard's, which counts up as shards are opened."""
+        bisect.insort(
+            self._pools.setdefault(rank, []), (frames, -self._added, item), key=lambda entry: (entry[0], entry[1])
+        )
         self._added += 1
         self.frames += frames
 
@@ -36,17 +40,22 @@ class Batcher(Generic[T]):
         return self.frames >= POOL_BATCHES * self._max_frames
 
     def take(self) -> list[T]:
-        """The longest item and then the longest that still fit; empty if nothing waits."""
+        """From rank to rank the longest items that still fit, of the first the longest in any case.
+
+        Empty if nothing waits.
+        """
         batch: list[T] = []
         room = self._max_frames
-        while self._waiting:
-            fitting = (
-                bisect.bisect_right(self._waiting, room, key=lambda entry: entry[0]) if batch else len(self._waiting)
-            )
-            if fitting == 0:
-                break
-            frames, _, item = self._waiting.pop(fitting - 1)
-            batch.append(item)
-            room -= frames
-            self.frames -= frames
+        for rank in sorted(self._pools):
+            pool = self._pools[rank]
+            while pool:
+                fitting = bisect.bisect_right(pool, room, key=lambda entry: entry[0]) if batch else len(pool)
+                if fitting == 0:
+                    break
+                frames, _, item = pool.pop(fitting - 1)
+                batch.append(item)
+                room -= frames
+                self.frames -= frames
+            if not pool:
+                del self._pools[rank]
         return batch

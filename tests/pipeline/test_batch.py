@@ -46,6 +46,32 @@ def test_no_batch_leaves_out_a_clip_that_would_fit(lengths: list[int], budget: i
         assert all(lengths[item] > room for item in waiting)
 
 
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), max_size=60), st.integers(1, 30))
+def test_an_older_shard_never_waits_for_room_that_a_younger_one_takes(
+    clips: list[tuple[int, int]], budget: int
+) -> None:
+    batcher: Batcher[int] = Batcher(budget)
+    for item, (frames, rank) in enumerate(clips):
+        batcher.add(item, frames, rank)
+    waiting = dict(enumerate(clips))
+    while batch := batcher.take():
+        room = budget
+        for item in batch:
+            frames, rank = waiting.pop(item)
+            passed_over = [other for other, of in waiting.values() if of < rank and other <= room]
+            assert not passed_over, "a clip of an older shard would have fitted"
+            room -= frames
+    assert not waiting
+
+
+def test_shards_end_one_after_the_other_and_not_together() -> None:
+    batcher: Batcher[int] = Batcher(10)
+    for rank in (1, 0):
+        for frames in (9, 1, 8, 2):
+            batcher.add(rank, frames, rank)
+    assert all_batches(batcher) == [[0, 0], [0, 0], [1, 1], [1, 1]]
+
+
 @given(LENGTHS, st.integers(1, 30), st.integers(1, 5))
 def test_clips_that_arrive_between_batches_are_not_lost(lengths: list[int], budget: int, each: int) -> None:
     batcher: Batcher[int] = Batcher(budget)

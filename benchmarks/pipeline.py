@@ -1,0 +1,202 @@
+"""The pipeline around the codec: does decoding keep up, and is the encoder ever left waiting?
+
+    python -m benchmarks.pipeline [--kinds "FLAC 16k" …] [--hours 6] [--speed 5000] [--folder DIR]
+
+For each kind of file it makes shards of short and of long clips, takes the rate at which one process decodes them, and
+then runs the whole pipeline under Ray twice with a codec that only takes time (benchmarks/stand_in.py):
+
+1. at --speed x real time, where decoding is the bottleneck. "of one process" is the audio that a reader prepares in a
+   second of its CPU time, as a share of what the single process prepared in one: what handing over costs. "of all CPU"
+   counts the CPU time of every process of the run.
+2. at half of what the first gave, where the codec is the bottleneck: "busy" is the share of the time between the first
+   batch and the last in which the encoder was at work.
+
+CPU time is what counts, so that other work on the machine distorts little; the x real time of the wall clock is printed
+beside it. The same tar stands under many names, so reading is from the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks.decode import KINDS, best_rate, encode_file, prepare, signal_of
+from benchmarks.processes import Watch
+from benchmarks.stand_in import actor_with, batches
+from pipeline.allocator import keep_freed_memory
+from pipeline.config import Config, parse_config
+
+TAR_SECONDS = 1500.0
+RATE = 24_000
+LONG = "600 s"
+SHORT = "2 to 20 s"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run gave."""
+
+    audio_seconds: float
+    shards: int
+    wall: float
+    """Seconds from the start of the first batch to the end of the last."""
+    busy: float
+    cpu: dict[str, float]
+    """CPU seconds in that time, by kind of process."""
+    driver_thread: float
+    """CPU seconds of the thread that schedules."""
+    peak_store: int
+    peak_memory: dict[str, int]
+
+    @property
+    def speed(self) -> float:
+        return self.audio_seconds / self.wall
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["WAV 16-bit 16k", "FLAC 16k", "FLAC 44.1k"])
+    parser.add_argument("--lengths", nargs="+", choices=(SHORT, LONG), default=[SHORT, LONG], help="of clips")
+    parser.add_argument("--hours", type=float, default=6.0, help="audio in a run")
+    parser.add_argument("--speed", type=float, default=5000.0, help="of the stand-in, x real time")
+    parser.add_argument("--folder", type=Path, help="where to put shards and outputs (default: a temporary folder)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="keys of the section cluster")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        for kind in arguments.kinds:
+            for length in arguments.lengths:
+                _measure(kind, length, arguments, Path(name))
+
+
+def _measure(kind: str, length: str, arguments: argparse.Namespace, folder: Path) -> None:
+    tar = folder / "one.tar"
+    lengths = _lengths(length)
+    make_tar(tar, kind, lengths)
+    alone = _rate_alone(tar)
+    shards = max(2, math.ceil(arguments.hours * 3600 / sum(lengths)))
+    cores = os.cpu_count() or 1
+    print(f"\n{kind}, clips of {length}: {shards} shards of {sum(lengths):,.0f} s, {cores} cores", flush=True)
+    print(f"  one process decodes      {alone:,.0f} x real time per core")
+    fast = _run(tar, shards, arguments.speed, arguments.set, folder / "fast")
+    _report(f"codec of {arguments.speed:,.0f} x", fast, alone)
+    slow_speed = fast.speed / 2
+    slow = _run(tar, shards, slow_speed, arguments.set, folder / "slow")
+    _report(f"codec of {slow_speed:,.0f} x", slow, alone)
+
+
+def _report(title: str, run: Figures, alone: float) -> None:
+    print(f"  {title}")
+    print(f"    speed                  {run.speed:,.0f} x real time in {run.wall:.1f} s of wall time")
+    print(f"    encoder busy           {run.busy:.1%}")
+    print(f"    decoded per core       {run.audio_seconds / run.cpu['reader']:,.0f} x", end="")
+    print(f" = {run.audio_seconds / run.cpu['reader'] / alone:.0%} of one process,", end="")
+    print(f" {run.audio_seconds / sum(run.cpu.values()) / alone:.0%} of all CPU")
+    seconds = ", ".join(f"{kind} {used:.1f} s" for kind, used in run.cpu.items())
+    print(f"    CPU                    {seconds}")
+    print(f"    driver, per shard      {run.driver_thread / run.shards * 1000:.1f} ms of CPU")
+    print(f"    object store, at most  {run.peak_store / 1e6:,.0f} MB")
+    memory = ", ".join(f"{kind} {size / 1e6:,.0f} MB" for kind, size in run.peak_memory.items())
+    print(f"    memory, at most        {memory}", flush=True)
+
+
+def _lengths(length: str) -> list[float]:
+    if length == LONG:
+        return [600.0, 600.0]
+    drawn = np.random.default_rng(0).lognormal(np.log(7), 0.6, 1000).clip(2, 20)
+    return [float(seconds) for seconds in drawn[np.cumsum(drawn) < TAR_SECONDS]]
+
+
+def make_tar(path: Path, kind: str, lengths: Sequence[float]) -> None:
+    """A tar of clips of one kind, each the beginning of one signal."""
+    container, codec, rate, channels = KINDS[kind]
+    whole = signal_of(rate, channels, max(lengths))
+    with tarfile.open(path, "w") as tar:
+        for number, seconds in enumerate(lengths):
+            data = encode_file(whole[:, : round(seconds * rate)], rate, container, codec)
+            member = tarfile.TarInfo(f"{number:06d}.{container.lower()}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def rate_alone(tar: Path) -> float:
+    """Audio-seconds per CPU-second of this process, as benchmarks.decode takes it, over the clips of a tar."""
+    keep_freed_memory()
+    with tarfile.open(tar) as archive:
+        clips = [archive.extractfile(member).read() for member in archive.getmembers()[:100]]  # type: ignore[union-attr]
+    seconds = sum(prepare(clip, RATE).shape[1] for clip in clips) / RATE
+
+    def work() -> None:
+        for clip in clips:
+            prepare(clip, RATE)
+
+    return best_rate(work, 1, seconds)
+
+
+def _rate_alone(tar: Path) -> float:
+    # In a process of its own, because the number of threads of numpy's products is fixed when it is imported.
+    code = (
+        f"from pathlib import Path; from benchmarks.pipeline import rate_alone; print(rate_alone(Path({str(tar)!r})))"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def _run(tar: Path, shards: int, speed: float, settings: Sequence[str], folder: Path) -> Figures:
+    from pipeline.run import run
+
+    config = _config(tar, shards, folder, settings)
+    with Watch() as watch:
+        summary = run(config, actor_with(speed, folder))
+    if summary.failures:
+        raise RuntimeError(f"shards failed: {summary.failures}")
+    done = batches(folder)
+    first, last = done[0].started, max(batch.finished for batch in done)
+    cpu = {kind: sum(usage.cpu_seconds(first, last) for usage in usages) for kind, usages in watch.by_kind().items()}
+    return Figures(
+        audio_seconds=sum(batch.audio_seconds for batch in done),
+        shards=shards,
+        wall=last - first,
+        busy=sum(batch.finished - batch.started for batch in done) / (last - first),
+        cpu=cpu,
+        driver_thread=watch.driver.cpu_seconds(first, last),
+        peak_store=watch.peak_store,
+        peak_memory={kind: max(usage.peak_private for usage in usages) for kind, usages in watch.by_kind().items()},
+    )
+
+
+def _config(tar: Path, shards: int, folder: Path, settings: Sequence[str]) -> Config:
+    shutil.rmtree(folder, ignore_errors=True)
+    inputs = folder / "input"
+    inputs.mkdir(parents=True)
+    for number in range(shards):
+        os.link(tar, inputs / f"{number:05d}.tar")
+    cluster: dict[str, object] = {"actors": 1, "cpus_per_actor": 0.0}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        cluster[key] = yaml.safe_load(value)
+    return parse_config(
+        {
+            "input": {"splits": {"train": str(inputs)}},
+            "output": {"uri": str(folder / "codes")},
+            "model": {"name": "cat-tiny", "device": "cpu"},
+            "cluster": cluster,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
