@@ -9,10 +9,11 @@ import torch
 from pipeline.chunk import Chunk
 from pipeline.config import Config
 from pipeline.encode import Encoder, load_encoder
-from pipeline.encode_loop import EncodeLoop
-from pipeline.items import Clip, CodedClip, ShardSpec
+from pipeline.encode_loop import Deliver, EncodeLoop, LongClip
+from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Prepared, ShardSpec
 from pipeline.layout import Layout
 from pipeline.manifest import ShardManifest
+from pipeline.prepare import Target
 from pipeline.provenance import RunRecord
 from pipeline.readers import prepare_remotely, this_node
 from pipeline.shard import OpenShard, target_of
@@ -44,11 +45,48 @@ class TokenizerActor:
     def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
         """The shard from reading to its manifest. Any failure that is not a clip's own is raised to the driver."""
         gathered = _Gathered(spec, attempt)
-        for chunk in prepare_remotely(spec, self._config.input, self._config.prepare, self._target):
-            for clip in gathered.add_chunk(chunk):
-                self._loop.submit(clip, self._target.frames(clip.info.num_samples), gathered.deliver)
+        feed = _Feed(self._loop, self._target, gathered.deliver)
+        try:
+            for chunk in prepare_remotely(spec, self._config.input, self._config.prepare, self._target):
+                gathered.add_chunk(chunk)
+                for item in chunk.items:
+                    feed.take(item)
+        finally:
+            feed.drop_long_clip()
         shard = gathered.wait()
         return shard.publish(Layout(self._config.output.uri), self._record, self._config.output.row_group_rows)
+
+
+class _Feed:
+    """Hands the clips of a shard to the encode loop; at most one long one is open at a time."""
+
+    def __init__(self, loop: EncodeLoop, target: Target, deliver: Deliver) -> None:
+        self._loop = loop
+        self._target = target
+        self._deliver = deliver
+        self._long: LongClip | None = None
+
+    def take(self, item: Prepared) -> None:
+        """Blocks while enough waits for the encoder."""
+        if isinstance(item, Clip):
+            self._loop.submit(item, self._target.frames(item.info.num_samples), self._deliver)
+        elif isinstance(item, ClipPart):
+            if item.start == 0:
+                self.drop_long_clip()  # its reader died, and the next one began it anew
+                self._long = self._loop.open(self._deliver)
+            assert self._long is not None
+            self._long.push(item.waveform, self._target.frames(item.waveform.shape[1]))
+        elif isinstance(item, ClipEnd):
+            assert self._long is not None
+            self._long.end(item.info)
+            self._long = None
+        else:
+            self.drop_long_clip()
+
+    def drop_long_clip(self) -> None:
+        if self._long is not None:
+            self._long.drop()
+            self._long = None
 
 
 class _Gathered:
@@ -59,9 +97,9 @@ class _Gathered:
         self._changed = threading.Condition()
         self._error: BaseException | None = None
 
-    def add_chunk(self, chunk: Chunk) -> list[Clip]:
+    def add_chunk(self, chunk: Chunk) -> None:
         with self._changed:
-            return self._shard.add_chunk(chunk)
+            self._shard.add_chunk(chunk)
 
     def deliver(self, result: CodedClip | BaseException, seconds: float) -> None:
         with self._changed:

@@ -109,15 +109,29 @@ class ModelConfig(Section):
     """RVQ layers to write; all of the model's by default."""
 
 
+class LoudnessConfig(Section):
+    """The level that clips are brought to: the rule of MOSS-TTS, which its models were trained with."""
+
+    target_dbfs: Annotated[float, Field(ge=-90, le=0)] = -20.0
+    """Mean power of the whole clip in dB of full scale, after mixing and resampling."""
+    max_gain_db: Annotated[float, Field(gt=0, le=60)] = 3.0
+    """No clip is made louder or quieter by more than this."""
+
+
 class PrepareConfig(Section):
     """From encoded bytes to a waveform."""
 
     min_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Shorter clips are rejected."""
-    max_seconds: Annotated[float, Field(gt=0)] = 3600.0
-    """Longer clips are rejected."""
+    max_seconds: Annotated[float, Field(gt=0)] = 86_400.0
+    """Longer clips are rejected. Any length takes the same memory."""
     max_channels: Annotated[int, Field(ge=1)] = 32
     """Clips of more channels are rejected; the others are mixed to the model's."""
+    loudness: LoudnessConfig | None = None
+    """Null leaves levels as they are. {} or {target_dbfs: -20, max_gain_db: 3} brings each clip to a level by one gain,
+    which its row has in gain_db."""
+    stall_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """A decoder that needs longer than this for one block, about ten seconds of audio, is ended with its process."""
 
     @model_validator(mode="after")
     def _some_length_is_allowed(self) -> PrepareConfig:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.batch import POOL_BATCHES, Batcher
-from pipeline.encode import Encoder
-from pipeline.items import Clip, CodedClip
+from pipeline.encode import CodeStream, Encoder
+from pipeline.items import Clip, ClipInfo, CodedClip
 
 Deliver = Callable[["CodedClip | BaseException", float], None]
 """Takes the codes of a clip, or why there are none, and the encoder's seconds for it."""
@@ -22,17 +25,45 @@ class _Order:
     deliver: Deliver
 
 
+class LongClip:
+    """A clip that comes to the loop in parts; they are encoded one at a time, between the batches of short clips."""
+
+    def __init__(self, loop: EncodeLoop, codes: CodeStream, deliver: Deliver) -> None:
+        self._loop = loop
+        self.codes = codes
+        self.deliver = deliver
+        self.parts: deque[tuple[np.ndarray, int]] = deque()
+        self.info: ClipInfo | None = None
+        """Known once the last part is here."""
+        self.seconds = 0.0
+
+    def push(self, waveform: np.ndarray, frames: int) -> None:
+        """Hand the next part over. Blocks while enough is waiting."""
+        self._loop.push(self, waveform, frames)
+
+    def end(self, info: ClipInfo) -> None:
+        """The clip is sound and all here: its codes are delivered once they are."""
+        self._loop.end(self, info)
+
+    def drop(self) -> None:
+        """Forget the clip: nothing of it is delivered."""
+        self._loop.drop(self)
+
+
 class EncodeLoop:
     """Clips in from many threads, codes out through their callbacks.
 
     It never waits for a fuller batch: while one is encoded the next fills, and whatever has come by then is taken.
-    `submit` blocks while more than a few batches wait, which is what slows the readers down to the encoder's speed.
+    `submit` and `LongClip.push` block while 2 * POOL_BATCHES * max_frames frames or more wait, which is what slows the
+    readers down to the encoder's speed and bounds the waveforms that are in memory here.
     """
 
     def __init__(self, encoder: Encoder, max_frames: int) -> None:
         self._encoder = encoder
         self._batcher: Batcher[_Order] = Batcher(max_frames)
         self._room = 2 * POOL_BATCHES * max_frames
+        self._long: deque[LongClip] = deque()
+        self._long_frames = 0
         self._changed = threading.Condition()
         self._closed = False
         self.encoded_frames = 0
@@ -51,21 +82,69 @@ class EncodeLoop:
     def submit(self, clip: Clip, frames: int, deliver: Deliver) -> None:
         """Hand a clip over; `deliver` is called from the loop's thread. Blocks while enough is waiting."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._batcher.frames < self._room)
-            if self._closed:
-                raise RuntimeError("the encode loop is closed")
+            self._wait_for_room()
             self._batcher.add(_Order(clip, frames, deliver), frames)
             self._changed.notify_all()
+
+    def open(self, deliver: Deliver) -> LongClip:
+        """A clip that will come in parts."""
+        clip = LongClip(self, self._encoder.stream(), deliver)
+        with self._changed:
+            self._long.append(clip)
+        return clip
+
+    def push(self, clip: LongClip, waveform: np.ndarray, frames: int) -> None:
+        with self._changed:
+            self._wait_for_room()
+            if clip in self._long:  # else it failed
+                clip.parts.append((waveform, frames))
+                self._long_frames += frames
+                self._changed.notify_all()
+
+    def end(self, clip: LongClip, info: ClipInfo) -> None:
+        with self._changed:
+            clip.info = info
+            self._changed.notify_all()
+
+    def drop(self, clip: LongClip) -> None:
+        with self._changed:
+            if clip in self._long:
+                self._long.remove(clip)
+                self._long_frames -= sum(frames for _, frames in clip.parts)
+                self._changed.notify_all()
+
+    def _wait_for_room(self) -> None:
+        self._changed.wait_for(lambda: self._closed or self._batcher.frames + self._long_frames < self._room)
+        if self._closed:
+            raise RuntimeError("the encode loop is closed")
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._batcher.frames > 0)
+                self._changed.wait_for(lambda: self._closed or self._batcher.frames > 0 or self._next_long())
                 batch = self._batcher.take()
+                long = self._next_long()
+                part = self._take_part(long) if long else None
                 self._changed.notify_all()
-            if not batch:
+            if not batch and long is None:
                 return
-            self._encode(batch)
+            if batch:
+                self._encode(batch)
+            if long is not None:
+                self._continue(long, part)
+
+    def _next_long(self) -> LongClip | None:
+        """The open clip whose turn it is, among those of which a part or the end has come."""
+        return next((clip for clip in self._long if clip.parts or clip.info), None)
+
+    def _take_part(self, clip: LongClip) -> tuple[np.ndarray, int] | None:
+        self._long.remove(clip)
+        if not clip.parts:
+            return None  # it is at its end
+        self._long.append(clip)  # behind the others
+        waveform, frames = clip.parts.popleft()
+        self._long_frames -= frames
+        return waveform, frames
 
     def _encode(self, batch: list[_Order]) -> None:
         started = time.perf_counter()
@@ -80,3 +159,19 @@ class EncodeLoop:
         self.encoded_frames += frames
         for order, result in zip(batch, results, strict=True):
             order.deliver(result, seconds * order.frames / frames)
+
+    def _continue(self, clip: LongClip, part: tuple[np.ndarray, int] | None) -> None:
+        if part is None:
+            assert clip.info is not None
+            clip.deliver(clip.codes.finish(clip.info), clip.seconds)
+            return
+        waveform, frames = part
+        started = time.perf_counter()
+        try:
+            clip.codes.step(waveform)
+        except Exception as error:
+            self.drop(clip)
+            clip.deliver(error, clip.seconds)
+            return
+        clip.seconds += time.perf_counter() - started
+        self.encoded_frames += frames

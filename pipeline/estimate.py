@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pipeline.config import Config
-from pipeline.items import Clip, RawClip, Reject, ShardSpec
+from pipeline.items import Clip, ClipEnd, RawClip, Reject, ShardSpec
 from pipeline.prepare import Target, prepare_clip
 from pipeline.read import read_shard
 
@@ -37,11 +37,10 @@ def estimate(specs: Sequence[ShardSpec], config: Config, target: Target, num_qua
     seconds = 0.0
     for group in _by_format(specs):
         items = [item for spec in _spread(group) for item in _first_clips(spec, config)]
-        raw = [item for item in items if isinstance(item, RawClip)]
-        good = [item for item in (prepare_clip(clip, config.prepare, target) for clip in raw) if isinstance(item, Clip)]
+        lengths = [_num_samples(item, config, target) for item in items]
         clips += len(items)
-        rejects += len(items) - len(good)
-        sampled_seconds = sum(clip.info.num_samples for clip in good) / target.sample_rate
+        rejects += lengths.count(None)
+        sampled_seconds = sum(length or 0 for length in lengths) / target.sample_rate
         seconds += sampled_seconds * _scale(group, items)
     frames = seconds * target.sample_rate / target.samples_per_frame
     return Estimate(clips, rejects, seconds / 3600, frames, frames * num_quantizers * BITS_PER_CODE / 8)
@@ -60,6 +59,15 @@ def _spread(group: Sequence[ShardSpec]) -> Sequence[ShardSpec]:
 
 def _first_clips(spec: ShardSpec, config: Config) -> list[RawClip | Reject]:
     return list(islice(read_shard(spec, config.input), CLIPS_PER_SAMPLED_SHARD))
+
+
+def _num_samples(raw: RawClip | Reject, config: Config, target: Target) -> int | None:
+    """Length of a clip at the model's rate, None for one that is rejected."""
+    if isinstance(raw, Reject):
+        return None
+    for item in prepare_clip(raw, config.prepare, target):
+        last = item
+    return last.info.num_samples if isinstance(last, Clip | ClipEnd) else None
 
 
 def _scale(group: Sequence[ShardSpec], sample: Sequence[RawClip | Reject]) -> float:

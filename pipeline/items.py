@@ -1,6 +1,7 @@
 """The values that travel from step to step.
 
-ShardSpec -> RawClip -> Clip -> CodedClip, with a Reject in place of any clip that cannot go on.
+ShardSpec -> RawClip -> Clip -> CodedClip, with a Reject in place of any clip that cannot go on. A clip too long to
+travel whole is many ClipParts and a ClipEnd in place of its Clip.
 """
 
 from __future__ import annotations
@@ -120,6 +121,24 @@ class Clip:
     waveform: np.ndarray
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPart:
+    """A stretch of a long clip; its parts follow one another, and its ClipEnd or its Reject comes after the last."""
+
+    origin: Origin
+    start: int
+    """Samples of the clip before this part; a part that starts at 0 begins the clip, or begins it anew."""
+    waveform: np.ndarray
+    """float32 (channels, n); n is whole frames in all parts but the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipEnd:
+    """The long clip whose parts came before is sound, and this is what is known of it."""
+
+    info: ClipInfo
+
+
 @dataclass(frozen=True, slots=True)
 class CodedClip:
     """A clip with its codes: `codes` is int16 (num_quantizers, frames)."""
@@ -139,3 +158,7 @@ class Reject:
     """One code of a closed list, for counting."""
     message: str
     """What is wrong with this clip, for people."""
+
+
+Prepared: TypeAlias = "Clip | ClipPart | ClipEnd | Reject"
+"""What becomes of a RawClip."""

@@ -14,4 +14,6 @@ READ_REASONS = {
 PREPARE_REASONS = {
     "too_short": "The clip is shorter than prepare.min_seconds.",
     "crashed": "Preparing the clip failed in a way that no other reason covers.",
+    "decoder_crashed": "The process that decodes died of this clip, twice in a row: a fault of the decoder, or memory.",
+    "decoder_stalled": "The decoder needed longer than prepare.stall_seconds for a block, twice in a row.",
 }

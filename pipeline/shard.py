@@ -7,19 +7,19 @@ both publish the same bytes. `OpenShard` and `prepare_shard` are what they share
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 from pipeline.batch import Batcher
 from pipeline.chunk import Chunk, prepare_shard
 from pipeline.config import Config
-from pipeline.encode import Encoder
-from pipeline.items import Clip, CodedClip, Origin, Reject, ShardSpec
+from pipeline.encode import CodeStream, Encoder
+from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Origin, Reject, ShardSpec
 from pipeline.layout import Layout
-from pipeline.manifest import ShardManifest, commit
+from pipeline.manifest import ShardManifest
 from pipeline.prepare import Target
 from pipeline.provenance import RunRecord
 from pipeline.records import codes_table, rejects_table
-from pipeline.write import Written, write_table
+from pipeline.settle import Effort, publish_shard, shard_metadata
+from pipeline.write import to_parquet
 
 STAGES = ("read", "prepare", "encode", "write")
 
@@ -37,14 +37,13 @@ class OpenShard:
         self.input_bytes = 0
         self._expected = 0
 
-    def add_chunk(self, chunk: Chunk) -> list[Clip]:
-        """Take note of a chunk; returns its clips, which are to be encoded."""
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Take note of a chunk; its clips are to be encoded."""
         self.seconds["read"] += chunk.read_seconds
         self.seconds["prepare"] += chunk.prepare_seconds
         self.input_bytes += chunk.input_bytes
-        self._expected += len(chunk.items)
+        self._expected += chunk.finished
         self.rejects.extend(item for item in chunk.items if isinstance(item, Reject))
-        return [item for item in chunk.items if isinstance(item, Clip)]
 
     def add_codes(self, coded: CodedClip, encode_seconds: float) -> None:
         self.coded.append(coded)
@@ -67,36 +66,13 @@ class OpenShard:
             record.model.sample_rate,
         )
         metadata = record.file_metadata()
-        refused = Written(0, "")
+        rejects = b""
         if self.rejects:
-            rejects = rejects_table(self.spec.shard_id, self.rejects)
-            refused = write_table(layout.rejects(self.spec), rejects, metadata, row_group_rows)
-        written = write_table(layout.data(self.spec), codes, metadata, row_group_rows)
+            rejects = to_parquet(rejects_table(self.spec.shard_id, self.rejects), metadata, row_group_rows)
+        summary = shard_metadata(self.spec.shard_id, self._expected, self.input_bytes, rejects)
+        data = to_parquet(codes, metadata | summary, row_group_rows)
         self.seconds["write"] += time.perf_counter() - started
-        manifest = ShardManifest(
-            shard_id=self.spec.shard_id,
-            split=self.spec.split,
-            uri=self.spec.uri,
-            version=self.spec.version,
-            input_size=self.spec.size,
-            fingerprint=record.fingerprint,
-            rows=len(self.coded),
-            rejects=len(self.rejects),
-            rejects_by_reason=dict(Counter(reject.reason for reject in self.rejects)),
-            audio_seconds=sum(clip.info.num_samples for clip in self.coded) / record.model.sample_rate,
-            frames=sum(clip.codes.shape[1] for clip in self.coded),
-            input_bytes=self.input_bytes,
-            output_bytes=written.size,
-            sha256=written.sha256,
-            rejects_bytes=refused.size,
-            rejects_sha256=refused.sha256,
-            attempt=self.attempt,
-            started_at=round(self.started_at, 3),
-            finished_at=round(time.time(), 3),
-            seconds={stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
-            versions=record.versions,
-        )
-        return commit(layout, manifest)
+        return publish_shard(layout, self.spec, data, rejects, Effort(self.attempt, self.started_at, self.seconds))
 
     def _check_complete(self) -> None:
         origins: list[Origin] = [clip.info.origin for clip in self.coded] + [item.origin for item in self.rejects]
@@ -115,9 +91,14 @@ def tokenize_shard(spec: ShardSpec, encoder: Encoder, config: Config, record: Ru
     shard = OpenShard(spec)
     target = target_of(record)
     batcher: Batcher[Clip] = Batcher(config.batch.max_frames)
+    long_clip = _LongClip(encoder, shard)
     for chunk in prepare_shard(spec, config.input, config.prepare, target):
-        for clip in shard.add_chunk(chunk):
-            batcher.add(clip, target.frames(clip.info.num_samples))
+        shard.add_chunk(chunk)
+        for item in chunk.items:
+            if isinstance(item, Clip):
+                batcher.add(item, target.frames(item.info.num_samples))
+            else:
+                long_clip.take(item)
         while batcher.full:
             _encode_batch(encoder, batcher.take(), shard)
     while batch := batcher.take():
@@ -131,3 +112,29 @@ def _encode_batch(encoder: Encoder, batch: list[Clip], shard: OpenShard) -> None
     each = (time.perf_counter() - started) / len(batch)
     for clip in coded:
         shard.add_codes(clip, each)
+
+
+class _LongClip:
+    """The codes of the one long clip that a shard is in the middle of."""
+
+    def __init__(self, encoder: Encoder, shard: OpenShard) -> None:
+        self._encoder = encoder
+        self._shard = shard
+        self._codes: CodeStream | None = None
+        self._seconds = 0.0
+
+    def take(self, item: ClipPart | ClipEnd | Reject) -> None:
+        """Encode a part; at the end the shard gets the codes, at a reject nothing."""
+        if isinstance(item, ClipPart):
+            if item.start == 0:
+                self._codes, self._seconds = self._encoder.stream(), 0.0
+            assert self._codes is not None
+            started = time.perf_counter()
+            self._codes.step(item.waveform)
+            self._seconds += time.perf_counter() - started
+        elif isinstance(item, ClipEnd):
+            assert self._codes is not None
+            self._shard.add_codes(self._codes.finish(item.info), self._seconds)
+            self._codes = None
+        else:
+            self._codes = None

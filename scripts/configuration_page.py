@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 
@@ -38,17 +39,20 @@ def page() -> str:
 
 def _table(section: type[Section]) -> str:
     lines = ["| key | allowed | default | what |", "|---|---|---|---|"]
-    properties = section.model_json_schema(mode="serialization")["properties"]
+    schema = section.model_json_schema(mode="serialization")
     for key, field in section.model_fields.items():
         default = "required" if field.default is PydanticUndefined else f"`{_yaml(field.default)}`"
         description = re.sub(r"\s+", " ", field.description or "").strip()
-        lines.append(f"| `{key}` | {_allowed(properties[key])} | {default} | {description} |")
+        lines.append(f"| `{key}` | {_allowed(schema['properties'][key], schema)} | {default} | {description} |")
     return "\n".join(lines) + "\n"
 
 
-def _allowed(rule: dict[str, object]) -> str:
-    if isinstance(choices := rule.get("anyOf"), list):
-        return " or ".join(_allowed(choice) for choice in choices)
+def _allowed(rule: dict[str, Any], schema: dict[str, Any]) -> str:
+    if choices := rule.get("anyOf"):
+        return " or ".join(_allowed(choice, schema) for choice in choices)
+    if reference := rule.get("$ref"):
+        keys = schema["$defs"][reference.rpartition("/")[2]]["properties"]
+        return ", ".join(f"`{key}` ({_allowed(rule, schema)})" for key, rule in keys.items())
     if isinstance(values := rule.get("enum"), list):
         return ", ".join(f"`{value}`" for value in values)
     if "const" in rule:

@@ -37,13 +37,13 @@ def float_wav(samples: Any, rate: int = 24_000) -> bytes:
 
 
 def prepared(data: bytes, target: Target = MONO, **options: Any) -> Clip:
-    clip = prepare_clip(raw_of(data), PrepareConfig(**options), target)
+    (clip,) = prepare_clip(raw_of(data), PrepareConfig(**options), target)
     assert isinstance(clip, Clip), clip
     return clip
 
 
 def rejected(data: bytes, **options: Any) -> Reject:
-    reject = prepare_clip(raw_of(data), PrepareConfig(**options), MONO)
+    (reject,) = prepare_clip(raw_of(data), PrepareConfig(**options), MONO)
     assert isinstance(reject, Reject), reject
     assert (reject.origin, reject.stage) == (ORIGIN, "prepare")
     assert reject.message
@@ -59,8 +59,7 @@ def test_each_clip_of_the_corpus_is_what_the_inventory_says(
     assert len(raw_clips) == len(entries)
     for raw in raw_clips:
         entry = entries[raw.origin.key]
-        item = raw if isinstance(raw, Reject) else prepare_clip(raw, PrepareConfig(), MONO)
-        assert item is not None
+        (item,) = [raw] if isinstance(raw, Reject) else prepare_clip(raw, PrepareConfig(), MONO)
         if entry["expected"] == "reject":
             assert isinstance(item, Reject), entry
             assert item.reason in {*audio.REASONS, "no_audio"}
@@ -176,7 +175,7 @@ def test_whatever_happens_inside_decoding_is_the_clips_reject(
     def crash(*args: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(prepare.audio, "resample", crash)
+    monkeypatch.setattr(prepare.audio, "to_channels", crash)
     reject = rejected(wav())
     assert reject.reason == "crashed"
     assert reject.message.startswith(type(error).__name__)
@@ -187,9 +186,9 @@ def test_a_stop_request_is_not_swallowed(monkeypatch: pytest.MonkeyPatch, wav: C
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare.audio, "decode", interrupt)
+    monkeypatch.setattr(prepare.audio, "decode_blocks", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        prepare_clip(raw_of(wav()), PrepareConfig(), MONO)
+        list(prepare_clip(raw_of(wav()), PrepareConfig(), MONO))
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(1, 1), (1919, 1), (1920, 1), (1921, 2), (24_000, 13)])

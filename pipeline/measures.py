@@ -1,0 +1,70 @@
+"""Figures of a waveform that arrives in parts, with the same bits however it is cut at frames."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xxhash
+
+CLIPPING_LEVEL = 0.999
+SILENCE_LEVEL = 0.001  # -60 dBFS
+LOWEST_POWER = 1e-9  # of the release's loudness rule: a silent clip has a level too, -90 dBFS
+
+
+class Measures:
+    """Sums over the parts so far, each (channels, n) with n whole frames in all but the last."""
+
+    def __init__(self, samples_per_frame: int) -> None:
+        self._samples_per_frame = samples_per_frame
+        self._hash = xxhash.xxh3_128()
+        self._count = 0
+        self._clipped = 0
+        self._silent = 0
+        self._energy = 0.0
+        self.num_samples = 0
+        """Per channel."""
+        self.peak = 0.0
+
+    def add(self, part: np.ndarray) -> None:
+        magnitude = np.abs(part)
+        self._hash.update(part.T.astype("<f4", copy=False).tobytes())
+        self._count += part.size
+        self._clipped += int(np.count_nonzero(magnitude >= CLIPPING_LEVEL))
+        self._silent += int(np.count_nonzero(magnitude < SILENCE_LEVEL))
+        self._energy = float(np.add.accumulate([self._energy, *_energies(part, self._samples_per_frame)])[-1])
+        self.num_samples += part.shape[1]
+        self.peak = max(self.peak, float(magnitude.max()))
+
+    @property
+    def clipping(self) -> float:
+        return self._clipped / self._count
+
+    @property
+    def silence(self) -> float:
+        return self._silent / self._count
+
+    @property
+    def rms(self) -> float:
+        return math.sqrt(self._energy / self._count)
+
+    @property
+    def level_dbfs(self) -> float:
+        """Mean power in dB of full scale, as MOSS-TTS takes it: 10 log10(mean(x^2) + 1e-9)."""
+        return 10 * math.log10(self._energy / self._count + LOWEST_POWER)
+
+    @property
+    def xxh3(self) -> str:
+        """XXH3-128 of the samples so far, channels side by side."""
+        return str(self._hash.hexdigest())
+
+
+def _energies(part: np.ndarray, samples_per_frame: int) -> np.ndarray:
+    """Sum of squares of each frame: a sum over the whole part would depend on where the parts are cut."""
+    channels, num_samples = part.shape
+    whole = num_samples // samples_per_frame * samples_per_frame
+    squares = np.square(part, dtype=np.float64)
+    frames = squares[:, :whole].reshape(channels, -1, samples_per_frame).sum(axis=2)
+    rest = squares[:, whole:].sum(axis=1, keepdims=True)
+    energies: np.ndarray = np.concatenate([frames, rest], axis=1).sum(axis=0)
+    return energies
