@@ -1,0 +1,98 @@
+"""A few clips to look at and to listen to: which, their codes, the original, and what the codes decode to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moss_tok import MossAudioTokenizerModel
+from pipeline import schema, storage
+from pipeline.decode import Row, decode_row
+from pipeline.items import ShardSpec
+from pipeline.output import Output
+from pipeline.report.originals import OriginalGone, read_original
+from pipeline.report.sample import NEAR_ROWS, Candidate
+from pipeline.table import open_table
+
+DEPTHS = (1, 4, 8, 16, 32)
+"""Numbers of layers that are decoded, as far as the output has them."""
+MAX_SECONDS = 8.0
+"""Longer clips are cut: the page holds every sound that it plays."""
+SHORTEST = 0.5
+"""Shorter clips are shown only where there are no longer ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownClip:
+    """One clip with its sounds, each float32 (channels, samples), cut to MAX_SECONDS."""
+
+    row: dict[str, Any]
+    """The columns that describe it."""
+    codes: np.ndarray
+    """int16 (num_quantizers, frames)."""
+    original: np.ndarray | None
+    why_no_original: str
+    decoded: dict[int, np.ndarray]
+    """By the number of layers."""
+
+
+def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """At most `count` clips, from the middle of as many equally large groups by duration; silence is left out."""
+    telling = [candidate for candidate in candidates if candidate.audible and candidate.duration >= SHORTEST]
+    ranked = sorted(telling if len(telling) >= count else candidates)
+    count = min(count, len(ranked))
+    return [ranked[(2 * place + 1) * len(ranked) // (2 * count)] for place in range(count)]
+
+
+def show(output: Output, chosen: Sequence[Candidate], model: MossAudioTokenizerModel) -> Iterator[ShownClip]:
+    """Each of the chosen clips, shortest first."""
+    specs = {spec.shard_id: spec for spec in output.specs}
+    for candidate in chosen:
+        shard_id, _, index = candidate.clip_id.rpartition("-")
+        spec = specs[shard_id]
+        row = _read_row(output, spec, candidate.clip_id)
+        codes = np.array([row.pop(name) for name in _layers(output)], np.int16)
+        samples = min(row["num_samples"], round(MAX_SECONDS * row["sample_rate"]))
+        codes = codes[:, : -(-samples // output.record.model.samples_per_frame)]
+        original, why_not = None, ""
+        try:
+            original = read_original(output, spec, int(index), row["audio_xxh3"], samples)
+        except OriginalGone as error:
+            why_not = str(error)
+        decoded = {
+            depth: decode_row(Row(codes[:depth], samples, row["sample_rate"]), model) for depth in _depths(codes)
+        }
+        yield ShownClip(row, codes, original, why_not, decoded)
+
+
+def _depths(codes: np.ndarray) -> list[int]:
+    return [*(depth for depth in DEPTHS if depth < len(codes)), len(codes)]
+
+
+def _layers(output: Output) -> list[str]:
+    return [schema.layer_column(layer) for layer in range(output.record.num_quantizers)]
+
+
+def _read_row(output: Output, spec: ShardSpec, clip_id: str) -> dict[str, Any]:
+    columns = [
+        "id",
+        "key",
+        "source",
+        "duration",
+        "num_samples",
+        "sample_rate",
+        "audio_xxh3",
+        "text",
+        "rms",
+        *_layers(output),
+    ]
+    with storage.open_read(output.layout.data(spec)) as stream:
+        for batch in open_table(stream).iter_batches(NEAR_ROWS, columns=columns, use_threads=False):
+            ids = batch.column("id").to_pylist()
+            if clip_id in ids:
+                row: dict[str, Any] = batch.slice(ids.index(clip_id), 1).to_pylist()[0]
+                return row
+    raise LookupError(f"{clip_id}: gone from its data file while the report was made")

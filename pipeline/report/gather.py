@@ -1,0 +1,40 @@
+"""From an output to its page: manifests, a sample of the data, examples of rejects and a few clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from moss_tok import MossAudioTokenizerModel
+from pipeline.manifest import read_manifests
+from pipeline.output import Output
+from pipeline.report.clips import choose, show
+from pipeline.report.history import read_history
+from pipeline.report.information import measure
+from pipeline.report.page import Report
+from pipeline.report.rejects import find_examples
+from pipeline.report.sample import take_sample
+from pipeline.report.views import view
+
+
+def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioTokenizerModel]) -> Report:
+    """Everything for the page of an output, finished or not; the decoder is loaded only if there are clips to decode.
+
+    Memory does not grow with the output, but for three numbers a shard. Raises OSError, LookupError and ValueError for
+    what cannot be read.
+    """
+    model = output.record.model
+    history = read_history(read_manifests(output.layout, output.done))
+    sample = take_sample(output)
+    information = measure(sample.counts, model.sample_rate / model.samples_per_frame)
+    views = []
+    if information is not None and (chosen := choose(sample.candidates, clips)):
+        rates = information.nominal_rate
+        views = [view(clip, rates, model.codebook_size) for clip in show(output, chosen, load_decoder())]
+    return Report(
+        output=output,
+        history=history,
+        sample=sample,
+        information=information,
+        examples=find_examples(output, history.shards_by_reason),
+        clips=views,
+    )

@@ -1,0 +1,61 @@
+"""How much the codes say: use and entropy of each codebook, and the bit rates that follow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Information:
+    """Figures of each RVQ layer, first layer first, each an array (num_quantizers,)."""
+
+    used: np.ndarray
+    """Fraction of the codebook's codes that occur."""
+    entropy: np.ndarray
+    """Bits per code: H = -sum p log2 p of the codes' relative frequencies (Shannon, 1948)."""
+    top: np.ndarray
+    """Share of the most frequent code."""
+    nominal_bits: float
+    """Bits that a code could say: log2(codebook_size)."""
+    frame_rate: float
+    """Frames per second."""
+    frames: int
+    """Frames that were counted."""
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are so few frames that the entropy comes out visibly too small.
+
+        The plug-in estimate is low by about (K - 1) / (2 N ln 2) bits (Miller, 1955): 0.07 bits at ten frames a code.
+        """
+        return self.frames < 10 * 2**self.nominal_bits
+
+    @property
+    def nominal_rate(self) -> np.ndarray:
+        """Bits per second of the first 1, 2, … layers, every code at its nominal size."""
+        return np.arange(1, len(self.entropy) + 1) * self.nominal_bits * self.frame_rate
+
+    @property
+    def entropy_rate(self) -> np.ndarray:
+        """Bits per second of the first 1, 2, … layers, by the entropy of each."""
+        return np.asarray(np.cumsum(self.entropy) * self.frame_rate)
+
+
+def measure(counts: np.ndarray, frame_rate: float) -> Information | None:
+    """Figures of int64 counts (num_quantizers, codebook_size); None where no frame was counted."""
+    frames = int(counts[0].sum())
+    if frames == 0:
+        return None
+    share = counts / frames
+    logarithm = np.log2(share, out=np.zeros_like(share), where=share > 0)
+    return Information(
+        used=np.count_nonzero(counts, axis=1) / counts.shape[1],
+        entropy=np.maximum(-(share * logarithm).sum(axis=1), 0.0),
+        top=share.max(axis=1),
+        nominal_bits=math.log2(counts.shape[1]),
+        frame_rate=frame_rate,
+        frames=frames,
+    )

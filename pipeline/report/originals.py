@@ -1,0 +1,50 @@
+"""The clips of an output as their sources hold them now, by the way that the pipeline reads them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.config import InputConfig, PrepareConfig
+from pipeline.items import Clip, ClipEnd, ClipPart, RawClip, Reject, ShardSpec
+from pipeline.output import Output
+from pipeline.prepare import prepare_clip
+from pipeline.read import SourceChanged, read_shard
+from pipeline.shard import target_of
+
+
+class OriginalGone(LookupError):
+    """A clip cannot be had from its source any more; the message says why."""
+
+
+def read_original(output: Output, spec: ShardSpec, index: int, audio_xxh3: str, num_samples: int) -> np.ndarray:
+    """The beginning of the waveform that was encoded, float32 (channels, num_samples). Raises OriginalGone.
+
+    Reads the shard's source up to the clip. `audio_xxh3` is the row's: other audio in its place is not the original.
+    """
+    record = output.record
+    try:
+        items = read_shard(spec, InputConfig.model_validate(record.input))
+        raw = next((item for item in items if item.origin.index == index), None)
+    except (SourceChanged, ValueError, OSError) as error:
+        raise OriginalGone(str(error)) from error
+    if raw is None:
+        raise OriginalGone(f"{spec.place} has no such clip any more")
+    if isinstance(raw, Reject):
+        raise OriginalGone(raw.message)
+    waveform, found = _prepare(raw, PrepareConfig.model_validate(record.prepare), output)
+    if found != audio_xxh3:
+        raise OriginalGone(f"{raw.origin.source} holds other audio now than what was encoded")
+    return waveform[:, :num_samples]
+
+
+def _prepare(raw: RawClip, config: PrepareConfig, output: Output) -> tuple[np.ndarray, str]:
+    """The clip, or the first part of a long one, and the hash of all of it."""
+    beginning = np.empty((output.record.model.channels, 0), np.float32)
+    for item in prepare_clip(raw, config, target_of(output.record)):
+        if isinstance(item, Reject):
+            raise OriginalGone(item.message)
+        if isinstance(item, Clip) or (isinstance(item, ClipPart) and item.start == 0):
+            beginning = item.waveform
+        if isinstance(item, Clip | ClipEnd):
+            return beginning, item.info.audio_xxh3
+    raise OriginalGone("the decoder gave no end")

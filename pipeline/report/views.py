@@ -1,0 +1,111 @@
+"""The chosen clips as the page shows them: pictures, sounds and words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.report.clips import ShownClip
+from pipeline.report.images import data_uri, png
+from pipeline.report.numerals import decibels, quantity, shown
+from pipeline.report.plots import steps
+from pipeline.report.sound import flac
+from pipeline.report.spectrogram import RANGE_DB, hertz_to_mel, log_mel, shades
+
+Marks = Sequence[tuple[float, str]]
+"""Percentages along an edge of a picture, and what is written there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One spectrogram with its player."""
+
+    title: str
+    note: str
+    picture: str
+    """PNG as a data URI."""
+    alt: str
+    sound: str
+    """FLAC as a data URI."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipView:
+    """One clip."""
+
+    clip_id: str
+    key: str
+    source: str
+    text: str | None
+    facts: list[str]
+    why_no_original: str
+    panels: list[Panel]
+    frequencies: Marks
+    """From the top edge down."""
+    times: Marks
+    codes: str
+    """The code matrix, PNG as a data URI."""
+    codes_alt: str
+    layers: int
+
+
+def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int) -> ClipView:
+    """Pictures share one scale, so that they can be compared.
+
+    `bit_rates` are bits per second of the first 1, 2, … layers.
+    """
+    rate = int(clip.row["sample_rate"])
+    sounds = dict(clip.decoded) if clip.original is None else {0: clip.original, **clip.decoded}
+    pictures = {depth: log_mel(sound, rate) for depth, sound in sounds.items()}
+    reference = pictures[0 if clip.original is not None else max(clip.decoded)]
+    top = float(reference.max())
+    name = shown(clip.row["key"], 80)
+    panels = []
+    for depth, sound in sounds.items():
+        layers = f"{depth} layer{'s' * (depth > 1)}"
+        title = layers if depth else "Original"
+        what = f"decoded from {layers}" if depth else "as it was encoded"
+        note = f"{quantity(bit_rates[depth - 1] / 1000, 'kbit/s')}" if depth else quantity(rate / 1000, "kHz", 2)
+        if depth and clip.original is not None:
+            note += f" · {quantity(_distance(reference, pictures[depth], top), 'dB', 2)} off"
+        alt = f"Spectrogram of {name}, {what}"
+        picture = data_uri("image/png", png(shades(pictures[depth], top)))
+        panels.append(Panel(title, note, picture, alt, data_uri("audio/flac", flac(sound, rate))))
+    length = next(iter(clip.decoded.values())).shape[1] / rate
+    layers, frames = clip.codes.shape
+    return ClipView(
+        clip_id=clip.row["id"],
+        key=name,
+        source=shown(clip.row["source"]),
+        text=shown(clip.row["text"]) if clip.row["text"] else None,
+        facts=_facts(clip, length),
+        why_no_original=shown(clip.why_no_original),
+        panels=panels,
+        frequencies=_frequency_marks(rate),
+        times=[(100 * value / length, f"{value:g}") for value in steps(0, length, 4) if value < 0.97 * length],
+        codes=data_uri("image/png", png(clip.codes / (codebook_size - 1))),
+        codes_alt=f"The codes of {name}: {layers} layers from top to bottom, {frames} frames from left to right",
+        layers=layers,
+    )
+
+
+def _facts(clip: ShownClip, length: float) -> list[str]:
+    duration = clip.row["duration"]
+    cut = f", the first {quantity(length, 's', 2)} shown" if length < duration - 1e-3 else ""
+    return [f"{quantity(duration, 's')}{cut}", quantity(decibels(clip.row["rms"]), "dBFS")]
+
+
+def _distance(reference: np.ndarray, other: np.ndarray, top: float) -> float:
+    """Mean difference of two spectrograms in dB, as far as the pictures show them."""
+    columns = min(reference.shape[1], other.shape[1])
+    difference = shades(reference[:, :columns], top) - shades(other[:, :columns], top)
+    return float(RANGE_DB * np.abs(difference).mean())
+
+
+def _frequency_marks(sample_rate: int) -> Marks:
+    top = hertz_to_mel(sample_rate / 2)
+    marks = ((500, "500 Hz"), (1000, "1 kHz"), (2000, "2 kHz"), (4000, "4 kHz"), (8000, "8 kHz"), (16000, "16 kHz"))
+    places = [(100 - 100 * hertz_to_mel(hertz) / top, text) for hertz, text in marks]
+    return [(place, text) for place, text in places if place > 3]
