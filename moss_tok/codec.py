@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moss_tok import arguments
@@ -30,6 +29,7 @@ from moss_tok.config import MossAudioTokenizerConfig
 from moss_tok.execution import Execution
 from moss_tok.linear import Linear
 from moss_tok.outputs import DecoderOutput, EncoderOutput
+from moss_tok.packing import pack_waveforms
 from moss_tok.precision import exact_float32
 from moss_tok.quantizer import ResidualQuantizer
 from moss_tok.stack import Stack, StreamState
@@ -267,17 +267,7 @@ class MossAudioTokenizerModel(nn.Module):
             Span(past, -(-chunk.shape[1] // self.downsample_rate))
             for past, chunk in zip(_pasts(states, chunks), chunks, strict=True)
         ]
-        padded = [
-            F.pad(chunk, (0, span.length * self.downsample_rate - chunk.shape[1]))
-            for span, chunk in zip(spans, chunks, strict=True)
-        ]
-        # Channels interleaved, sample by sample: one stream of L R L R for a stereo codec. From pinned memory the copy
-        # to a GPU runs beside what it still computes.
-        source = padded[0].device
-        pinned = source.type == "cpu" and self.device.type == "cuda"
-        packed = torch.empty(sum(map(torch.numel, padded)), 1, device=source, pin_memory=pinned)
-        torch.cat([chunk.T.reshape(-1, 1) for chunk in padded], out=packed)
-        packed = packed.to(self.device, non_blocking=True)
+        packed = pack_waveforms(chunks, self.downsample_rate, self.device)
         with exact_float32(self.device):
             hidden, new_states = self.encoder(packed, spans, states, execution=self._execution)
             codes = self.quantizer.encode(hidden, num_quantizers)
