@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
 import yaml
 
 from pipeline import schema
+from pipeline.config import CardConfig
 from pipeline.provenance import RunRecord
+from pipeline.survey import DURATION_EDGES, Survey
 from pipeline.totals import Totals, describe
 
 UNTRAINED = (
     "**These codes come from an untrained model.** They show the format and the pipeline; they decode to noise, and "
     "nothing should be trained on them."
 )
+LANGUAGE_CODE = re.compile("[a-z]{2,3}")  # what the hub accepts: ISO 639
+BAR = 40  # characters
 
 
-def dataset_card(record: RunRecord, totals: Totals, planned: int) -> str:
-    """Markdown for the output's README.md. Depends on the dataset alone: no time, host or path."""
+def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardConfig, seen: Survey) -> str:
+    """Markdown for the output's README.md. Depends on the dataset and on `about` alone: no time, host or path."""
+    splits = [split for split in record.input["splits"] if split in totals.rows_by_split]
     parts = [
-        f"---\n{_front_matter(record, totals)}---",
-        f"# Audio codes of {record.model.label}",
+        f"---\n{_front_matter(totals, splits, about, seen)}---",
+        f"# {about.pretty_name or f'Audio codes of {record.model.label}'}",
         *([] if record.model.trained else [UNTRAINED]),
         _state(totals, planned),
-        _figures(totals),
-        "## Load\n\n```python\n" + "\n".join(load_lines("PATH_OR_REPO", next(iter(record.input["splits"])))) + "\n```",
+        _licence_and_source(about),
+        _figures(totals, splits),
+        _plots(record, seen),
+        _load(splits or list(record.input["splits"]), record),
         _decode(record),
         _provenance(record),
         _columns(record),
@@ -35,14 +48,24 @@ def load_lines(uri: str, split: str) -> list[str]:
     return ["from datasets import load_dataset", f'dataset = load_dataset("{uri}", split="{split}")']
 
 
-def _front_matter(record: RunRecord, totals: Totals) -> str:
-    files = [{"split": split, "path": f"data/{split}/*.parquet"} for split in record.input["splits"]]
+def column_rows(columns: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table of columns, from their definitions in `schemas/`."""
+    rows = [[f"`{column['name']}`", column["type"], column.get("unit", ""), column["description"]] for column in columns]
+    return _table(["column", "type", "unit", "what"], rows)
+
+
+def _front_matter(totals: Totals, splits: Sequence[str], about: CardConfig, seen: Survey) -> str:
+    files = [{"split": split, "path": f"data/{split}/*.parquet"} for split in splits]
+    languages = about.language or sorted(name for name in seen.languages if LANGUAGE_CODE.fullmatch(name))
     document = {
-        "configs": [{"config_name": "default", "data_files": files}],
+        "pretty_name": about.pretty_name,
+        "license": about.license,
+        "language": list(languages),
+        "configs": [{"config_name": "default", "data_files": files}] if files else [],
         "tags": ["audio", "audio-codes", "rvq", "moss-audio-tokenizer"],
         "size_categories": [_size_category(totals.rows)],
     }
-    return yaml.safe_dump(document, sort_keys=False)
+    return yaml.safe_dump({key: value for key, value in document.items() if value}, sort_keys=False)
 
 
 def _size_category(rows: int) -> str:
@@ -57,9 +80,64 @@ def _state(totals: Totals, planned: int) -> str:
     return f"**Incomplete:** {totals.shards} of {planned} shards are here; the run that made it can be resumed."
 
 
-def _figures(totals: Totals) -> str:
-    rows = "\n".join(f"| {name} | {value} |" for name, value in describe(totals).items())
-    return f"| | |\n|---|---|\n{rows}"
+def _licence_and_source(about: CardConfig) -> str:
+    fill = "*not stated: set `card.{}` and run the command that made the dataset again, which writes this card anew*"
+    rows = {name: getattr(about, name) or fill.format(name) for name in ("license", "source")}
+    return "## Licence and source\n\n" + "\n".join(f"- {name}: {value}" for name, value in rows.items())
+
+
+def _figures(totals: Totals, splits: Sequence[str]) -> str:
+    rows = [
+        [
+            split,
+            f"{totals.rows_by_split[split]:,}",
+            f"{totals.seconds_by_split[split] / 3600:,.3f}",
+            f"{totals.rejects_by_split[split]:,}",
+        ]
+        for split in splits
+    ]
+    by_split = _table(["split", "clips", "hours", "rejects"], rows)
+    return f"## Figures\n\n{by_split}\n\n{_pairs(describe(totals))}"
+
+
+def _plots(record: RunRecord, seen: Survey) -> str:
+    if not seen.clips:
+        return ""
+    edges = [f"{edge:g} s" for edge in DURATION_EDGES]
+    names = [f"{low} to {high}" for low, high in pairwise(edges)] + [f"{edges[-1]} and more"]
+    shown = [(name, count) for name, count in zip(names, seen.durations, strict=True) if count]
+    most = max(count for _, count in shown)
+    durations = [f"{name:>18} {'#' * math.ceil(BAR * count / most):<{BAR}} {count:,}" for name, count in shown]
+    limit = math.log2(record.model.codebook_size)
+    entropy = [
+        f"{schema.layer_column(layer):>18} {'#' * round(BAR * bits / limit):<{BAR}} {bits:.2f}"
+        for layer, bits in enumerate(seen.entropy)
+    ]
+    return (
+        f"Length of {seen.clips:,} clips from shards at even distances:\n\n```text\n" + "\n".join(durations) + "\n```\n\n"
+        f"Entropy of their codes in bits, of {limit:g} that a code can hold:\n\n```text\n" + "\n".join(entropy) + "\n```"
+    )
+
+
+def _load(splits: Sequence[str], record: RunRecord) -> str:
+    layers = min(8, record.num_quantizers)
+    plain = "\n".join(load_lines("PATH_OR_REPO", splits[0]))
+    return f"""## Load
+
+With Hugging Face Datasets alone, a list of codes for each RVQ layer:
+
+```python
+{plain}
+```
+
+With moss-tok, rows of one int16 matrix (num_quantizers, frames), reading the wanted layers only; of a repo, the place is
+`hf://datasets/OWNER/NAME`:
+
+```python
+from pipeline.hf import load_codes
+
+codes = load_codes("PATH", split="{splits[0]}", num_quantizers={layers})
+```"""
 
 
 def _decode(record: RunRecord) -> str:
@@ -88,20 +166,23 @@ def _provenance(record: RunRecord) -> str:
         "precision": record.dtype,
         "RVQ layers": f"{record.num_quantizers} of {model.num_quantizers}, codebooks of {model.codebook_size}",
         "waveform": f"{model.sample_rate} Hz, {model.channels} channel(s), {model.samples_per_frame} samples per frame",
-        "preprocessing": ", ".join(f"{key} {value}" for key, value in sorted(record.prepare.items())),
+        "preprocessing": ", ".join(f"{key} {json.dumps(value)}" for key, value in sorted(record.prepare.items())),
         "schema": record.codes_schema,
         "fingerprint": record.fingerprint,
         "software": ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items())),
     }
-    lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"## Made with\n\n| | |\n|---|---|\n{lines}"
+    return f"## Made with\n\n{_pairs(rows)}"
 
 
 def _columns(record: RunRecord) -> str:
-    fields = schema.codes_schema(record.num_quantizers, record.model.codebook_size)
-    names = [*schema.clip_columns(), schema.layer_column(0)]
-    lines = []
-    for name in names:
-        notes = {key.decode(): value.decode() for key, value in (fields.field(name).metadata or {}).items()}
-        lines.append(f"| `{name}` | {fields.field(name).type} | {notes.get('unit', '')} | {notes['description']} |")
-    return "## Columns\n\n| column | type | unit | what |\n|---|---|---|---|\n" + "\n".join(lines)
+    first = schema.layer_definition(0, record.model.codebook_size)
+    return "## Columns\n\n" + column_rows([*schema.definition(schema.CODES)["columns"], first])
+
+
+def _pairs(rows: Mapping[str, str]) -> str:
+    return _table(["", ""], [[name, value] for name, value in rows.items()])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruler = ["---"] * len(header)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *rows))

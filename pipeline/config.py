@@ -37,10 +37,10 @@ class Section(BaseModel):
     )
 
 
-def _as_tuple(uris: Any) -> Any:
-    if not isinstance(uris, str | list | tuple):
-        raise ValueError("give a URI or glob, or a list of them")
-    return (uris,) if isinstance(uris, str) else tuple(uris)
+def _as_tuple(values: Any) -> Any:
+    if not isinstance(values, str | list | tuple):
+        raise ValueError("give one, or a list of them")
+    return (values,) if isinstance(values, str) else tuple(values)
 
 
 def _non_empty(uris: tuple[str, ...]) -> tuple[str, ...]:
@@ -57,6 +57,7 @@ def _split_name(name: str) -> str:
 
 Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_non_empty)]
 SplitName = Annotated[str, AfterValidator(_split_name)]
+LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 
 
 class InputConfig(Section):
@@ -168,6 +169,20 @@ class ClusterConfig(Section):
     """The run stops where more of its clips than this were rejected, once 1,000 are through; 1 never stops it."""
 
 
+class CardConfig(Section):
+    """What the dataset card says and the pipeline cannot know. It decides nothing else, so it can be changed later: the
+    same command writes the card of a finished output anew."""
+
+    pretty_name: str | None = None
+    """Title of the dataset."""
+    license: str | None = None
+    """Licence of the codes in the hub's spelling, such as cc-by-4.0, cc0-1.0 or other."""
+    source: str | None = None
+    """Where the audio comes from: a link, a citation, a sentence of Markdown."""
+    language: Annotated[tuple[LanguageCode, ...], BeforeValidator(_as_tuple)] = ()
+    """ISO 639 codes, such as [en, fr]. By default those that the column language has in the sampled shards."""
+
+
 class Config(Section):
     """A whole run."""
 
@@ -177,6 +192,7 @@ class Config(Section):
     prepare: PrepareConfig = PrepareConfig()
     batch: BatchConfig = BatchConfig()
     cluster: ClusterConfig = ClusterConfig()
+    card: CardConfig = CardConfig()
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

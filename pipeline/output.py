@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pipeline import manifest, storage
 from pipeline.card import dataset_card
-from pipeline.config import Config, ConfigError
+from pipeline.config import CardConfig, Config, ConfigError
 from pipeline.items import ShardSpec
 from pipeline.layout import Layout
 from pipeline.plan import plan_bytes, plan_shards, read_plan
 from pipeline.provenance import RunRecord, record_run
+from pipeline.survey import survey
 from pipeline.tally import Tally
 from pipeline.totals import Totals
 
@@ -30,6 +31,8 @@ class Output:
     specs: list[ShardSpec]
     done: set[str]
     """Ids of the committed shards when it was opened."""
+    card: CardConfig = field(default_factory=CardConfig)
+    """What this run wants the dataset card to say."""
 
     @cached_property
     def todo(self) -> list[ShardSpec]:
@@ -64,11 +67,16 @@ class Output:
         if not tally.complete:  # then those of other jobs, if there are any
             self._count(tally, manifest.committed(self.layout))
         self.save(tally)
-        card = dataset_card(self.record, tally.totals, planned=len(self.specs))
-        storage.publish(self.layout.card, card.encode())
+        storage.publish(self.layout.card, self._card(tally).encode())
         if tally.complete:
             storage.publish(self.layout.success, self.layout.checksums().encode())
         return tally.totals
+
+    def _card(self, tally: Tally) -> str:
+        missing = tally.uncounted(spec.shard_id for spec in self.specs)
+        present = [self.layout.data(spec) for spec in self.specs if spec.shard_id not in missing]
+        seen = survey(present, self.record.num_quantizers, self.record.model.codebook_size)
+        return dataset_card(self.record, tally.totals, len(self.specs), self.card, seen)
 
     def _count(self, tally: Tally, shard_ids: set[str]) -> None:
         for shard in manifest.read_manifests(self.layout, tally.uncounted(shard_ids)):
@@ -101,7 +109,7 @@ def open_output(config: Config) -> Output:
             + "\n  ".join(differences)
             + "\nUse another output.uri for these settings, or the old settings to go on with this one."
         )
-    return existing
+    return replace(existing, card=config.card)
 
 
 def read_output(uri: str) -> Output:
@@ -137,4 +145,4 @@ def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
     record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest())
     if not storage.create(layout.run, record.to_json()):  # last: where it is, the plan is complete
         return open_output(config)  # another job began this output at the same time: go on with it, if it is the same
-    return Output(layout, record, specs, set())
+    return Output(layout, record, specs, set(), config.card)

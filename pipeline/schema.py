@@ -44,12 +44,15 @@ def layer_column(layer: int) -> str:
 
 def codes_schema(num_quantizers: int, codebook_size: int) -> pa.Schema:
     """Columns of a data file: one row per clip, one `list<int16>` column per RVQ layer."""
+    layers = [layer_definition(layer, codebook_size) for layer in range(num_quantizers)]
+    return pa.schema([_field(column) for column in (*definition(CODES)["columns"], *layers)])
+
+
+def layer_definition(layer: int, codebook_size: int) -> dict[str, str]:
+    """Name, type and description of the column of one RVQ layer."""
     layers = definition(CODES)["layers"]
-    fields = [_field(column) for column in definition(CODES)["columns"]]
-    for layer in range(num_quantizers):
-        description = layers["description"].format(layer=layer, last=codebook_size - 1)
-        fields.append(_field({"name": layer_column(layer), "type": layers["type"], "description": description}))
-    return pa.schema(fields)
+    description = layers["description"].format(layer=layer, last=codebook_size - 1)
+    return {"name": layer_column(layer), "type": layers["type"], "description": description}
 
 
 def rejects_schema() -> pa.Schema:

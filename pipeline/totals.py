@@ -23,6 +23,10 @@ class Totals:
     rejects: int = 0
     rejects_by_reason: Counter[str] = field(default_factory=Counter)
     rows_by_split: Counter[str] = field(default_factory=Counter)
+    """A split is there as soon as one of its shards is."""
+    rejects_by_split: Counter[str] = field(default_factory=Counter)
+    seconds_by_split: dict[str, float] = field(default_factory=dict)
+    """Of audio."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -38,6 +42,8 @@ class Totals:
             rejects=manifest.rejects,
             rejects_by_reason=Counter(manifest.rejects_by_reason),
             rows_by_split=Counter({manifest.split: manifest.rows}),
+            rejects_by_split=Counter({manifest.split: manifest.rejects}),
+            seconds_by_split={manifest.split: manifest.audio_seconds},
             seconds=dict(manifest.seconds),
         )
 
@@ -47,7 +53,7 @@ class Totals:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Totals:
         """The inverse of `to_json`. Raises TypeError for anything else."""
-        counters = ("rejects_by_reason", "rows_by_split")
+        counters = ("rejects_by_reason", "rows_by_split", "rejects_by_split")
         return cls(**{**document, **{name: Counter(document[name]) for name in counters}})
 
     def add(self, other: Totals) -> None:
@@ -60,12 +66,18 @@ class Totals:
         self.rejects += other.rejects
         self.rejects_by_reason.update(other.rejects_by_reason)
         self.rows_by_split.update(other.rows_by_split)
-        for stage, seconds in other.seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.rejects_by_split.update(other.rejects_by_split)
+        _add_up(self.seconds_by_split, other.seconds_by_split)
+        _add_up(self.seconds, other.seconds)
 
     @property
     def hours(self) -> float:
         return self.audio_seconds / 3600
+
+
+def _add_up(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, seconds in more.items():
+        sums[name] = sums.get(name, 0.0) + seconds
 
 
 def lines_of(rows: Mapping[str, str]) -> str:

@@ -58,10 +58,14 @@ def test_totals_are_sums_in_any_order(order: tuple[int, ...]) -> None:
         rejects=4,
         rejects_by_reason=totals.rejects_by_reason,
         rows_by_split=totals.rows_by_split,
+        rejects_by_split=totals.rejects_by_split,
+        seconds_by_split=totals.seconds_by_split,
         seconds={"read": 1.25, "encode": 3.0},
     )
     assert totals.rejects_by_reason == {"empty": 3, "truncated": 1}
     assert totals.rows_by_split == {"train": 1000, "test": 20}
+    assert totals.rejects_by_split == {"train": 1, "test": 3}
+    assert sum(totals.seconds_by_split.values()) == totals.audio_seconds
     assert totals.hours == pytest.approx(2.8333, abs=1e-4)
 
 
