@@ -87,7 +87,8 @@ class ReaderDied(RuntimeError):
 
 
 def _start(reading: _Reading, resumption: Resumption) -> Any:
-    here = NodeAffinitySchedulingStrategy(this_node(), soft=True)
+    # Soft alone would wait for ever for a CPU of this node, where actors hold them all, and leave other nodes idle.
+    here = NodeAffinitySchedulingStrategy(this_node(), soft=True, _spill_on_unavailable=True)
     # With one chunk ahead a reader goes on only when what it yielded has been taken: what it names is known here
     # before it can die of it.
     ahead = 1 if resumption.careful_clips else CHUNKS_AHEAD
