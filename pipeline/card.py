@@ -50,7 +50,8 @@ def load_lines(uri: str, split: str) -> list[str]:
 
 def column_rows(columns: Sequence[Mapping[str, str]]) -> str:
     """A Markdown table of columns, from their definitions in `schemas/`."""
-    rows = [[f"`{column['name']}`", column["type"], column.get("unit", ""), column["description"]] for column in columns]
+    keys = ("type", "unit", "description")
+    rows = [[f"`{column['name']}`", *(column.get(key, "") for key in keys)] for column in columns]
     return _table(["column", "type", "unit", "what"], rows)
 
 
@@ -113,10 +114,13 @@ def _plots(record: RunRecord, seen: Survey) -> str:
         f"{schema.layer_column(layer):>18} {'#' * round(BAR * bits / limit):<{BAR}} {bits:.2f}"
         for layer, bits in enumerate(seen.entropy)
     ]
-    return (
-        f"Length of {seen.clips:,} clips from shards at even distances:\n\n```text\n" + "\n".join(durations) + "\n```\n\n"
-        f"Entropy of their codes in bits, of {limit:g} that a code can hold:\n\n```text\n" + "\n".join(entropy) + "\n```"
-    )
+    return f"""Length of {seen.clips:,} clips from shards at even distances:
+
+{_block(durations)}
+
+Entropy of their codes in bits, of {limit:g} that a code can hold:
+
+{_block(entropy)}"""
 
 
 def _load(splits: Sequence[str], record: RunRecord) -> str:
@@ -130,7 +134,7 @@ With Hugging Face Datasets alone, a list of codes for each RVQ layer:
 {plain}
 ```
 
-With moss-tok, rows of one int16 matrix (num_quantizers, frames), reading the wanted layers only; of a repo, the place is
+With moss-tok, rows of one int16 matrix (num_quantizers, frames), reading the wanted layers only. The path of a repo is
 `hf://datasets/OWNER/NAME`:
 
 ```python
@@ -177,6 +181,10 @@ def _provenance(record: RunRecord) -> str:
 def _columns(record: RunRecord) -> str:
     first = schema.layer_definition(0, record.model.codebook_size)
     return "## Columns\n\n" + column_rows([*schema.definition(schema.CODES)["columns"], first])
+
+
+def _block(lines: Sequence[str]) -> str:
+    return "\n".join(["```text", *lines, "```"])
 
 
 def _pairs(rows: Mapping[str, str]) -> str:
