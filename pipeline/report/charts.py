@@ -51,7 +51,7 @@ def level_plot(sample: Sample) -> Markup:
 def entropy_plot(information: Information) -> Markup:
     """Bits of entropy for each layer, below what a code could hold."""
     most = information.nominal_bits
-    y = axis(0, roof(most * 1.05), "bits per code", 5)
+    y = Axis(0, 1.15 * most, [(value, f"{value:g}") for value in steps(0, most)], "bits per code")
     bars = [
         Bar(layer, layer + 1, float(bits), f"layer {layer}: {quantity(bits, 'bits')} of {most:g}")
         for layer, bits in enumerate(information.entropy)

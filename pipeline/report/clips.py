@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from moss_tok import MossAudioTokenizerModel
-from pipeline import schema, storage
+from pipeline import schema
 from pipeline.decode import Row, decode_row
 from pipeline.items import ShardSpec
 from pipeline.output import Output
 from pipeline.report.originals import OriginalGone, read_original
 from pipeline.report.sample import NEAR_ROWS, Candidate
-from pipeline.table import open_table
+from pipeline.report.tables import open_file
 
 DEPTHS = (1, 4, 8, 16, 32)
 """Numbers of layers that are decoded, as far as the output has them."""
@@ -89,8 +89,8 @@ def _read_row(output: Output, spec: ShardSpec, clip_id: str) -> dict[str, Any]:
         "rms",
         *_layers(output),
     ]
-    with storage.open_read(output.layout.data(spec)) as stream:
-        for batch in open_table(stream).iter_batches(NEAR_ROWS, columns=columns, use_threads=False):
+    with open_file(output.layout.data(spec)) as file:
+        for batch in file.iter_batches(NEAR_ROWS, columns=columns, use_threads=False):
             ids = batch.column("id").to_pylist()
             if clip_id in ids:
                 row: dict[str, Any] = batch.slice(ids.index(clip_id), 1).to_pylist()[0]

@@ -38,6 +38,8 @@ def share(part: float, whole: float) -> str:
 
 def span(seconds: float) -> str:
     """A length of time, in the unit that suits it."""
+    if 0 < seconds < 1:
+        return quantity(1000 * seconds, "ms", 1)
     if seconds < 60:
         return quantity(seconds, "s", 2 if seconds >= 10 else 3)
     if seconds < 3600:

@@ -26,6 +26,7 @@ from pipeline.report.rejects import Example
 from pipeline.report.sample import Sample
 from pipeline.report.spectrogram import RANGE_DB
 from pipeline.report.views import ClipView
+from pipeline.shard import STAGES
 
 SOURCES = 8
 """Kinds of source that the table names; the others are added up."""
@@ -101,7 +102,7 @@ def _totals(report: Report) -> list[dict[str, str]]:
         ("clips", count(totals.rows), splits),
         ("rejects", count(totals.rejects), f"{share(totals.rejects, tried)} of all clips"),
         ("codes", count(codes), f"{record.num_quantizers} RVQ layers"),
-        ("stored", size(totals.output_bytes), f"read as {size(totals.input_bytes)} of encoded audio"),
+        ("stored", size(totals.output_bytes), f"from {size(totals.input_bytes)} of encoded audio"),
         ("shards", count(totals.shards), "all of the plan" if totals.shards == len(report.output.specs) else "so far"),
     )
     return [{"name": name, "number": number, "aside": aside} for name, number, aside in parts]
@@ -134,14 +135,14 @@ def _codes(report: Report, information: Information) -> dict[str, Any]:
         "entropy": charts.entropy_plot(information),
         "use": charts.use_plot(information),
         "rate": charts.rate_plot(information, stored),
-        "rates": [[count(depth), *(_kilobits(rate[depth - 1]) for rate in rates)] for depth in depths],
+        "rates": [[count(depth), *(quantity(rate[depth - 1] / 1000, "") for rate in rates)] for depth in depths],
         "layers": [
             [
                 count(layer),
                 share(information.used[layer], 1),
-                quantity(information.entropy[layer], "bits"),
+                quantity(information.entropy[layer], ""),
                 share(information.top[layer], 1),
-                quantity(rate / information.frame_rate, "bits"),
+                quantity(rate / information.frame_rate, ""),
             ]
             for layer, rate in enumerate(np.diff(stored, prepend=0))
         ],
@@ -202,7 +203,7 @@ def _rejects(report: Report) -> dict[str, Any]:
     examples = [
         {
             "name": shown(reason, 60),
-            "meaning": meanings.get(reason, ""),
+            "meaning": _sentence(meanings.get(reason, "")),
             "examples": [
                 {
                     "clip_id": shown(example.clip_id, 60),
@@ -218,7 +219,7 @@ def _rejects(report: Report) -> dict[str, Any]:
     ]
     lead = (
         f"{count(totals.rejects)} of {count(totals.rows + totals.rejects)} clips have no codes. Each is a row of the "
-        "rejects with what is wrong with it; here are the first of each reason."
+        "rejects with what is wrong with it; here are some of each reason."
     )
     return {"lead": lead, "reasons": _rows([(name, n, count(n)) for name, n in ranked]), "examples": examples}
 
@@ -229,11 +230,12 @@ def _work(history: History) -> dict[str, Any]:
     if timeline is not None:
         paused = f" {len(timeline.pauses)} pauses between are left out." if timeline.pauses else ""
         lead = (
-            f"From {moment(timeline.started)} to {moment(timeline.finished)}: {span(timeline.busy_seconds)} at work, "
+            f"{moment(timeline.started)} to {moment(timeline.finished)}: {span(timeline.busy_seconds)} at work, "
             f"{quantity(timeline.mean_speed, '')} seconds of audio in a second on average.{paused} "
             "A shard counts evenly from its beginning to its end. Stages overlap, and several workers add up."
         )
-    stages = [(stage, seconds, span(seconds)) for stage, seconds in history.totals.seconds.items()]
+    seconds = history.totals.seconds
+    stages = [(stage, seconds[stage], span(seconds[stage])) for stage in STAGES if stage in seconds]
     tries = [(_try(attempt), number, count(number)) for attempt, number in sorted(history.attempts.items())]
     return {
         "lead": lead,
@@ -241,6 +243,10 @@ def _work(history: History) -> dict[str, Any]:
         "stages": _rows(stages),
         "tries": _rows(tries),
     }
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:].removesuffix(".") + "." if words else ""
 
 
 def _try(attempt: int) -> str:

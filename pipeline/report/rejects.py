@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline import storage
 from pipeline.output import Output
-from pipeline.table import open_table
+from pipeline.report.tables import open_file
 
 EXAMPLES = 3
 BATCH_ROWS = 1024
@@ -24,29 +23,30 @@ class Example:
 
 
 def find_examples(output: Output, shards_by_reason: dict[str, list[str]]) -> dict[str, list[Example]]:
-    """A few rejects of each reason, from the shards that have some: the first in the order of ids."""
+    """A few rejects of each reason, the first in the order of ids; of those with one message, one is enough."""
     specs = {spec.shard_id: spec for spec in output.specs}
     wanted = sorted({shard_id for shards in shards_by_reason.values() for shard_id in shards})
     examples: dict[str, list[Example]] = {reason: [] for reason in shards_by_reason}
     for shard_id in wanted:
-        open_reasons = {
-            reason
+        short = {
+            reason: examples[reason]
             for reason, shards in shards_by_reason.items()
             if shard_id in shards and len(examples[reason]) < EXAMPLES
         }
-        if open_reasons:
-            _collect(output.layout.rejects(specs[shard_id]), open_reasons, examples)
+        if short:
+            _collect(output.layout.rejects(specs[shard_id]), short)
     return examples
 
 
-def _collect(uri: str, reasons: set[str], examples: dict[str, list[Example]]) -> None:
+def _collect(uri: str, examples: dict[str, list[Example]]) -> None:
+    """Add to the examples of each reason until there are enough."""
     columns = ["id", "source", "key", "stage", "reason", "message"]
-    with storage.open_read(uri) as stream:
-        for batch in open_table(stream).iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
+    with open_file(uri) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
             for row in batch.to_pylist():
-                if row["reason"] in reasons and len(examples[row["reason"]]) < EXAMPLES:
-                    examples[row["reason"]].append(
-                        Example(row["id"], row["source"], row["key"], row["stage"], row["message"])
-                    )
-            if all(len(examples[reason]) == EXAMPLES for reason in reasons):
+                known = examples.get(row["reason"], [])
+                if row["reason"] in examples and row["message"] not in [example.message for example in known]:
+                    known.append(Example(row["id"], row["source"], row["key"], row["stage"], row["message"]))
+                    del known[EXAMPLES:]
+            if all(len(known) == EXAMPLES for known in examples.values()):
                 return

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage
+from pipeline import schema
 from pipeline.items import ShardSpec
 from pipeline.output import Output
-from pipeline.table import open_table
+from pipeline.report.tables import open_file
 
 MAX_FRAMES = 2_000_000
 """Frames whose codes are counted: 44 hours at 12.5 a second."""
@@ -94,23 +94,14 @@ def take_sample(output: Output, max_frames: int = MAX_FRAMES, max_shards: int = 
 
 def _add_shard(sample: Sample, output: Output, spec: ShardSpec, max_frames: int) -> None:
     layers = [schema.layer_column(layer) for layer in range(len(sample.counts))]
-    uri = output.layout.data(spec)
-    with storage.open_read(uri) as stream:
-        try:
-            file = open_table(stream)
-            _add_sizes(sample, file.metadata)
-            for batch in file.iter_batches(BATCH_ROWS, columns=[*_COLUMNS, *layers], use_threads=False):
-                if sample.frames >= max_frames:
-                    sample.whole = False
-                    break
-                _add_rows(sample, batch)
-                _add_codes(sample, batch, layers)
-        except (pa.ArrowException, LookupError, OSError) as error:
-            if isinstance(error, storage.StorageError):
-                raise
-            raise ValueError(
-                f"{uri}: cannot be read as codes: {error}: moss-tok verify tells what is damaged"
-            ) from error
+    with open_file(output.layout.data(spec)) as file:
+        _add_sizes(sample, file.metadata)
+        for batch in file.iter_batches(BATCH_ROWS, columns=[*_COLUMNS, *layers], use_threads=False):
+            if sample.frames >= max_frames:
+                sample.whole = False
+                break
+            _add_rows(sample, batch)
+            _add_codes(sample, batch, layers)
     sample.shards += 1
 
 

@@ -1,0 +1,24 @@
+"""Data and rejects files of an output, with errors that say which of them is damaged and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.table import open_table
+
+
+@contextlib.contextmanager
+def open_file(uri: str) -> Iterator[pq.ParquetFile]:
+    """The file, for as long as it is read. Raises OSError if it cannot be had and ValueError if it is damaged."""
+    with storage.open_read(uri) as stream:
+        try:
+            yield open_table(stream)
+        except storage.StorageError:
+            raise
+        except (pa.ArrowException, OSError, LookupError, ValueError) as error:
+            raise ValueError(f"{uri}: damaged: {error}: moss-tok verify tells what else is") from error
