@@ -1,0 +1,93 @@
+"""Nodes that leave and join while a run is on: a Ray cluster of several nodes on this machine, with pretend GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.support import CONFIG, data_files, demo_config, start_command, tokenize_in_process, wait_for
+
+# A node that is killed is noticed by its silence: after a quarter of a minute by default.
+NOTICE_SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 * 2**20, "include_dashboard": False}
+SHARDS = "input.clips_per_shard=4"
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    output = tmp_path_factory.mktemp("clean") / "codes"
+    tokenize_in_process(demo_config(output, SHARDS))
+    return data_files(output)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head without room for actors."""
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        cluster = Cluster(
+            initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "num_gpus": 0, "_system_config": NOTICE_SOON}
+        )
+        stack.callback(cluster.shutdown)
+        yield cluster
+
+
+def start_run(cluster: Cluster, output: Path, *settings: str) -> Any:
+    return start_command(
+        *("tokenize", CONFIG, f"output.uri={output}", SHARDS, f"cluster.address={cluster.address}", *settings)
+    )
+
+
+def commits(output: Path) -> int:
+    return len(list((output / "_moss_tok" / "shards").glob("[!.]*.json")))
+
+
+def test_a_run_outlives_its_only_node_and_goes_on_with_the_one_that_joins(
+    clean: dict[str, bytes], cluster: Cluster, tmp_path: Path
+):
+    output = tmp_path / "codes"
+    first = cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
+    run = start_run(cluster, output, "cluster.gpus_per_actor=0.6", "cluster.max_attempts=1")
+    wait_for(lambda: commits(output) > 0 or run.poll() is not None)
+    cluster.remove_node(first, allow_graceful=False)
+    cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
+    _, complaint = run.communicate(timeout=120)
+    assert run.returncode == 0, complaint
+    assert "lost its node and goes back to the queue" in complaint
+    assert data_files(output) == clean
+
+
+def test_a_reader_that_went_with_its_node_is_no_fault_of_the_shard(
+    clean: dict[str, bytes], cluster: Cluster, tmp_path: Path
+):
+    output = tmp_path / "codes"
+    cluster.add_node(num_cpus=1, num_gpus=1, **NODE)  # the actor takes all of it
+    readers = cluster.add_node(num_cpus=1, **NODE)
+    run = start_run(cluster, output, "cluster.max_attempts=1", "cluster.shards_per_actor=1")
+    wait_for(lambda: stop_readers() > 0 or run.poll() is not None)
+    cluster.remove_node(readers, allow_graceful=False)
+    cluster.add_node(num_cpus=1, **NODE)
+    _, complaint = run.communicate(timeout=120)
+    assert run.returncode == 0, complaint
+    assert "lost its node and goes back to the queue" in complaint
+    assert data_files(output) == clean
+
+
+def stop_readers() -> int:
+    """Hold the readers where they are, so that their node is lost under them; how many there are."""
+    stopped = 0
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        title = process.cmdline()[:1] if process.is_running() and process.status() != psutil.STATUS_ZOMBIE else []
+        if title and title[0].startswith("ray::_prepare"):
+            process.send_signal(signal.SIGSTOP)
+            stopped += 1
+    return stopped
