@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moss_tok.transfer import to_device
+
 
 @dataclass(frozen=True)
 class Span:
@@ -220,7 +222,7 @@ class VarlenAttention:
 def _concatenate(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
     """The parts end to end, and the cumulative starts that packed kernels want."""
     starts = torch.tensor([0] + [part.numel() for part in parts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    return torch.cat(parts).to(device), starts.to(device)
+    return to_device(torch.cat(parts), device), to_device(starts, device)
 
 
 def packed_attention(

@@ -33,6 +33,7 @@ from moss_tok.packing import pack_waveforms
 from moss_tok.precision import exact_float32
 from moss_tok.quantizer import ResidualQuantizer
 from moss_tok.stack import Stack, StreamState
+from moss_tok.transfer import to_device
 from moss_tok.weights import assign_weights, save_weights
 
 Parts = Literal["all", "encoder", "decoder"]
@@ -283,7 +284,7 @@ class MossAudioTokenizerModel(nn.Module):
             raise RuntimeError("this codec was loaded with parts='encoder': it cannot decode")
         spans = [Span(past, chunk.shape[1]) for past, chunk in zip(_pasts(states, chunks), chunks, strict=True)]
         with exact_float32(self.device):
-            hidden = self.quantizer.decode(torch.cat(list(chunks), dim=1).to(self.device))
+            hidden = self.quantizer.decode(to_device(torch.cat(list(chunks), dim=1), self.device))
             samples, new_states = self.decoder(hidden, spans, states, execution=self._execution)
         rate = self.downsample_rate * self.number_channels
         audio = [

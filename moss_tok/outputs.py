@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moss_tok.transfer import to_device
+
 
 @dataclass(frozen=True)
 class EncoderOutput:
@@ -26,7 +28,7 @@ class EncoderOutput:
         longest = max(lengths)
         return cls(
             torch.stack([F.pad(clip, (0, longest - clip.shape[1])) for clip in codes], dim=1),
-            torch.tensor(lengths, device=codes[0].device),
+            to_device(torch.tensor(lengths), codes[0].device),
             torch.stack([F.pad(clip.T, (0, longest - clip.shape[0])) for clip in hidden]),
         )
 
@@ -48,7 +50,7 @@ class DecoderOutput:
         longest = max(lengths)
         return cls(
             torch.stack([F.pad(clip, (0, longest - clip.shape[1])) for clip in audio]),
-            torch.tensor(lengths, device=audio[0].device),
+            to_device(torch.tensor(lengths), audio[0].device),
         )
 
     def to_tuple(self) -> tuple[Tensor, Tensor]:

@@ -8,16 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moss_tok.transfer import to_device
+
 
 def pack_waveforms(chunks: Sequence[Tensor], samples_per_frame: int, device: torch.device) -> Tensor:
     """Chunks (C, samples), each zero-padded to whole frames, end to end: (rows, 1) on `device`.
 
-    Channels are interleaved, sample by sample: one stream of L R L R for a stereo codec. From the host it is packed in
-    pinned memory, so that the copy to a GPU runs beside what that still computes.
+    Channels are interleaved, sample by sample: one stream of L R L R for a stereo codec.
     """
     padded = [F.pad(chunk, (0, -chunk.shape[1] % samples_per_frame)) for chunk in chunks]
-    source = padded[0].device
-    pinned = source.type == "cpu" and device.type == "cuda"
-    packed = torch.empty(sum(map(torch.numel, padded)), 1, device=source, pin_memory=pinned)
-    torch.cat([chunk.T.reshape(-1, 1) for chunk in padded], out=packed)
-    return packed.to(device, non_blocking=True)
+    return to_device(torch.cat([chunk.T.reshape(-1, 1) for chunk in padded]), device)

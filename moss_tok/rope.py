@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor
 
+from moss_tok.transfer import to_device
+
 
 def split_pairs(in_proj: Tensor, num_heads: int) -> Tensor:
     """Permute the q and k rows of an in-projection (3 * d, d) from interleaved pairs to halves."""
@@ -35,7 +37,7 @@ def rope_table(positions: Tensor, head_dim: int, max_period: float) -> tuple[Ten
     """Cosines and sines, each (rows, 1, 1, head_dim / 2) float32, for the steps at `positions` (rows,)."""
     # As the release computes them, in float32 and as an exponential; on the CPU, so that all devices agree.
     frequencies = torch.exp(torch.arange(head_dim // 2, dtype=torch.float32) * (-2 * math.log(max_period) / head_dim))
-    angles = positions.to(torch.float32)[:, None, None, None] * frequencies.to(positions.device)
+    angles = positions.to(torch.float32)[:, None, None, None] * to_device(frequencies, positions.device)
     return angles.cos(), angles.sin()
 
 

@@ -20,6 +20,7 @@ from moss_tok.config import TransformerConfig
 from moss_tok.execution import Execution
 from moss_tok.linear import Linear
 from moss_tok.rope import rope_table, rotate_
+from moss_tok.transfer import to_device
 
 NORM_EPSILON = 1e-5
 
@@ -116,7 +117,7 @@ class Stage(nn.Module):
         x = F.pad(x, (0, 0, 0, budget.padded(rows) - rows))
         chunks = list(budget.chunks(x.shape[0]))
         x = _project_rows(x, self.input_proj, chunks) if self.input_proj else x.clone()
-        positions = torch.cat([torch.arange(span.past, span.end) for span in spans]).to(x.device)
+        positions = to_device(torch.cat([torch.arange(span.past, span.end) for span in spans]), x.device)
         cos, sin = rope_table(F.pad(positions, (0, x.shape[0] - rows)), config.head_dim, config.max_period)
         shape = WindowShape(config.context, config.num_heads, config.head_dim)
         attention = execution.attention(spans, shape, self.product_dtype, x.device)
