@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -113,3 +114,13 @@ def test_the_script_stops_and_goes_on(output: Path, tmp_path: Path):
     assert [line.partition(":")[0] for line in printed.splitlines()] == [
         f"rank 0 epoch 0 batch {number}" for number in (1, 2, 3)
     ]
+
+
+def test_the_python_of_the_page_on_loading_runs(output: Path, tmp_path: Path):
+    page = (ROOT / "docs" / "loading.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    script = "\n".join(blocks).replace("OUTPUT", str(output)) + "\nassert row['codes'].shape[0] == 8\n"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
