@@ -1,0 +1,53 @@
+"""Turn the codes of OUTPUT into what a trainer reads.
+
+  --to moss-tts   JSONL for the finetuning of MOSS-TTS, with audio_codes, and ref_audio_codes where asked for
+  --to tokens     token sequences for language models: flat, delay pattern or parallel streams, packed or not
+  --to nemo       JSONL manifests with codes, as NeMo reads them
+  --to lhotse     Lhotse Shar, with codes as an array field
+
+Keys of the configuration are set with --set or in a file given with --config; docs/exports.md has all of them:
+
+  moss-tok export out/demo --to moss-tts -o out/tts --set filters.min_seconds=1 references.enabled=true
+  moss-tok export s3://bucket/codes --to lhotse -o s3://bucket/shar --set dataset.num_quantizers=8 asr.buckets=10
+
+Rows that are left out are counted by reason. The same command again goes on with what is not finished. Exit status:
+0 the export is complete, 2 it cannot be made, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pipeline.commands.options import add_output
+from pipeline.exit_status import ExitStatus
+
+HELP = "write what trainers of TTS, ASR and language models read"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
+    parser.add_argument("--to", required=True, choices=("moss-tts", "tokens", "nemo", "lhotse"), help="the format")
+    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder or URI of the export")
+    parser.add_argument("--config", metavar="FILE", help="YAML file to begin with, such as configs/export_tts.yaml")
+    parser.add_argument(
+        *("--set", "-s"),
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="section.key=value",
+        help="set keys of the configuration",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from pipeline.export.config import load_export_config
+    from pipeline.export.job import run_export
+    from pipeline.export.printing import print_progress, print_report
+
+    given = {"dataset": {"uri": arguments.output}, "export": {"to": arguments.to, "uri": arguments.out}}
+    config = load_export_config(arguments.config, arguments.set, given)
+    print(f"{arguments.output} -> {arguments.out}", file=sys.stderr, flush=True)
+    report = run_export(config, print_progress)
+    print_report(arguments.out, report, config.references.enabled)
+    return ExitStatus.DONE

@@ -1,0 +1,115 @@
+"""A whole export, part by part, from configuration to report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.config import ConfigError
+from pipeline.export.buckets import Buckets
+from pipeline.export.config import ExportConfig
+from pipeline.export.filters import read_ids
+from pipeline.export.formats import SECTIONS, make_format
+from pipeline.export.part import manifests_folder, read_manifest, write_part
+from pipeline.export.progress import Progress
+from pipeline.export.record import EXPORT_VERSION, ExportRecord, hash_of_ids, open_export
+from pipeline.export.report import Report
+from pipeline.export.selection import Selection
+from pipeline.export.survey import survey
+from pipeline.export.tokenizer import TextTokenizer, load_tokenizer
+from pipeline.items import ShardSpec
+from pipeline.output import Output, read_output
+
+
+class NothingToExport(ValueError):
+    """No row is left; the message counts why."""
+
+
+def run_export(config: ExportConfig, progress: Progress) -> Report:
+    """Do the export, or what is left of it, and write its report.
+
+    Raises ConfigError for settings that cannot be used, NothingToExport where every row is left out, and ValueError or
+    OSError where the dataset cannot be read; parts that are committed stay, and the same call goes on after them.
+    """
+    output = read_output(config.dataset.uri)
+    specs = _shards(output, config)
+    tokenizer = _tokenizer(config)
+    form = make_format(config, output.record, Buckets(()), tokenizer)
+    root = storage.absolute(config.export.uri)
+    open_export(root, _record(config, output, specs, tokenizer))
+    done = {name.removesuffix(".json") for name in storage.list_names(manifests_folder(root))}
+    left = [spec for spec in specs if spec.shard_id not in done]
+    buckets = Buckets(())
+    with tempfile.TemporaryDirectory(prefix="moss-tok-export-") as folder:
+        selection = Selection(config, form.need_text, Path(folder) / "references.sqlite")
+        if left:
+            buckets = survey(root, config, selection, output, specs, progress)
+            form = make_format(config, output.record, buckets, tokenizer)
+        for number, spec in enumerate(left):
+            progress("exporting", number, len(left))
+            items = selection.select(output, spec, form.need_codes)
+            write_part(root, spec.shard_id, items, form, config.export.file_bytes)
+        progress("exporting", len(left), len(left))
+        selection.close()
+    return _finish(root, config, specs)
+
+
+def _shards(output: Output, config: ExportConfig) -> list[ShardSpec]:
+    """The committed shards, which are all of them unless a part is asked for."""
+    specs = [spec for spec in output.specs if spec.shard_id in output.done]
+    if len(specs) < len(output.specs) and not config.dataset.partial:
+        raise ConfigError(
+            f"{config.dataset.uri}: {len(specs)} of {len(output.specs)} shards are committed: finish it with moss-tok "
+            "tokenize, or set dataset.partial=true to export what is there"
+        )
+    asked, there = config.dataset.num_quantizers, output.record.num_quantizers
+    if asked is not None and asked > there:
+        raise ConfigError(f"dataset.num_quantizers: {asked}, and the dataset has {there}")
+    return specs
+
+
+def _tokenizer(config: ExportConfig) -> TextTokenizer | None:
+    uri = config.tokens.tokenizer if config.export.to == "tokens" else None
+    return None if uri is None else load_tokenizer(uri)
+
+
+def _record(
+    config: ExportConfig, output: Output, specs: Sequence[ShardSpec], tokenizer: TextTokenizer | None
+) -> ExportRecord:
+    sections = ("filters", "splits", "references", "text", SECTIONS[config.export.to])
+    settings = {name: getattr(config, name).model_dump(mode="json") for name in sections}
+    settings["dataset"] = {"num_quantizers": config.dataset.num_quantizers or output.record.num_quantizers}
+    settings["export"] = {"to": config.export.to, "file_bytes": config.export.file_bytes}
+    inputs = {"reject_lists": hash_of_ids(sorted(read_ids(settings["filters"].pop("reject_lists"))))}
+    libraries = ["whisper-normalizer"] if config.text.normalize != "none" else []
+    if tokenizer is not None:
+        inputs["tokenizer"] = tokenizer.sha256
+        del settings["tokens"]["tokenizer"]
+        libraries.append("tokenizers")
+    return ExportRecord(
+        export_version=EXPORT_VERSION,
+        fingerprint=output.record.fingerprint,
+        shards=len(specs),
+        shards_sha256=hash_of_ids([spec.shard_id for spec in specs]),
+        settings=settings,
+        inputs=inputs,
+        versions={name: version(name) for name in libraries},
+    )
+
+
+def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec]) -> Report:
+    report = Report()
+    for spec in specs:
+        report.add(read_manifest(root, spec.shard_id))
+    report.unknown_rejects = len(read_ids(config.filters.reject_lists)) - report.removed.get("reject_list", 0)
+    storage.publish(storage.join(root, "_moss_tok", "report.json"), report.to_json())
+    if not report.written:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.removed.items()))
+        raise NothingToExport(
+            f"{config.dataset.uri}: nothing to export: of {report.rows:,} rows all are left out: {reasons or 'none'}"
+        )
+    storage.publish(storage.join(root, "_SUCCESS"), b"")
+    return report

@@ -1,0 +1,145 @@
+"""One part of an export: the files that a shard of the dataset becomes, and its manifest, which is the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from pipeline import storage
+from pipeline.export.selection import Removed, Selected
+
+OPEN_FILES = 4  # full files' worth of entries that may wait in memory
+
+
+class Format(Protocol):
+    """What a kind of export makes of rows. Entries are its own: whatever it needs until their file is full."""
+
+    @property
+    def need_text(self) -> bool:
+        """Whether a row without text is of no use."""
+
+    @property
+    def need_codes(self) -> bool:
+        """Whether codes have to be read."""
+
+    def entry(self, selected: Selected) -> tuple[str, Any, int] | Removed:
+        """The folder of a row's file, its entry and the entry's size in bytes; or why the row cannot be exported."""
+
+    def files(self, stem: str, entries: list[Any]) -> Mapping[str, bytes]:
+        """Names and contents of the files that hold these entries, one of each kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartManifest:
+    """What is known of a committed part."""
+
+    shard_id: str
+    rows: int
+    """Rows of the shard: those written and those removed."""
+    written: Mapping[str, int]
+    """Rows by split."""
+    removed: Mapping[str, int]
+    """Rows left out, by reason."""
+    seconds: Mapping[str, float]
+    """Audio that is written, by split."""
+    references: int
+    """Rows that are written with a reference."""
+    files: Mapping[str, Mapping[str, Any]]
+    """`size` in bytes and `sha256` of each file, by its path in the export."""
+
+
+def write_part(
+    root: str, shard_id: str, items: Iterable[Selected | Removed], form: Format, file_bytes: int
+) -> PartManifest:
+    """Write all files of a part, then commit it. The same items give the same files, byte for byte.
+
+    Files that an earlier try left are replaced: they are the same, or the beginning of them.
+    """
+    written: Counter[str] = Counter()
+    removed: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
+    files: dict[str, dict[str, Any]] = {}
+    waiting = _Waiting(file_bytes)
+    rows = references = 0
+
+    def publish(folder: str, number: int, entries: list[Any]) -> None:
+        for name, data in form.files(f"{shard_id}-{number:04d}", entries).items():
+            storage.publish(storage.join(root, folder, name), data)
+            files[f"{folder}/{name}"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    for item in items:
+        rows += 1
+        outcome = form.entry(item) if isinstance(item, Selected) else item
+        if isinstance(item, Selected) and not isinstance(outcome, Removed):
+            written[item.row.split] += 1
+            seconds[item.row.split] = seconds.get(item.row.split, 0.0) + item.row.duration
+            references += item.reference is not None
+            for full in waiting.add(*outcome):
+                publish(*full)
+        elif isinstance(outcome, Removed):
+            removed[outcome.reason] += 1
+    for rest in waiting.drain():
+        publish(*rest)
+    manifest = PartManifest(
+        shard_id=shard_id,
+        rows=rows,
+        written=dict(written),
+        removed=dict(removed),
+        seconds=seconds,
+        references=references,
+        files=files,
+    )
+    document = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+    storage.publish(manifest_uri(root, shard_id), document.encode())
+    return manifest
+
+
+def manifests_folder(root: str) -> str:
+    return storage.join(root, "_moss_tok", "parts")
+
+
+def manifest_uri(root: str, shard_id: str) -> str:
+    return storage.join(manifests_folder(root), f"{shard_id}.json")
+
+
+def read_manifest(root: str, shard_id: str) -> PartManifest:
+    """The manifest of a committed part. Raises ValueError for one that cannot be understood."""
+    uri = manifest_uri(root, shard_id)
+    try:
+        return PartManifest(**json.loads(storage.read_bytes(uri)))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{uri}: not a part's manifest: {error}: delete it to have the part done again") from error
+
+
+class _Waiting:
+    """Entries by folder, until there are enough for a file, or until all folders together hold too much."""
+
+    def __init__(self, file_bytes: int) -> None:
+        self._file_bytes = file_bytes
+        self._entries: dict[str, list[Any]] = {}
+        self._sizes: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+
+    def add(self, folder: str, entry: Any, size: int) -> Iterator[tuple[str, int, list[Any]]]:
+        """Take an entry in; gives the folder, the number and the entries of what is a file now."""
+        self._entries.setdefault(folder, []).append(entry)
+        self._sizes[folder] += size
+        if self._sizes[folder] >= self._file_bytes:
+            yield self._close(folder)
+        elif self._sizes.total() >= OPEN_FILES * self._file_bytes:
+            yield self._close(max(self._sizes, key=lambda name: (self._sizes[name], name)))
+
+    def drain(self) -> Iterator[tuple[str, int, list[Any]]]:
+        """What is left, as files."""
+        for folder in sorted(self._entries):
+            yield self._close(folder)
+
+    def _close(self, folder: str) -> tuple[str, int, list[Any]]:
+        number = self._numbers[folder]
+        self._numbers[folder] += 1
+        del self._sizes[folder]
+        return folder, number, self._entries.pop(folder)

@@ -1,0 +1,80 @@
+"""What an export was made of and how: kept with it, so that it is gone on with only by the same settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline import storage
+from pipeline.config import ConfigError
+
+EXPORT_VERSION = 1
+
+
+class ExportMismatch(ConfigError):
+    """The folder holds something else; the message names each difference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecord:
+    """Contents of `_moss_tok/export.json`. Where the dataset and the export lie is no part of it."""
+
+    export_version: int
+    fingerprint: str
+    """Of the dataset's run."""
+    shards: int
+    shards_sha256: str
+    """Of the ids of the shards that are exported, which decide references and estimated buckets."""
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    """SHA-256 of files that the settings name."""
+    versions: Mapping[str, str]
+    """Libraries that decide what is written."""
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        here, there = _flatten(json.loads(self.to_json())), _flatten(other)
+        return [
+            f"{key}: the export has {there.get(key)!r}, these settings {here.get(key)!r}"
+            for key in sorted(here.keys() | there.keys())
+            if here.get(key) != there.get(key)
+        ]
+
+
+def hash_of_ids(shard_ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(shard_ids)).encode()).hexdigest()
+
+
+def open_export(root: str, record: ExportRecord) -> None:
+    """Begin the export at `root`, or make sure that the one there was begun with the same settings."""
+    uri = storage.join(root, "_moss_tok", "export.json")
+    if storage.stat(uri) is None:
+        if others := storage.list_names(root):
+            raise ExportMismatch(f"{root} holds other files, such as {min(others)}: choose an empty or a new folder")
+        if storage.create(uri, record.to_json()):
+            return
+    try:
+        existing = json.loads(storage.read_bytes(uri))
+    except ValueError as error:
+        raise ExportMismatch(f"{uri}: not the record of an export: {error}") from error
+    if differences := record.differences(existing):
+        raise ExportMismatch(
+            f"{root} was made with other settings or of another dataset:\n  "
+            + "\n  ".join(differences)
+            + "\nChoose another folder for these settings, or the old settings to go on with this one."
+        )
+
+
+def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

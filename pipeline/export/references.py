@@ -1,0 +1,91 @@
+"""For each clip a second one of the same speaker, to clone the voice from: the same one in every run, and never itself.
+
+Speakers' clips lie anywhere in a dataset, so all rows are looked at once before anything is written. Of each speaker of
+a split the few clips with the smallest hash stay, codes and all, in a temporary SQLite database on local disk: memory
+is SQLite's page cache whatever the dataset's size, and disk takes `candidates` clips for each speaker (8 kB for ten
+seconds of 32 layers). A clip then gets one of its speaker's candidates by its own hash.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.export.config import ReferenceConfig
+from pipeline.export.rows import Row
+from pipeline.items import stable_hash
+
+_TABLE = """
+create table if not exists candidate (
+    split text, speaker text, rank text, id text, audio text, hash text, layers int, codes blob,
+    primary key (split, speaker, rank)
+)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The clip that gives the voice."""
+
+    id: str
+    audio: str
+    """Where its sound is, as in `Row.audio`."""
+    codes: np.ndarray
+    """int16 (num_quantizers, frames)."""
+
+
+class References:
+    """Candidates of all speakers, gathered with `consider` and then asked with `of`."""
+
+    def __init__(self, database: Path, config: ReferenceConfig) -> None:
+        self._config = config
+        self._database = sqlite3.connect(database, isolation_level=None)
+        self._database.execute("pragma journal_mode = off")  # temporary: nothing of it outlives the export
+        self._database.execute("pragma synchronous = off")
+        self._database.execute(_TABLE)
+        self._database.execute("begin")
+
+    def consider(self, split: str, row: Row) -> None:
+        """Keep the row, codes included, if it is among the candidates of its speaker so far."""
+        rules = self._config
+        if row.speaker_id is None or not rules.min_seconds <= row.duration <= rules.max_seconds:
+            return
+        rank = self._hash("candidate", row.id)
+        speaker = (split, row.speaker_id)
+        count, last = self._database.execute(
+            "select count(*), max(rank) from candidate where split = ? and speaker = ?", speaker
+        ).fetchone()
+        if count >= rules.candidates:
+            if rank > last:
+                return
+            self._database.execute(
+                "delete from candidate where split = ? and speaker = ? and rank = ?", (*speaker, last)
+            )
+        codes = np.ascontiguousarray(row.codes, "<i2")
+        values = (*speaker, rank, row.id, row.audio, row.audio_xxh3, len(codes), codes.tobytes())
+        self._database.execute("insert into candidate values (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def of(self, split: str, row: Row) -> Reference | None:
+        """The reference of a row: not the row, and not a copy of its sound under another id. None if there is none."""
+        if row.speaker_id is None:
+            return None
+        found = self._database.execute(
+            "select rank, id, audio, layers from candidate where split = ? and speaker = ? and id != ? and hash != ?"
+            " order by rank",
+            (split, row.speaker_id, row.id, row.audio_xxh3),
+        ).fetchall()
+        if not found:
+            return None
+        rank, clip_id, audio, layers = found[int(self._hash("choice", row.id), 16) % len(found)]
+        (data,) = self._database.execute(
+            "select codes from candidate where split = ? and speaker = ? and rank = ?", (split, row.speaker_id, rank)
+        ).fetchone()
+        return Reference(clip_id, audio, np.frombuffer(data, "<i2").reshape(layers, -1))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _hash(self, purpose: str, clip_id: str) -> str:
+        return stable_hash("reference", purpose, str(self._config.seed), clip_id)

@@ -1,0 +1,78 @@
+"""The committed rows of one shard as a stream: what the exports need to know of a clip, and its first k layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schema, storage
+from pipeline.columns import read_columns
+from pipeline.items import ShardSpec
+from pipeline.output import Output
+
+_COLUMNS = (
+    *("id", "source", "key", "num_frames", "num_samples", "sample_rate", "clipping", "silence", "audio_xxh3"),
+    *("text", "language", "speaker_id"),
+)
+_OWN_FILE = ("files", "manifest")  # formats of which a clip is an audio file of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One clip; the definitions are those of schemas/codes.v1.yaml."""
+
+    id: str
+    split: str
+    audio: str
+    """Where the clip's sound is: the URI of its file, or `URI#key` for a clip inside a tar or a Parquet file."""
+    num_frames: int
+    num_samples: int
+    sample_rate: int
+    clipping: float
+    silence: float
+    audio_xxh3: str
+    text: str | None
+    language: str | None
+    speaker_id: str | None
+    codes: np.ndarray
+    """int16 (num_quantizers, frames); no layers where none were asked for."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.num_samples / self.sample_rate
+
+
+def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[Row]:
+    """The rows of a committed shard in source order, with the first `num_quantizers` layers; 0 reads no codes.
+
+    Holds one batch of rows at a time. Raises FileNotFoundError for a shard whose data is gone, and ValueError (with its
+    URI) for one that is damaged.
+    """
+    layers = [schema.layer_column(layer) for layer in range(num_quantizers)]
+    uri = output.layout.data(spec)
+    info = storage.stat(uri)
+    if info is None:
+        raise FileNotFoundError(f"{uri}: gone, and its manifest says that it is committed: see moss-tok verify")
+    for batch in read_columns(info, [*_COLUMNS, *layers]):
+        fields = batch.select(_COLUMNS).to_pylist()
+        frames = np.array([row["num_frames"] for row in fields], np.int64)
+        stops = np.cumsum(frames)
+        codes = _codes(batch, layers, frames, uri)
+        for row, start, stop in zip(fields, stops - frames, stops, strict=True):
+            source, key = row.pop("source"), row.pop("key")
+            audio = source if spec.format in _OWN_FILE else f"{source}#{key}"
+            yield Row(split=spec.split, audio=audio, codes=codes[:, start:stop], **row)
+
+
+def _codes(batch: pa.RecordBatch, layers: list[str], frames: np.ndarray, uri: str) -> np.ndarray:
+    """int16 (num_quantizers, frames of the whole batch)."""
+    columns = [batch.column(name) for name in layers]
+    for name, column in zip(layers, columns, strict=True):
+        if not np.array_equal(np.diff(column.offsets.to_numpy()), frames):
+            raise ValueError(f"{uri}: {name} has not as many codes as num_frames says: see moss-tok verify")
+    flat = [column.flatten().to_numpy() for column in columns]
+    return np.stack(flat) if flat else np.empty((0, int(frames.sum())), np.int16)

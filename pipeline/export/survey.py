@@ -1,0 +1,56 @@
+"""One look at all rows before anything is written: for references, and for limits of buckets that are not given."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from pipeline import storage
+from pipeline.export.buckets import Buckets, equal_hours
+from pipeline.export.config import ExportConfig
+from pipeline.export.progress import Progress
+from pipeline.export.selection import Selection
+from pipeline.items import ShardSpec
+from pipeline.output import Output
+
+
+def survey(
+    root: str,
+    config: ExportConfig,
+    selection: Selection,
+    output: Output,
+    specs: Sequence[ShardSpec],
+    progress: Progress,
+) -> Buckets:
+    """Note the candidates for references in `selection`, and give the buckets, which stay as they were first found.
+
+    Reads nothing where neither is asked for. Memory is that of `References`, and of one number for each length of clip.
+    """
+    buckets = _known_buckets(root, config)
+    if buckets is not None and not config.references.enabled:
+        return buckets
+    durations: Counter[float] = Counter()
+    for number, spec in enumerate(specs):
+        progress("surveying", number, len(specs))
+        durations.update(row.duration for row in selection.survey(output, spec))
+    if buckets is None:
+        assert isinstance(config.asr.buckets, int)
+        buckets = equal_hours(durations, config.asr.buckets)
+        storage.publish(_uri(root), json.dumps(buckets.limits).encode())
+    return buckets
+
+
+def _known_buckets(root: str, config: ExportConfig) -> Buckets | None:
+    """Buckets that are given, or not asked for, or were found by an earlier try; None where they are to be found."""
+    if config.export.to not in ("nemo", "lhotse") or config.asr.buckets is None:
+        return Buckets(())
+    if not isinstance(config.asr.buckets, int):
+        return Buckets(config.asr.buckets)
+    if storage.stat(_uri(root)) is None:
+        return None
+    return Buckets(tuple(json.loads(storage.read_bytes(_uri(root)))))
+
+
+def _uri(root: str) -> str:
+    return storage.join(root, "_moss_tok", "buckets.json")
