@@ -4,5 +4,5 @@ What a command needs beyond its arguments is imported inside `run`, so that help
 Results go to stdout, progress and complaints to stderr.
 """
 
-NAMES = ("tokenize", "plan", "status", "encode", "decode", "verify", "duplicates", "report", "agreement")
+NAMES = ("tokenize", "plan", "status", "encode", "decode", "export", "verify", "duplicates", "report", "agreement")
 """In the order of the help."""
