@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.items import ClipInfo, CodedClip, Origin
 from pipeline.records import codes_table
 from pipeline.schema import layer_column
-from pipeline.write import write_table
+from pipeline.write import to_parquet
 
 LAYERS, CODEBOOK, RATE, SAMPLES_PER_FRAME = 32, 1024, 24_000, 1920
 
@@ -35,7 +35,7 @@ def main() -> None:
     table = codes_table("0123456789abcdef", coded, LAYERS, CODEBOOK, RATE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "codes.parquet"
-        size = write_table(str(path), table, {"moss_tok.fingerprint": "benchmark"}, row_group_rows=10_000).size
+        size = path.write_bytes(to_parquet(table, {"moss_tok.fingerprint": "benchmark"}, row_group_rows=10_000))
         groups = pq.ParquetFile(path).metadata
     first = sum(
         groups.row_group(group).column(column).total_compressed_size

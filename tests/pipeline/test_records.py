@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.items import CodedClip, Description, Origin, Reject
 from pipeline.records import clip_id, codes_table, rejects_table
-from pipeline.write import write_table
+from pipeline.write import to_parquet
 from tests.support import info_of
 
 LAYERS = 5
@@ -47,7 +47,7 @@ def test_codes_come_back_from_parquet_as_they_were_in_source_order(
     shuffled = list(coded)
     order.shuffle(shuffled)
     path = tmp_path_factory.mktemp("codes") / "codes.parquet"
-    write_table(str(path), table_of(shuffled), {}, row_group_rows=3)
+    path.write_bytes(to_parquet(table_of(shuffled), {}, row_group_rows=3))
     rows = pq.read_table(path).to_pylist()
     assert [row["id"] for row in rows] == [f"f00d-{index:08d}" for index in range(len(frames))]
     for row, clip in zip(rows, coded, strict=True):
@@ -100,7 +100,7 @@ def test_codes_of_another_type_or_range_are_not_written_wrongly() -> None:
 
 def test_no_clips_and_no_rejects_are_tables_of_no_rows(tmp_path: Path) -> None:
     for name, table in (("codes", table_of([])), ("rejects", rejects_table("f00d", []))):
-        write_table(str(tmp_path / name), table, {"k": "v"}, row_group_rows=10)
+        (tmp_path / name).write_bytes(to_parquet(table, {"k": "v"}, row_group_rows=10))
         back = pq.read_table(tmp_path / name)
         assert back.num_rows == 0
         assert back.schema.equals(table.schema)
