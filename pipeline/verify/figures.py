@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from pipeline import storage
@@ -38,6 +39,8 @@ def check_figures(output: Output, totals: Totals, report: Report) -> None:
 
 
 def _equal(one: object, other: object) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_equal(one.get(key, 0), other.get(key, 0)) for key in one.keys() | other.keys())
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-9)  # a sum of floats depends on their order
     return one == other

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.config import InputConfig
+from pipeline.config import InputConfig, parse_config
 from pipeline.items import RawClip, Reject
+from pipeline.output import with_absolute_uris
 from pipeline.plan import plan_shards
 from pipeline.read import read_shard
 from pipeline.reasons import READ_REASONS
+from tests.support import tokenize_in_process
 
 Items: TypeAlias = "list[RawClip | Reject]"
 
@@ -59,3 +63,36 @@ def read_all() -> Callable[..., Items]:
         return everything
 
     return read
+
+
+class Tokenized(NamedTuple):
+    """A small output, and where its sources are."""
+
+    output: Path
+    sources: Path
+
+
+@pytest.fixture(scope="session")
+def tokenized(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokenized:
+    """Eleven clips in five shards of two splits: one waveform is there three times, and four clips are rejects.
+
+    Tests that change anything work on a copy.
+    """
+    root = tmp_path_factory.mktemp("tokenized")
+    sources, prompts = root / "sources", corpus / "folder" / "prompts"
+    shutil.copytree(prompts / "es", sources / "clips")
+    shutil.copy(prompts / "es" / "vm-sorry.mp3", sources / "clips" / "copy.mp3")
+    shutil.copytree(corpus / "folder" / "broken", sources / "broken", ignore=shutil.ignore_patterns("truncated-wav*"))
+    with tarfile.open(sources / "few.tar", "w") as tar:
+        tar.add(prompts / "it" / "vm-sorry.flac", "a.flac")
+        tar.add(prompts / "es" / "vm-sorry.mp3", "b.mp3")
+    document = {
+        "input": {
+            "splits": {"train": [f"{sources}/clips", f"{sources}/few.tar"], "test": [f"{sources}/broken"]},
+            "clips_per_shard": 3,
+        },
+        "output": {"uri": str(root / "codes"), "row_group_rows": 2},
+        "model": {"name": "cat-tiny"},
+    }
+    tokenize_in_process(with_absolute_uris(parse_config(document)))
+    return Tokenized(root / "codes", sources)
