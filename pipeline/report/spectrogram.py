@@ -24,8 +24,9 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     size = 2 ** (window.size - 1).bit_length() * 2
     padded = np.pad(signal, window.size // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, window.size)[::hop]
-    spectrum = np.abs(np.fft.rfft(frames * window, size)) * (2 / window.sum())
-    bands = mel_filters(size // 2 + 1, sample_rate) @ np.square(spectrum).T
+    # By Parseval's theorem the bins of a sine of full scale add up to size * sum(window^2) / 4.
+    power = np.square(np.abs(np.fft.rfft(frames * window, size))) * (4 / (size * np.square(window).sum()))
+    bands = mel_filters(size // 2 + 1, sample_rate) @ power.T
     return np.asarray(10 * np.log10(np.maximum(bands, 1e-12)), np.float32)
 
 
