@@ -45,14 +45,15 @@ class TokenizerActor:
     def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
         """The shard from reading to its manifest. Any failure that is not a clip's own is raised to the driver."""
         gathered = _Gathered(spec, attempt)
-        feed = _Feed(self._loop, self._target, gathered.deliver)
-        try:
-            for chunk in prepare_remotely(spec, self._config.input, self._config.prepare, self._target):
-                gathered.add_chunk(chunk)
-                for item in chunk.items:
-                    feed.take(item)
-        finally:
-            feed.drop_long_clip()
+        with self._loop.turn() as rank:
+            feed = _Feed(self._loop, self._target, gathered.deliver, rank)
+            try:
+                for chunk in prepare_remotely(spec, self._config.input, self._config.prepare, self._target):
+                    gathered.add_chunk(chunk)
+                    for item in chunk.items:
+                        feed.take(item)
+            finally:
+                feed.drop_long_clip()
         shard = gathered.wait()
         return shard.publish(Layout(self._config.output.uri), self._record, self._config.output.row_group_rows)
 
@@ -60,20 +61,21 @@ class TokenizerActor:
 class _Feed:
     """Hands the clips of a shard to the encode loop; at most one long one is open at a time."""
 
-    def __init__(self, loop: EncodeLoop, target: Target, deliver: Deliver) -> None:
+    def __init__(self, loop: EncodeLoop, target: Target, deliver: Deliver, rank: int) -> None:
         self._loop = loop
         self._target = target
         self._deliver = deliver
+        self._rank = rank
         self._long: LongClip | None = None
 
     def take(self, item: Prepared) -> None:
         """Blocks while enough waits for the encoder."""
         if isinstance(item, Clip):
-            self._loop.submit(item, self._target.frames(item.info.num_samples), self._deliver)
+            self._loop.submit(item, self._target.frames(item.info.num_samples), self._deliver, self._rank)
         elif isinstance(item, ClipPart):
             if item.start == 0:
                 self.drop_long_clip()  # its reader died, and the next one began it anew
-                self._long = self._loop.open(self._deliver)
+                self._long = self._loop.open(self._deliver, self._rank)
             assert self._long is not None
             self._long.push(item.waveform, self._target.frames(item.waveform.shape[1]))
         elif isinstance(item, ClipEnd):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +30,11 @@ class _Order:
 class LongClip:
     """A clip that comes to the loop in parts; they are encoded one at a time, between the batches of short clips."""
 
-    def __init__(self, loop: EncodeLoop, codes: CodeStream, deliver: Deliver) -> None:
+    def __init__(self, loop: EncodeLoop, codes: CodeStream, deliver: Deliver, rank: int) -> None:
         self._loop = loop
         self.codes = codes
         self.deliver = deliver
+        self.rank = rank
         self.parts: deque[tuple[np.ndarray, int]] = deque()
         self.info: ClipInfo | None = None
         """Known once the last part is here."""
@@ -55,7 +58,8 @@ class EncodeLoop:
 
     It never waits for a fuller batch: while one is encoded the next fills, and whatever has come by then is taken.
     `submit` and `LongClip.push` block while 2 * POOL_BATCHES * max_frames frames or more wait, which is what slows the
-    readers down to the encoder's speed and bounds the waveforms that are in memory here.
+    readers down to the encoder's speed and bounds the waveforms that are in memory here. Half as much again is kept for
+    the oldest of the shards that are being read, so that it is done, and the next one opened, before the others are.
     """
 
     def __init__(self, encoder: Encoder, max_frames: int) -> None:
@@ -64,9 +68,13 @@ class EncodeLoop:
         self._room = 2 * POOL_BATCHES * max_frames
         self._long: deque[LongClip] = deque()
         self._long_frames = 0
+        self._ranks = itertools.count()
+        self._reading: set[int] = set()
         self._changed = threading.Condition()
         self._closed = False
         self.encoded_frames = 0
+        self.busy_seconds = 0.0
+        """Time that the encoder was at work."""
         self._thread = threading.Thread(target=self._run, name="encode-loop", daemon=True)
 
     def start(self) -> None:
@@ -79,23 +87,36 @@ class EncodeLoop:
             self._changed.notify_all()
         self._thread.join()
 
-    def submit(self, clip: Clip, frames: int, deliver: Deliver) -> None:
+    @contextmanager
+    def turn(self) -> Iterator[int]:
+        """The rank of a shard while it is read: it goes before those that come later."""
+        rank = next(self._ranks)
+        with self._changed:
+            self._reading.add(rank)
+        try:
+            yield rank
+        finally:
+            with self._changed:
+                self._reading.remove(rank)
+                self._changed.notify_all()
+
+    def submit(self, clip: Clip, frames: int, deliver: Deliver, rank: int = 0) -> None:
         """Hand a clip over; `deliver` is called from the loop's thread. Blocks while enough is waiting."""
         with self._changed:
-            self._wait_for_room()
-            self._batcher.add(_Order(clip, frames, deliver), frames)
+            self._wait_for_room(rank)
+            self._batcher.add(_Order(clip, frames, deliver), frames, rank)
             self._changed.notify_all()
 
-    def open(self, deliver: Deliver) -> LongClip:
+    def open(self, deliver: Deliver, rank: int = 0) -> LongClip:
         """A clip that will come in parts."""
-        clip = LongClip(self, self._encoder.stream(), deliver)
+        clip = LongClip(self, self._encoder.stream(), deliver, rank)
         with self._changed:
             self._long.append(clip)
         return clip
 
     def push(self, clip: LongClip, waveform: np.ndarray, frames: int) -> None:
         with self._changed:
-            self._wait_for_room()
+            self._wait_for_room(clip.rank)
             if clip in self._long:  # else it failed
                 clip.parts.append((waveform, frames))
                 self._long_frames += frames
@@ -113,10 +134,19 @@ class EncodeLoop:
                 self._long_frames -= sum(frames for _, frames in clip.parts)
                 self._changed.notify_all()
 
-    def _wait_for_room(self) -> None:
-        self._changed.wait_for(lambda: self._closed or self._batcher.frames + self._long_frames < self._room)
+    @property
+    def waiting_frames(self) -> int:
+        """Frames that have come and are not encoded yet, but for those that are being encoded."""
+        return self._batcher.frames + self._long_frames
+
+    def _wait_for_room(self, rank: int) -> None:
+        self._changed.wait_for(lambda: self._closed or self._has_room(rank))
         if self._closed:
             raise RuntimeError("the encode loop is closed")
+
+    def _has_room(self, rank: int) -> bool:
+        reserve = self._room // 2 if rank == min(self._reading, default=rank) else 0
+        return self.waiting_frames < self._room + reserve
 
     def _run(self) -> None:
         while True:
@@ -155,6 +185,7 @@ class EncodeLoop:
             # The shards of these clips fail and are tried again; the others, and the loop, go on.
             results = [error] * len(batch)
         seconds = time.perf_counter() - started
+        self.busy_seconds += seconds
         frames = sum(order.frames for order in batch)
         self.encoded_frames += frames
         for order, result in zip(batch, results, strict=True):
@@ -173,5 +204,7 @@ class EncodeLoop:
             self.drop(clip)
             clip.deliver(error, clip.seconds)
             return
-        clip.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        clip.seconds += seconds
+        self.busy_seconds += seconds
         self.encoded_frames += frames

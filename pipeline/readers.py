@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.chunk import CHUNK_CLIPS, FROM_THE_START, Chunk, Resumption, prepare_shard
 from pipeline.config import InputConfig, PrepareConfig
 from pipeline.items import Origin, Reject, ShardSpec
@@ -44,6 +45,7 @@ class _Reading:
 
 @ray.remote(num_cpus=1, max_retries=0)
 def _prepare(reading: _Reading, resumption: Resumption) -> Iterator[Chunk]:
+    keep_freed_memory()
     watchdog = Watchdog(reading.prepare_config.stall_seconds)
     yield from prepare_shard(
         reading.spec, reading.input_config, reading.prepare_config, reading.target, resumption, watchdog

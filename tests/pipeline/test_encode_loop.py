@@ -137,3 +137,45 @@ def test_a_clip_over_the_budget_is_streamed_to_the_same_codes():
     assert streamed.codes.shape == (4, 180)
     assert streamed.codes.dtype == np.int16
     assert np.array_equal(streamed.codes, whole.codes)
+
+
+def test_the_oldest_shard_is_let_in_where_younger_ones_have_to_wait():
+    """Else the shards that are open together are read to their ends together, and the encoder waits for the next."""
+    gate = threading.Event()
+    recorder = Recorder(gate=gate)
+    loop = started(recorder, max_frames=2)
+
+    def feed(rank: int, count: int) -> threading.Thread:
+        def run() -> None:
+            for index in range(count):
+                loop.submit(clip_of(100 * rank + index, 1), 1, lambda result, seconds: None, rank)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    with loop.turn() as old, loop.turn() as young:
+        younger = feed(young, count=40)
+        younger.join(0.3)
+        assert younger.is_alive(), "the room is not full"
+        older = feed(old, count=3)
+        older.join(30)
+        assert not older.is_alive()
+    gate.set()
+    younger.join(30)
+    loop.close()
+    first_after_the_wait = recorder.batches[1] + recorder.batches[2]
+    assert [index for index in first_after_the_wait if index < 100] == [0, 1, 2]
+
+
+def test_the_loop_knows_how_long_its_encoder_was_at_work_and_what_waits():
+    gate = threading.Event()
+    loop = started(Recorder(gate=gate), max_frames=2)
+    for index in range(5):
+        loop.submit(clip_of(index, 1), 1, lambda result, seconds: None)
+    assert loop.waiting_frames >= 3
+    gate.set()
+    loop.close()
+    assert loop.waiting_frames == 0
+    assert loop.encoded_frames == 5
+    assert loop.busy_seconds > 0
