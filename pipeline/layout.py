@@ -25,21 +25,26 @@ class Layout:
         return storage.join(self.root, "_SUCCESS")
 
     @property
+    def internal(self) -> str:
+        """What is for moss-tok and not for readers of the dataset."""
+        return storage.join(self.root, "_moss_tok")
+
+    @property
     def plan(self) -> str:
-        return storage.join(self.root, "_moss_tok", "plan.parquet")
+        return storage.join(self.internal, "plan.parquet")
 
     @property
     def run(self) -> str:
-        return storage.join(self.root, "_moss_tok", "run.json")
+        return storage.join(self.internal, "run.json")
 
     @property
     def totals(self) -> str:
         """What the shards that were counted hold together: a cache, which the manifests can make again."""
-        return storage.join(self.root, "_moss_tok", "totals.json")
+        return storage.join(self.internal, "totals.json")
 
     @property
     def manifests(self) -> str:
-        return storage.join(self.root, "_moss_tok", "shards")
+        return storage.join(self.internal, "shards")
 
     def checksums(self) -> str:
         """Contents of `_SUCCESS`, as `sha256sum --check` reads them: of the card, the plan and the record as they are.

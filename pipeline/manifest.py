@@ -68,4 +68,4 @@ def read_manifest(layout: Layout, shard_id: str) -> ShardManifest:
     try:
         return ShardManifest(**unseal(storage.read_bytes(uri)))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{uri}: not a manifest: {error}: delete it to have its shard done again") from error
+        raise ValueError(f"{uri}: not a manifest: {error}: moss-tok repair makes it again") from error

@@ -94,6 +94,7 @@ def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
     except FileNotFoundError:
         rejects = b""
     try:
+        read_table(pa.BufferReader(data))  # all of it, for the checksums of its pages
         return _describe(spec, data, rejects)
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise OutputConflict(

@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STEPS = ("plan", "read", "prepare", "batch", "encode", "records", "write", "manifest")
 COMPOSERS = (
-    *("shard", "settle", "chunk", "encode_loop", "actors", "readers", "cluster", "run", "output", "estimate", "decode"),
-    *("schedule", "replicas", "tally", "failures", "reject_limit"),
-    *("commands", "cli", "card", "totals", "progress", "verify", "duplicates"),
+    *("shard", "settle", "chunk", "encode_loop", "actors", "readers", "cluster", "run", "output"),
+    *("estimate", "decode", "schedule", "replicas", "tally", "failures", "reject_limit", "commands", "cli"),
+    *("card", "totals", "progress", "verify", "repair", "duplicates", "push", "hf", "codes_cache", "survey"),
 )
 
 

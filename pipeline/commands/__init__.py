@@ -4,5 +4,18 @@ What a command needs beyond its arguments is imported inside `run`, so that help
 Results go to stdout, progress and complaints to stderr.
 """
 
-NAMES = ("tokenize", "plan", "status", "encode", "decode", "export", "verify", "duplicates", "report", "agreement")
+NAMES = (
+    "tokenize",
+    "plan",
+    "status",
+    "encode",
+    "decode",
+    "export",
+    "verify",
+    "repair",
+    "duplicates",
+    "report",
+    "push",
+    "agreement",
+)
 """In the order of the help."""

@@ -29,6 +29,8 @@ def client_options(uri: str) -> dict[str, Any]:
         "max_pool_connections": CONNECTIONS,
         # botocore and s3fs would each try five times, so that a stalled server holds a call for minutes.
         "retries": {"total_max_attempts": 1},
+        # Some stores answer a request for a range with the checksum of the whole object.
+        "response_checksum_validation": "when_required",
     }
     given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
     # A cached listing would hide what another job has written since.

@@ -39,7 +39,9 @@ def abort_stale_uploads(folder: str, older_than: float = STALE_SECONDS) -> int:
             if (now - upload["Initiated"]).total_seconds() > older_than:
                 call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
                 aborted += 1
-    except (StorageError, FileNotFoundError) as error:
+    except FileNotFoundError as error:  # not there yet, or a store that does not list uploads
+        logger.info("%s: no unfinished uploads are found: %s", folder, error)
+    except StorageError as error:
         logger.warning("%s: unfinished uploads are not swept: %s", folder, error)
     return aborted
 
