@@ -1,64 +1,35 @@
-"""Rows of an output back into sound."""
+"""Rows of an output back into sound, in files of exactly the length of the clips that were encoded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
+import soundfile
 import torch
 
-from moss_tok import MossAudioTokenizerModel
-from pipeline import schema, storage
-from pipeline.items import ShardSpec
-from pipeline.output import Output
+from moss_tok import MossAudioTokenizerModel, decode_stream
+from pipeline import storage
+from pipeline.batch import Batcher
 from pipeline.provenance import RunRecord
-from pipeline.table import read_table
+from pipeline.selection import Row
 
-
-class RowNotFound(LookupError):
-    """The output has no such row; the message says what it has instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The codes of one clip."""
-
-    codes: np.ndarray
-    """int16 (num_quantizers, frames)."""
-    num_samples: int
-    sample_rate: int
-
-
-def find_row(output: Output, clip_id: str, num_quantizers: int | None = None) -> Row:
-    """Read the first `num_quantizers` layers (default: all) of the row with this id. Raises RowNotFound, ValueError."""
-    layers = output.record.num_quantizers if num_quantizers is None else num_quantizers
-    if not 1 <= layers <= output.record.num_quantizers:
-        raise ValueError(f"{layers} quantizers: the output has 1 to {output.record.num_quantizers}")
-    spec = next((spec for spec in output.specs if spec.shard_id == clip_id.rpartition("-")[0]), None)
-    if spec is None:
-        raise RowNotFound(
-            f"{clip_id}: no shard of this id: ids are those of column id, such as 0123456789abcdef-00000000"
-        )
-    if spec.shard_id not in output.done:
-        raise RowNotFound(f"{clip_id}: its shard is not committed yet: run tokenize again to finish it")
-    columns = ["id", "num_samples", "sample_rate", *(schema.layer_column(layer) for layer in range(layers))]
-    with storage.open_read(output.layout.data(spec)) as stream:
-        rows = read_table(stream, columns).filter(pc.field("id") == clip_id).to_pylist()
-    if not rows:
-        raise RowNotFound(f"{clip_id}: not among the rows of its shard{_why_not(output, spec, clip_id)}")
-    return _row(rows[0], layers)
+FORMATS = ("wav", "flac")
+MAX_FRAMES = 1024  # of a batch; a longer row is decoded in pieces of PIECE_FRAMES, whatever its length
+PIECE_FRAMES = 256
+WAV_BYTES = 2**32 - 2**16  # a WAV file counts its bytes in 32 bits: longer ones are RF64, which readers of WAV know
 
 
 def load_decoder(record: RunRecord, name: str | None = None) -> MossAudioTokenizerModel:
-    """The decoder of the model that made an output, from where the record says, or from `name`.
+    """The decoder of the model that made an output, from where the record says or from `name`, on the GPU if any.
 
     Raises ValueError where other weights are there now, and OSError or ValueError where none can be had.
     """
     revision = None if name else record.model.revision
     name = name or record.model.name
-    model = MossAudioTokenizerModel.from_pretrained(name, revision=revision, parts="decoder").eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = MossAudioTokenizerModel.from_pretrained(name, revision=revision, device=device, parts="decoder").eval()
     if model.weights_sha256 != record.model.weights_sha256:
         made_by = record.model.name
         raise ValueError(f"{name} has other weights than {made_by}, which made the output: pass that with --model")
@@ -67,19 +38,120 @@ def load_decoder(record: RunRecord, name: str | None = None) -> MossAudioTokeniz
 
 def decode_row(row: Row, model: MossAudioTokenizerModel) -> np.ndarray:
     """float32 (channels, num_samples): exactly as long as the clip that was encoded."""
-    decoded = model.batch_decode([torch.from_numpy(row.codes.astype(np.int64))])
-    return np.ascontiguousarray(decoded.audio[0, :, : row.num_samples].float().cpu().numpy())
+    return decode_batch([row], model)[0]
 
 
-def _row(fields: dict[str, Any], layers: int) -> Row:
-    codes = np.array([fields[schema.layer_column(layer)] for layer in range(layers)], dtype=np.int16)
-    return Row(codes, fields["num_samples"], fields["sample_rate"])
+def decode_batch(rows: list[Row], model: MossAudioTokenizerModel) -> list[np.ndarray]:
+    """`decode_row` of each, together; the sound of a row does not depend on the others."""
+    decoded = model.batch_decode([torch.from_numpy(row.codes.astype(np.int64)) for row in rows])
+    audio = decoded.audio.float().cpu().numpy()
+    return [np.ascontiguousarray(audio[number, :, : row.num_samples]) for number, row in enumerate(rows)]
 
 
-def _why_not(output: Output, spec: ShardSpec, clip_id: str) -> str:
-    uri = output.layout.rejects(spec)
-    if storage.stat(uri) is None:
-        return ""
-    with storage.open_read(uri) as stream:
-        rejects = read_table(stream).filter(pc.field("id") == clip_id).to_pylist()
-    return f": it was rejected ({rejects[0]['reason']}): {rejects[0]['message']}" if rejects else ""
+def decode_in_pieces(row: Row, model: MossAudioTokenizerModel) -> Iterator[np.ndarray]:
+    """`decode_row` as pieces (channels, n), end to end the same sound, in memory that does not grow with its length."""
+    codes = torch.from_numpy(row.codes.astype(np.int64))
+    left = row.num_samples
+    for piece in decode_stream(model, torch.split(codes, PIECE_FRAMES, dim=1)):
+        yield piece[:, :left].float().cpu().numpy()
+        left -= min(left, piece.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFiles:
+    """Where the sound of each row goes: a folder, or one file."""
+
+    uri: str
+    """Folder, or the file if `single`."""
+    format: str
+    """One of FORMATS."""
+    single: bool
+    made_by: str
+    """What besides the row decides the sound, which is written into the file as its comment: see `comment_of`."""
+
+    def uri_of(self, row: Row) -> str:
+        return self.uri if self.single else storage.join(self.uri, f"{row.clip_id}.{self.format}")
+
+    def finished(self, row: Row) -> bool:
+        """Whether the file is there, of this row, by this model and of as many layers."""
+        uri = self.uri_of(row)
+        if storage.stat(uri) is None:
+            return False
+        try:
+            with storage.open_read(uri) as stream, soundfile.SoundFile(stream) as file:
+                found = (file.frames, file.samplerate, file.comment)
+        except soundfile.LibsndfileError:
+            return False
+        return found == (row.num_samples, row.sample_rate, self._comment(row))
+
+    def write(self, row: Row, pieces: Iterator[np.ndarray], channels: int) -> None:
+        """Write the sound, 16 bits a sample; the file appears when it is whole."""
+        large = row.num_samples * channels * 2 > WAV_BYTES
+        kind = "FLAC" if self.format == "flac" else "RF64" if large else "WAV"
+        with (
+            storage.published_file(self.uri_of(row)) as path,
+            soundfile.SoundFile(path, "w", row.sample_rate, channels, "PCM_16", format=kind) as file,
+        ):
+            file.comment = self._comment(row)
+            for piece in pieces:
+                file.write(piece.T)
+
+    def _comment(self, row: Row) -> str:
+        return f"{row.clip_id}: {len(row.codes)} RVQ layers, {self.made_by}"
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What was done."""
+
+    written: int = 0
+    there_already: int = 0
+    seconds: float = 0.0
+    """Of sound, in the files that were written."""
+
+
+def comment_of(record: RunRecord) -> str:
+    """What decides the sound besides the codes: the model's name and its weights."""
+    return f"{record.model.label}, weights {record.model.weights_sha256[:16]}"
+
+
+def decode_rows(
+    rows: Iterator[Row],
+    files: SoundFiles,
+    load: Callable[[], MossAudioTokenizerModel],
+    advance: Callable[[int], None] = lambda done: None,
+) -> Decoded:
+    """A file for each row, short rows in batches and long ones in pieces; files that are there are left alone.
+
+    `load` gives the decoder once there is something to decode.
+    """
+    decoded = Decoded()
+    model: MossAudioTokenizerModel | None = None
+    batcher: Batcher[Row] = Batcher(MAX_FRAMES)
+
+    def write(row: Row, pieces: Iterator[np.ndarray], channels: int) -> None:
+        files.write(row, pieces, channels)
+        decoded.written += 1
+        decoded.seconds += row.num_samples / row.sample_rate
+        advance(decoded.written + decoded.there_already)
+
+    def write_batch(model: MossAudioTokenizerModel) -> None:
+        batch = batcher.take()
+        for row, waveform in zip(batch, decode_batch(batch, model), strict=True):
+            write(row, iter([waveform]), model.number_channels)
+
+    for row in rows:
+        if files.finished(row):
+            decoded.there_already += 1
+            advance(decoded.written + decoded.there_already)
+            continue
+        model = model or load()
+        if row.codes.shape[1] > MAX_FRAMES:
+            write(row, decode_in_pieces(row, model), model.number_channels)
+            continue
+        batcher.add(row, row.codes.shape[1])
+        while batcher.full:
+            write_batch(model)
+    while model is not None and batcher.frames:
+        write_batch(model)
+    return decoded

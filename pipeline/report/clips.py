@@ -10,12 +10,13 @@ import numpy as np
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline import schema
-from pipeline.decode import Row, decode_row
+from pipeline.decode import decode_row
 from pipeline.items import ShardSpec
 from pipeline.output import Output
 from pipeline.report.originals import OriginalGone, read_original
 from pipeline.report.sample import NEAR_ROWS, Candidate
 from pipeline.report.tables import open_file
+from pipeline.selection import Row
 
 DEPTHS = (1, 4, 8, 16, 32)
 """Numbers of layers that are decoded, as far as the output has them."""
@@ -63,7 +64,8 @@ def show(output: Output, chosen: Sequence[Candidate], model: MossAudioTokenizerM
         except OriginalGone as error:
             why_not = str(error)
         decoded = {
-            depth: decode_row(Row(codes[:depth], samples, row["sample_rate"]), model) for depth in _depths(codes)
+            depth: decode_row(Row(candidate.clip_id, codes[:depth], samples, row["sample_rate"]), model)
+            for depth in _depths(codes)
         }
         yield ShownClip(row, codes, original, why_not, decoded)
 

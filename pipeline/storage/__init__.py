@@ -14,12 +14,13 @@ from pipeline.storage.address import (
     join,
 )
 from pipeline.storage.conditions import honours_conditions
+from pipeline.storage.leftovers import sweep
+from pipeline.storage.files import published_file
 from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
 from pipeline.storage.publishing import create, publish, remove
 from pipeline.storage.ranges import read_ranges
 from pipeline.storage.reading import open_read, read_ahead, read_bytes
 from pipeline.storage.streaming import gauge as bytes_ahead
-from pipeline.storage.uploads import abort_stale_uploads
 
 __all__ = [
     "DamagedObject",
@@ -27,7 +28,6 @@ __all__ = [
     "ObjectInfo",
     "ObjectTooLarge",
     "StorageError",
-    "abort_stale_uploads",
     "absolute",
     "bytes_ahead",
     "changed",
@@ -39,10 +39,12 @@ __all__ = [
     "list_objects",
     "open_read",
     "publish",
+    "published_file",
     "read_ahead",
     "read_bytes",
     "read_ranges",
     "remove",
     "stat",
     "stat_all",
+    "sweep",
 ]
