@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config import ConfigError, Section, SplitName, read_document, validate
 
@@ -20,6 +20,13 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _ascending(limits: tuple[float, ...]) -> tuple[float, ...]:
+    if not limits or any(later <= limit for limit, later in zip((0.0, *limits), limits, strict=False)):
+        raise ValueError("limits in seconds ascend from above 0")
+    return limits
+
+
+Limits = Annotated[tuple[float, ...], BeforeValidator(_as_tuple), AfterValidator(_ascending)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
 Token = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
@@ -160,7 +167,7 @@ class AsrConfig(Section):
 
     codes: bool = True
     """Whether to write codes, or text and durations alone."""
-    buckets: Annotated[int, Field(ge=2)] | Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] | None = None
+    buckets: Annotated[int, Field(ge=2)] | Limits | None = None
     """Folders for clips of similar length: their number, for equal hours in each, or their limits in seconds."""
 
 

@@ -89,24 +89,23 @@ def _check_template(template: tuple[int | str, ...], tokenizer: TextTokenizer | 
 def _check_ids(layout: DocumentLayout) -> None:
     """Text, codes and marks must be told apart by their ids alone."""
     if layout.delays is None:
-        first = layout.audio_offset
         layers = layout.num_quantizers if layout.separate_layers else 1
-        last = first + layers * layout.codebook_size - 1
-        if (
-            layout.vocabulary_size
-            and first < layout.text_offset + layout.vocabulary_size
-            and last >= layout.text_offset
-        ):
-            text = f"{layout.text_offset} to {layout.text_offset + layout.vocabulary_size - 1}"
-            raise ConfigError(f"tokens.audio_offset: codes have the ids {first} to {last}, and text has {text}")
-        if marks := [mark for mark in layout.marks if first <= mark <= last]:
-            raise ConfigError(f"tokens.template: {marks[0]} is the id of a code: they are {first} to {last}")
+        codes = range(layout.audio_offset, layout.audio_offset + layers * layout.codebook_size)
+        text = range(layout.text_offset, layout.text_offset + layout.vocabulary_size)
+        if max(codes.start, text.start) < min(codes.stop, text.stop):
+            raise ConfigError(f"tokens.audio_offset: codes would have {_ids(codes)}, and text has {_ids(text)}")
+        if marks := [mark for mark in layout.marks if mark in codes]:
+            raise ConfigError(f"tokens.template: {marks[0]} is the id of a code: codes have {_ids(codes)}")
     else:
-        first, last = layout.audio_offset, layout.audio_offset + layout.codebook_size - 1
-        if first <= layout.audio_pad <= last:
-            raise ConfigError(f"tokens.audio_pad: {layout.audio_pad} is the id of a code: they are {first} to {last}")
+        codes = range(layout.audio_offset, layout.audio_offset + layout.codebook_size)
+        if layout.audio_pad in codes:
+            raise ConfigError(f"tokens.audio_pad: {layout.audio_pad} is the id of a code: codes have {_ids(codes)}")
         fixed = {part for part in layout.template if isinstance(part, int)}
         if taken := fixed & {*layout.audio_slots, *layout.reference_slots}:
             raise ConfigError(f"tokens: {min(taken)} is both a slot and a token of the template")
     if layout.largest_id >= 2**31:
         raise ConfigError(f"tokens: id {layout.largest_id} does not fit into 31 bits")
+
+
+def _ids(ids: range) -> str:
+    return f"the ids {ids.start} to {ids.stop - 1}"
