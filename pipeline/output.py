@@ -70,6 +70,7 @@ class Output:
         storage.publish(self.layout.card, self._card(tally).encode())
         if tally.complete:
             storage.publish(self.layout.success, self.layout.checksums().encode())
+        storage.sweep(self.layout.root)
         return tally.totals
 
     def _card(self, tally: Tally) -> str:
@@ -100,6 +101,8 @@ def open_output(config: Config) -> Output:
     """
     layout = Layout(storage.absolute(config.output.uri))
     record = record_run(config)
+    storage.honours_conditions(layout.internal)  # a store that does not is told of before any work
+    storage.sweep(layout.root)
     if storage.stat(layout.run) is None:
         return _begin(config, layout, record)
     existing = read_output(layout.root)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,20 @@ CORPUS = ROOT / "demo" / "corpus"
 CONFIG = "configs/demo.yaml"
 
 
-def start_command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """`moss-tok …` in the project's folder, with its output captured."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+def start_command(
+    *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
+    """`moss-tok …` in the project's folder, with its output captured; `environment` is added to this process's own."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "pipeline.cli", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
 
 
-def run_command(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `moss-tok …` to its end."""
-    process = start_command(*arguments)
+    process = start_command(*arguments, **options)
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

@@ -1,8 +1,7 @@
-"""Kills, interrupts, rivals and changed inputs: after each the output is, or becomes, that of a run that met none."""
+"""Interrupts, rivals and changed inputs: after each the output is, or becomes, that of a run that met none."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -67,19 +65,6 @@ def test_the_same_command_again_reads_no_audio_and_changes_nothing(tmp_path: Pat
     assert data_files(output) == before
 
 
-def test_a_killed_run_goes_on_to_the_bytes_of_a_clean_one(clean: dict[str, bytes], tmp_path: Path):
-    output = tmp_path / "codes"
-    process = start_and_wait_for_commits(output, count=3)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    committed = {path.name for path in (output / "_moss_tok" / "shards").glob("*.json")}
-    assert not (output / "_SUCCESS").exists()
-    resumed = run_command(*many_shards(output))
-    assert resumed.returncode == 0, resumed.stderr
-    assert data_files(output) == clean
-    assert len(committed) < len(read_output(str(output)).specs), "the run was over before it was killed"
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_within_seconds_and_says_how_to_go_on(
     clean: dict[str, bytes], tmp_path: Path, number: signal.Signals
@@ -96,34 +81,6 @@ def test_an_interrupt_stops_within_seconds_and_says_how_to_go_on(
     resumed = run_command(*many_shards(output))
     assert resumed.returncode == 0, resumed.stderr
     assert data_files(output) == clean
-
-
-@pytest.mark.parametrize("worker", ["ray::TokenizerActor", "ray::_prepare"])
-def test_a_run_outlives_the_death_of_its_workers(clean: dict[str, bytes], tmp_path: Path, worker: str):
-    output = tmp_path / "codes"
-    process = start_and_wait_for_commits(output, count=1)
-    killed = kill_workers(process.pid, worker)
-    _, complaint = process.communicate(timeout=300)
-    assert process.returncode == 0, complaint
-    assert killed
-    assert "failed, try 1 of 3" in complaint
-    assert data_files(output) == clean
-
-
-def kill_workers(driver: int, title: str) -> list[int]:
-    """SIGKILL the Ray workers of this driver that are at the named work; waits for the first to appear."""
-    killed: list[int] = []
-
-    def found_one() -> bool:
-        for process in psutil.Process(driver).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
-                    process.kill()
-                    killed.append(process.pid)
-        return bool(killed)
-
-    wait_for(found_one)
-    return killed
 
 
 def test_two_jobs_on_one_output_make_it_once(clean: dict[str, bytes], tmp_path: Path):

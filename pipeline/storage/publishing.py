@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -90,10 +91,12 @@ def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) ->
     temporary = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(6)}.tmp")
     try:
         with open(temporary, "xb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks is only not swept
+                fcntl.flock(file, fcntl.LOCK_EX)  # see pipeline/storage/leftovers.py
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        place(temporary, path)
+            place(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

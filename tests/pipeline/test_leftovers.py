@@ -1,0 +1,52 @@
+"""Temporary files: those of the dead are swept, those of the living are not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import storage
+
+NAME = ".a.parquet.0123456789ab.tmp"
+
+
+def test_the_file_of_a_dead_writer_is_removed_wherever_it_lies(tmp_path: Path):
+    leftovers = [tmp_path / NAME, tmp_path / "data" / "train" / NAME]
+    for path in leftovers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    assert storage.sweep(str(tmp_path)) == 2
+    assert not any(path.exists() for path in leftovers)
+
+
+def test_the_file_of_a_living_writer_stays(tmp_path: Path):
+    with (tmp_path / NAME).open("wb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        assert storage.sweep(str(tmp_path)) == 0
+    assert (tmp_path / NAME).exists()
+
+
+def test_a_writer_holds_its_file_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A sweep at the worst moment, just before the file gets its name, takes nothing away."""
+    swept = []
+    link = os.link
+
+    def sweep_and_link(*names: str) -> None:
+        swept.append(storage.sweep(str(tmp_path)))
+        link(*names)
+
+    monkeypatch.setattr(os, "link", sweep_and_link)
+    assert storage.create(str(tmp_path / "a.parquet"), b"whole")
+    assert swept == [0]
+    assert (tmp_path / "a.parquet").read_bytes() == b"whole"
+
+
+def test_nothing_else_is_touched(tmp_path: Path):
+    others = [tmp_path / name for name in ("notes.tmp", ".hidden", ".a.tmp", "a.parquet")]
+    for path in others:
+        path.write_bytes(b"mine")
+    assert storage.sweep(str(tmp_path)) == 0
+    assert all(path.exists() for path in others)
