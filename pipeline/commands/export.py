@@ -42,12 +42,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from pipeline.export.config import load_export_config
-    from pipeline.export.job import run_export
-    from pipeline.export.printing import print_progress, print_report
 
     given = {"dataset": {"uri": arguments.output}, "export": {"to": arguments.to, "uri": arguments.out}}
     config = load_export_config(arguments.config, arguments.set, given)
     print(f"{arguments.output} -> {arguments.out}", file=sys.stderr, flush=True)
+
+    from pipeline.export.job import run_export  # takes seconds, so the configuration is checked first
+    from pipeline.export.printing import print_progress, print_report
+
     report = run_export(config, print_progress)
     print_report(arguments.out, report, config.references.enabled)
     return ExitStatus.DONE
