@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from pipeline.actors import TokenizerActor
-from pipeline.encode import Encoder
+from pipeline.encode import Encoder, Launched
 from pipeline.items import Clip, CodedClip
 
 
@@ -42,13 +42,13 @@ class StandIn:
         longest = 3600 * sample_rate // samples_per_frame
         self._codes = np.random.default_rng(0).integers(0, 1024, (num_quantizers, longest), dtype=np.int16)
 
-    def encode(self, clips: Sequence[Clip]) -> list[CodedClip]:
+    def launch(self, clips: Sequence[Clip]) -> Launched:
         started = time.monotonic()
         seconds = sum(clip.info.num_samples for clip in clips) / self._sample_rate
         coded = [CodedClip(clip.info, self._codes_of(clip.info.num_samples)) for clip in clips]
         time.sleep(max(0.0, started + seconds / self._speed - time.monotonic()))
         self._notes.write(json.dumps([started, time.monotonic(), seconds, len(clips)]) + "\n")
-        return coded
+        return Launched.done(coded)
 
     def _codes_of(self, num_samples: int) -> np.ndarray:
         return np.array(self._codes[:, : -(-num_samples // self._samples_per_frame)])

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from moss_tok import MossAudioTokenizerModel, StreamingEncoder
 from moss_tok.stack import StreamState
+from moss_tok.transfer import HostCopy
 from pipeline.config import ModelConfig
 from pipeline.items import Clip, ClipInfo, CodedClip
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A batch that is being encoded."""
+
+    ready: Callable[[], bool]
+    """Whether `wait` would return at once."""
+    wait: Callable[[], list[CodedClip]]
+    """The codes of each clip, in the order given; raises what went wrong."""
+
+    @classmethod
+    def done(cls, coded: list[CodedClip]) -> Launched:
+        return cls(ready=lambda: True, wait=lambda: coded)
 
 
 class Encoder:
@@ -23,30 +39,41 @@ class Encoder:
         self._max_frames = max_frames
 
     def encode(self, clips: Sequence[Clip]) -> list[CodedClip]:
-        """Codes of each clip, in the order given. Short of GPU memory, it halves the batch and tries again."""
+        """Codes of each clip, in the order given."""
+        return self.launch(clips).wait()
+
+    def launch(self, clips: Sequence[Clip]) -> Launched:
+        """Begin a batch. A GPU goes on with it when this has returned, so that the next can be made ready meanwhile.
+
+        Short of GPU memory, it halves the batch and tries again.
+        """
         if len(clips) == 1 and clips[0].info.num_samples > self._max_frames * self._model.downsample_rate:
-            return [self._encode_in_parts(clips[0])]
+            return Launched.done([self._encode_in_parts(clips[0])])
         try:
-            return self._encode(clips)
+            codes = self._launch(clips)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             if len(clips) == 1:
-                return [self._encode_in_parts(clips[0])]
+                return Launched.done([self._encode_in_parts(clips[0])])
             half = len(clips) // 2
-            return self.encode(clips[:half]) + self.encode(clips[half:])
+            return Launched.done(self.encode(clips[:half]) + self.encode(clips[half:]))
+        return Launched(ready=lambda: codes.ready, wait=lambda: self._split(clips, codes.wait()))
 
     def stream(self) -> CodeStream:
         """The encoding of one clip whose waveform comes in parts."""
         return CodeStream(self._model, self._num_quantizers, self._max_frames)
 
-    def _encode(self, clips: Sequence[Clip]) -> list[CodedClip]:
+    def _launch(self, clips: Sequence[Clip]) -> HostCopy:
+        """The codes (num_quantizers, frames) of all clips, end to end."""
         waveforms = [torch.from_numpy(clip.waveform) for clip in clips]
-        coded = self._model.batch_encode(waveforms, num_quantizers=self._num_quantizers)
-        codes = coded.audio_codes.to("cpu", torch.int16).numpy()
-        lengths = coded.audio_codes_lengths.tolist()
+        encoded, _ = self._model.encode_step(waveforms, None, num_quantizers=self._num_quantizers)
+        return HostCopy(torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16))
+
+    def _split(self, clips: Sequence[Clip], codes: torch.Tensor) -> list[CodedClip]:
+        frames = [-(-clip.info.num_samples // self._model.downsample_rate) for clip in clips]
+        parts = torch.split(codes, frames, dim=1)
         return [
-            CodedClip(clip.info, np.ascontiguousarray(codes[:, row, :length]))
-            for row, (clip, length) in enumerate(zip(clips, lengths, strict=True))
+            CodedClip(clip.info, np.ascontiguousarray(part.numpy())) for clip, part in zip(clips, parts, strict=True)
         ]
 
     def _encode_in_parts(self, clip: Clip) -> CodedClip:
@@ -60,7 +87,9 @@ class CodeStream:
 
     def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
         self._encoder = StreamingEncoder(model, num_quantizers)
-        self._max_samples = max_frames * model.downsample_rate
+        # Cut at whole blocks of attention: there every device's arithmetic is that of the whole clip.
+        block = 1 if model.encoder is None else model.encoder.block_frames
+        self._max_samples = max(1, max_frames // block) * block * model.downsample_rate
         self._state: StreamState | None = None
         self._codes: list[np.ndarray] = []
 

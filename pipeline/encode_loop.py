@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.batch import POOL_BATCHES, Batcher
-from pipeline.encode import CodeStream, Encoder
+from pipeline.encode import CodeStream, Encoder, Launched
 from pipeline.items import Clip, ClipInfo, CodedClip
 
 Deliver = Callable[["CodedClip | BaseException", float], None]
@@ -25,6 +25,15 @@ class _Order:
     clip: Clip
     frames: int
     deliver: Deliver
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A batch in the encoder."""
+
+    orders: list[_Order]
+    launched: Launched
+    started: float
 
 
 class LongClip:
@@ -56,7 +65,8 @@ class LongClip:
 class EncodeLoop:
     """Clips in from many threads, codes out through their callbacks.
 
-    It never waits for a fuller batch: while one is encoded the next fills, and whatever has come by then is taken.
+    It never waits for a fuller batch: while one is encoded the next fills, and whatever has come by then is taken. The
+    next is launched before the last one is waited for, so that a GPU goes from one to the other.
     `submit` and `LongClip.push` block while 2 * POOL_BATCHES * max_frames frames or more wait, which is what slows the
     readers down to the encoder's speed and bounds the waveforms that are in memory here. Half as much again is kept for
     the oldest of the shards that are being read, so that it is done, and the next one opened, before the others are.
@@ -72,6 +82,8 @@ class EncodeLoop:
         self._reading: set[int] = set()
         self._changed = threading.Condition()
         self._closed = False
+        self._last_end = 0.0
+        """When the encoder was last done with something."""
         self.encoded_frames = 0
         self.busy_seconds = 0.0
         """Time that the encoder was at work."""
@@ -149,17 +161,24 @@ class EncodeLoop:
         return self.waiting_frames < self._room + reserve
 
     def _run(self) -> None:
+        running: _Running | None = None
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._batcher.frames > 0 or self._next_long())
+                if running is None:
+                    self._changed.wait_for(lambda: self._closed or self._batcher.frames > 0 or self._next_long())
                 batch = self._batcher.take()
                 long = self._next_long()
                 part = self._take_part(long) if long else None
                 self._changed.notify_all()
-            if not batch and long is None:
+            if not batch and long is None and running is None:
                 return
-            if batch:
-                self._encode(batch)
+            following = self._launch(batch) if batch else None
+            if running is not None:
+                self._finish(running)
+            running = following
+            if running is not None and running.launched.ready():
+                self._finish(running)
+                running = None
             if long is not None:
                 self._continue(long, part)
 
@@ -176,15 +195,27 @@ class EncodeLoop:
         self._long_frames -= frames
         return waveform, frames
 
-    def _encode(self, batch: list[_Order]) -> None:
+    def _launch(self, batch: list[_Order]) -> _Running | None:
         started = time.perf_counter()
+        try:
+            return _Running(batch, self._encoder.launch([order.clip for order in batch]), started)
+        except Exception as error:
+            self._deliver(batch, [error] * len(batch), started)
+            return None
+
+    def _finish(self, running: _Running) -> None:
         results: Sequence[CodedClip | BaseException]
         try:
-            results = self._encoder.encode([order.clip for order in batch])
+            results = running.launched.wait()
         except Exception as error:
-            # The shards of these clips fail and are tried again; the others, and the loop, go on.
-            results = [error] * len(batch)
-        seconds = time.perf_counter() - started
+            results = [error] * len(running.orders)
+        self._deliver(running.orders, results, running.started)
+
+    def _deliver(self, batch: list[_Order], results: Sequence[CodedClip | BaseException], started: float) -> None:
+        """Where there are errors, the shards of these clips fail and are tried again; the loop goes on."""
+        ended = time.perf_counter()
+        seconds = ended - max(started, self._last_end)  # it was launched while the one before was still encoded
+        self._last_end = ended
         self.busy_seconds += seconds
         frames = sum(order.frames for order in batch)
         self.encoded_frames += frames
@@ -204,7 +235,8 @@ class EncodeLoop:
             self.drop(clip)
             clip.deliver(error, clip.seconds)
             return
-        seconds = time.perf_counter() - started
+        self._last_end = time.perf_counter()
+        seconds = self._last_end - started
         clip.seconds += seconds
         self.busy_seconds += seconds
         self.encoded_frames += frames

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from moss_tok import MossAudioTokenizerModel
-from pipeline.encode import Encoder
+from pipeline.encode import Encoder, Launched
 from pipeline.encode_loop import EncodeLoop
 from pipeline.items import Clip, CodedClip
 from tests.support import info_of
@@ -32,13 +32,13 @@ class Recorder:
         self.poison = poison
         self.gate = gate
 
-    def encode(self, clips: Sequence[Clip]) -> list[CodedClip]:
+    def launch(self, clips: Sequence[Clip]) -> Launched:
         if self.gate is not None:
             assert self.gate.wait(30)
         self.batches.append([clip.info.origin.index for clip in clips])
         if self.poison in self.batches[-1]:
             raise RuntimeError("the kernel has a bad day")
-        return [CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips]
+        return Launched.done([CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips])
 
 
 def started(encoder: Any, max_frames: int) -> EncodeLoop:
@@ -101,6 +101,37 @@ def test_readers_are_held_back_while_enough_waits():
     assert len(accepted) == 100
 
 
+class Gpu:
+    """Encodes as a GPU does: `launch` returns at once, the codes are there when they are waited for."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def launch(self, clips: Sequence[Clip]) -> Launched:
+        name = str(clips[0].info.origin.index)
+        self.events.append(f"launch {name}")
+
+        def wait() -> list[CodedClip]:
+            self.events.append(f"wait {name}")
+            if name == "2":
+                raise RuntimeError("an error that the GPU reports late")
+            return [CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips]
+
+        return Launched(ready=lambda: False, wait=wait)
+
+
+def test_the_next_batch_is_launched_before_the_last_is_waited_for():
+    gpu = Gpu()
+    loop = EncodeLoop(cast(Encoder, gpu), max_frames=2)
+    results: list[CodedClip | BaseException] = []
+    for index in range(3):
+        loop.submit(clip_of(index, 2), 2, lambda result, seconds: results.append(result), rank=index)
+    loop.start()
+    loop.close()
+    assert gpu.events == ["launch 0", "launch 1", "wait 0", "launch 2", "wait 1", "wait 2"]
+    assert [isinstance(result, CodedClip) for result in results] == [True, True, False]
+
+
 def test_a_closed_loop_takes_nothing_more():
     loop = started(Recorder(), max_frames=2)
     loop.close()
@@ -113,15 +144,15 @@ def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.M
     clips = [clip_of(index, frames=2 + index) for index in range(5)]
     whole = Encoder(model, 4, max_frames=1000).encode(clips)
     sizes: list[int] = []
-    encode = model.batch_encode
+    encode = model.encode_step
 
-    def small(waveforms: Sequence[torch.Tensor], **options: Any) -> Any:
+    def small(waveforms: Sequence[torch.Tensor], states: None, **options: Any) -> Any:
         sizes.append(len(waveforms))
         if len(waveforms) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return encode(waveforms, **options)
+        return encode(waveforms, states, **options)
 
-    monkeypatch.setattr(model, "batch_encode", small)
+    monkeypatch.setattr(model, "encode_step", small)
     halved = Encoder(model, 4, max_frames=1000).encode(clips)
     assert sizes == [5, 2, 3, 1, 2]
     for one, other in zip(whole, halved, strict=True):
