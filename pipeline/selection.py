@@ -186,7 +186,8 @@ class _Data:
         except StorageError:
             raise
         except (pa.ArrowException, OSError, LookupError, StopIteration) as error:
-            raise ValueError(f"{self._uri}: damaged: {error}: see moss-tok verify") from error
+            reason = " ".join(str(error).split())  # Arrow writes several lines
+            raise ValueError(f"{self._uri}: damaged: {reason}: see moss-tok verify") from error
 
 
 def _row(batch: pa.RecordBatch, position: int, layers: Sequence[str]) -> Row:
