@@ -22,7 +22,7 @@ def quantity(number: float, unit: str, digits: int = 3) -> str:
     """A number of about `digits` significant digits with its unit; a dash where there is none."""
     if not math.isfinite(number):
         return NONE
-    whole = len(f"{abs(number):.0f}") if abs(number) >= 1 else 0 if abs(number) >= 0.1 or number == 0 else -1
+    whole = len(str(int(abs(number)))) if abs(number) >= 1 else 0 if abs(number) >= 0.1 or number == 0 else -1
     return f"{number:,.{max(digits - whole, 0)}f}{NARROW}{unit}".replace("-", MINUS).rstrip(NARROW)
 
 

@@ -40,6 +40,7 @@ def test_bars_are_as_high_as_their_values_and_text_cannot_break_out():
         (quantity(0.1254, "kbit/s"), "0.125 kbit/s"),
         (quantity(-23.456, "dBFS"), f"{MINUS}23.5 dBFS"),
         (quantity(12_345, "x"), "12,345 x"),
+        (quantity(9.63, "bits"), "9.63 bits"),
         (quantity(math.nan, "x"), NONE),
         (decibels(0.0), -math.inf),
         (share(1, 3), "33.3 %"),
