@@ -14,20 +14,8 @@ STEPS = ("plan", "read", "prepare", "batch", "encode", "records", "write", "mani
 COMPOSERS = (
     *("shard", "settle", "chunk", "encode_loop", "actors", "readers", "cluster", "run", "output"),
     *("estimate", "decode", "schedule", "replicas", "tally", "failures", "reject_limit", "commands", "cli"),
-    *(
-        "card",
-        "totals",
-        "progress",
-        "verify",
-        "report",
-        "repair",
-        "duplicates",
-        "selection",
-        "push",
-        "hf",
-        "codes_cache",
-        "survey",
-    ),
+    *("card", "totals", "progress", "verify", "report", "repair"),
+    *("duplicates", "selection", "push", "hf", "codes_cache", "survey"),
 )
 
 
