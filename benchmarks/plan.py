@@ -1,45 +1,103 @@
-"""A plan of many shards: seconds to write it, to read it back and to find what is left of it.
+"""A run over a million shards, up to the moment at which its first shard could be handed out.
 
-python -m benchmarks.plan [--shards 1000000]
+    python -m benchmarks.plan [--shards 1000000] [--done 0.9]
+
+Two processes, for the peak of memory of each: `begin` lists the input, plans it and stores the plan; `resume` finds the
+plan, the totals and the manifests of the shards that are done, and puts the rest in the queue. The store is simulated
+(benchmarks/store_of_many.py); codec, Ray and everything else that a driver loads are loaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from pipeline.items import ShardSpec
-from pipeline.plan import plan_bytes, read_plan
+from benchmarks.store_of_many import PROTOCOL, StoreOfMany, register
+from pipeline.config import Config, parse_config
+
+
+def config_of() -> Config:
+    return parse_config(
+        {
+            "input": {"splits": {"train": f"{PROTOCOL}://bucket/audio/*.tar"}},
+            "output": {"uri": f"{PROTOCOL}://bucket/codes"},
+            "model": {"name": "cat-tiny"},
+        }
+    )
+
+
+def begin(shards: int, done: float, folder: Path) -> None:
+    """List, plan and store; what the store then holds is left in `folder` for the other process."""
+    from pipeline.output import open_output
+    from pipeline.run import _Driver
+
+    register()
+    StoreOfMany.tars = shards
+    say = Stopwatch()
+    output = open_output(config_of())
+    say("input listed, planned, plan stored")
+    driver = _Driver(config_of(), output)
+    assert driver.schedule.take(0) is not None
+    say(f"queue of {driver.schedule.remaining:,}, the first shard is at hand")
+    say.peak()
+    for name, data in StoreOfMany.objects.items():
+        (folder / name.replace("/", "|")).write_bytes(data)
+    counted = [spec.shard_id for spec in output.specs[: int(shards * done)]]
+    driver.tally._counted[: len(counted)] = b"\1" * len(counted)  # what that many manifests would have made of it
+    driver.tally.totals.shards = len(counted)
+    output.save(driver.tally)
+    (folder / "totals").write_bytes(StoreOfMany.objects["bucket/codes/_moss_tok/totals.json"])
+    (folder / "manifests").write_text("\n".join(sorted(counted)))
+
+
+def resume(shards: int, done: float, folder: Path) -> None:
+    """Take up the output that `begin` left, as if most of its shards had been done."""
+    from pipeline.output import open_output
+    from pipeline.run import _Driver
+
+    register()
+    StoreOfMany.objects = {path.name.replace("|", "/"): path.read_bytes() for path in folder.glob("bucket|*")}
+    StoreOfMany.objects["bucket/codes/_moss_tok/totals.json"] = (folder / "totals").read_bytes()
+    StoreOfMany.manifests = (folder / "manifests").read_text().splitlines()
+    say = Stopwatch()
+    output = open_output(config_of())
+    say(f"plan read, {len(output.done):,} manifests listed in {StoreOfMany.requests:,} requests")
+    driver = _Driver(config_of(), output)
+    assert driver.schedule.take(0) is not None
+    say(f"queue of {driver.schedule.remaining:,}, {driver.tally.totals.shards:,} counted, the first shard is at hand")
+    say.peak()
+
+
+class Stopwatch:
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __call__(self, what: str) -> None:
+        print(f"  {time.perf_counter() - self._started:5.1f} s  {what}", flush=True)
+
+    def peak(self) -> None:
+        print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=1_000_000)
-    count = parser.parse_args().shards
-    started = time.perf_counter()
-    specs = [
-        ShardSpec(
-            split="train",
-            format="webdataset",
-            uri=f"s3://bucket/train-{number:07d}.tar",
-            size=10**9,
-            version=f"{number}",
-        )
-        for number in range(count)
-    ]
-    made = time.perf_counter()
-    data = plan_bytes(specs)
-    written = time.perf_counter()
-    read = read_plan(data)
-    finished = time.perf_counter()
-    done = {spec.shard_id for spec in read[: count * 9 // 10]}
-    left = [spec for spec in read if spec.shard_id not in done]
-    found = time.perf_counter()
-    print(f"{count:,} shards: named in {made - started:.1f} s,")
-    print(f"written in {written - made:.1f} s ({len(data) / 1e6:.1f} MB),")
-    print(f"read in {finished - written:.1f} s, {len(left):,} that are left found in {found - finished:.1f} s,")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB with both lists")
+    parser.add_argument("--done", type=float, default=0.9, help="share of the shards that are done (default 0.9)")
+    arguments = parser.parse_args()
+    steps: tuple[Callable[[int, float, Path], None], ...] = (begin, resume)
+    with tempfile.TemporaryDirectory() as folder:
+        for step in steps:
+            print(f"{step.__name__}:", flush=True)
+            context = multiprocessing.get_context("spawn")
+            process = context.Process(target=step, args=(arguments.shards, arguments.done, Path(folder)))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import product
 
 from pipeline import storage
 from pipeline.layout import Layout
 from pipeline.sealed import seal, unseal
 
 READ_THREADS = 16
+NAMES_PER_LISTING = 10_000  # of ten requests, one after the other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +52,11 @@ def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
     return read_manifest(layout, manifest.shard_id)
 
 
-def committed(layout: Layout) -> set[str]:
-    """Ids of the shards that are done: one listing, nothing read."""
-    names = storage.list_names(layout.manifests)
+def committed(layout: Layout, planned: int = 0) -> set[str]:
+    """Ids of the shards that are done: listed, nothing read. A listing of many is split by how ids begin."""
+    digits = len(f"{planned // NAMES_PER_LISTING:x}") if planned > NAMES_PER_LISTING else 0
+    prefixes = ["".join(start) for start in product("0123456789abcdef", repeat=digits)] if digits else []
+    names = storage.list_names(layout.manifests, prefixes)
     return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
 
 

@@ -65,7 +65,7 @@ class Output:
         tally = tally or self.tally()
         self._count(tally, self.done)
         if not tally.complete:  # then those of other jobs, if there are any
-            self._count(tally, manifest.committed(self.layout))
+            self._count(tally, manifest.committed(self.layout, len(self.specs)))
         self.save(tally)
         storage.publish(self.layout.card, self._card(tally).encode())
         if tally.complete:
@@ -130,7 +130,7 @@ def read_output(uri: str) -> Output:
         )
     specs = read_plan(plan)
     planned = {spec.shard_id for spec in specs}
-    return Output(layout, record, specs, manifest.committed(layout) & planned)
+    return Output(layout, record, specs, manifest.committed(layout, len(specs)) & planned)
 
 
 def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:

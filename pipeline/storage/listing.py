@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,6 +17,7 @@ from pipeline.storage.address import resolve
 from pipeline.storage.retrying import reach
 
 STAT_THREADS = 16
+LIST_THREADS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +83,23 @@ def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
         return list(pool.map(stat, uris))
 
 
-def list_names(folder: str) -> set[str]:
-    """Names of the objects directly in a folder; empty if there is no such folder."""
+def list_names(folder: str, prefixes: Sequence[str] = ()) -> set[str]:
+    """Names of the objects directly in a folder; empty if there is no such folder.
+
+    Object stores list a thousand names at a time, one request after the other. Where there are many, and each of the
+    wanted names begins with one of `prefixes`, those are listed at the same time. Stores that cannot list by prefix,
+    and local disks, list everything at once.
+    """
     filesystem, path = resolve(folder)
     filesystem.invalidate_cache(path)
+
+    def names_with(prefix: str) -> set[str]:
+        found = reach(filesystem, folder, "list", lambda: filesystem.find(path, prefix=prefix))
+        return {posixpath.basename(name) for name in found}
+
+    if prefixes and "prefix" in inspect.signature(filesystem.find).parameters:
+        with ThreadPoolExecutor(LIST_THREADS) as pool:
+            return set().union(*pool.map(names_with, prefixes))
     try:
         names = reach(filesystem, folder, "list", lambda: filesystem.ls(path, detail=False))
     except FileNotFoundError:
