@@ -1,6 +1,6 @@
-"""Write docs/configuration.md from the typed configuration: one source for keys, types, defaults and descriptions.
+"""Write the pages of the typed configurations: one source for keys, types, defaults and descriptions.
 
-python scripts/configuration_page.py            # rewrites the page
+python scripts/configuration_page.py            # rewrites docs/configuration.md and docs/export-configuration.md
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import PydanticUndefined
-
 from pipeline.config import Config, Section
+from pipeline.export.config import ExportConfig
 
-PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 INTRODUCTION = """\
 # Configuration
@@ -25,11 +24,26 @@ as `section.key=value`, with a YAML value. Unknown keys, wrong types and impossi
 message that names the key. Paths are relative to the folder that the command runs in.
 """
 
+EXPORT_INTRODUCTION = """\
+# Configuration of an export
 
-def page() -> str:
+<!-- Made by scripts/configuration_page.py from pipeline/export/config.py. -->
+
+The sections of the file that `moss-tok export --config` takes, and the keys of `--set section.key=value`. OUTPUT,
+`--to` and `--out` set `dataset.uri`, `export.to` and `export.uri`. [exports.md](exports.md) says what the formats are.
+"""
+
+PAGES: dict[Path, tuple[str, type[Section]]] = {
+    DOCS / "configuration.md": (INTRODUCTION, Config),
+    DOCS / "export-configuration.md": (EXPORT_INTRODUCTION, ExportConfig),
+}
+
+
+def page(path: Path) -> str:
     """The whole page as Markdown."""
-    parts = [INTRODUCTION]
-    for name, field in Config.model_fields.items():
+    introduction, root = PAGES[path]
+    parts = [introduction]
+    for name, field in root.model_fields.items():
         section = field.annotation
         assert isinstance(section, type)
         assert issubclass(section, Section)
@@ -41,7 +55,7 @@ def _table(section: type[Section]) -> str:
     lines = ["| key | allowed | default | what |", "|---|---|---|---|"]
     schema = section.model_json_schema(mode="serialization")
     for key, field in section.model_fields.items():
-        default = "required" if field.default is PydanticUndefined else f"`{_yaml(field.default)}`"
+        default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
         description = re.sub(r"\s+", " ", field.description or "").strip()
         lines.append(f"| `{key}` | {_allowed(schema['properties'][key], schema)} | {default} | {description} |")
     return "\n".join(lines) + "\n"
@@ -58,15 +72,19 @@ def _allowed(rule: dict[str, Any], schema: dict[str, Any]) -> str:
     if "const" in rule:
         return f"`{rule['const']}`"
     if rule.get("type") == "object":
-        return "names of splits, each with a list of URIs"
+        values = rule.get("additionalProperties") or next(iter(rule["patternProperties"].values()))
+        return f"names, each with {_allowed(values, schema)}"
+    if rule.get("type") == "array":
+        return f"list of {_allowed(rule['items'], schema)}"
     bounds = {"minimum": "from", "maximum": "to", "exclusiveMinimum": "above"}
     limits = " ".join(f"{word} {rule[key]}" for key, word in bounds.items() if key in rule)
     return f"{rule['type']} {limits}".strip()
 
 
 def _yaml(value: object) -> str:
-    return "null" if value is None else str(value)
+    return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(page(path), encoding="utf-8")

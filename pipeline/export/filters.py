@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from pipeline import storage
@@ -47,12 +48,26 @@ class Filters:
 
 
 def read_ids(uris: Iterable[str]) -> frozenset[str]:
-    """The ids of text files that hold one on each line; about 100 bytes of memory each. Raises ValueError."""
+    """The ids of text files that hold one on each line, or a JSON object with `id`; about 100 bytes of memory each.
+
+    A listing of `moss-tok duplicates` also has the clips to keep, which are no rejects. Raises ValueError.
+    """
     ids: set[str] = set()
     for uri in uris:
         try:
             lines = storage.read_bytes(uri).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"{uri}: a reject list is a text file with an id on each line: {error}") from error
-        ids.update(line.strip() for line in lines if line.strip())
+        ids.update(found for line in lines if (found := _rejected(uri, line)))
     return frozenset(ids)
+
+
+def _rejected(uri: str, line: str) -> str | None:
+    """The id that a line rejects, if it does."""
+    if not line.lstrip().startswith("{"):
+        return line.strip() or None
+    try:
+        entry = json.loads(line)
+        return None if entry.get("action") == "keep" else str(entry["id"])
+    except (ValueError, KeyError, RecursionError) as error:
+        raise ValueError(f"{uri}: a JSON object without an id: {line[:100]}") from error
