@@ -12,18 +12,14 @@ import pytest
 import s3fs
 
 from pipeline import storage
-from tests.seaweed import seaweed
+from tests.seaweed import s3_clients, seaweed
 from tests.support import CORPUS, rows, run_command
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    with seaweed(tmp_path_factory.mktemp("weed")) as environment:
-        before = dict(os.environ)
-        os.environ.update(environment)
+    with seaweed(tmp_path_factory.mktemp("weed")) as environment, s3_clients(environment):
         yield environment
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

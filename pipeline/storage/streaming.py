@@ -61,7 +61,10 @@ class RangedStream(io.RawIOBase):
         self._fetch = fetch
         self._size = size
         self._position = 0
+        self._read_to = 0
+        """Where the last read ended."""
         self._window = 0
+        """Bytes to have ahead of the reader."""
         self._parts: deque[_Part] = deque()
         """Neighbouring ranges, the first of which holds the position once it is read from."""
 
@@ -90,6 +93,7 @@ class RangedStream(io.RawIOBase):
         data = memoryview(part.data.result())[self._position - part.start :][:wanted]
         buffer[: len(data)] = data
         self._position += len(data)
+        self._read_to = self._position
         self._drop_read()
         return len(data)
 
@@ -109,11 +113,11 @@ class RangedStream(io.RawIOBase):
     def _look_ahead(self, wanted: int) -> None:
         """Have the range that holds the position, and as many behind it as the reader has earned by going straight."""
         self._drop_read()
-        if self._parts and self._parts[0].start <= self._position:
-            self._window = min(AHEAD, max(FIRST_RANGE, 4 * self._window))
-        else:
+        if self._position != self._read_to and not (self._parts and self._parts[0].start <= self._position):
             self._drop_all()
             self._window = 0
+        elif self._position:
+            self._window = min(AHEAD, max(FIRST_RANGE, 4 * self._window))
         end = self._parts[-1].stop if self._parts else self._position
         needed = min(self._position + wanted, self._position + AHEAD)
         goal = min(self._position + wanted + self._window, self._position + AHEAD, self._size)

@@ -3,57 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline import storage
-from pipeline.items import CodedClip, Origin, Reject, ShardSpec
 from pipeline.layout import Layout
 from pipeline.manifest import ShardManifest, committed, read_manifests
-from pipeline.records import codes_table, rejects_table
-from pipeline.settle import Effort, OutputConflict, publish_shard, rebuild_manifest, shard_metadata
-from pipeline.write import to_parquet
-from tests.support import info_of
-
-SPEC = ShardSpec(split="train", format="webdataset", uri="s3://bucket/a.tar", size=12_345, version="12345-etag")
-EFFORT = Effort(attempt=2, started_at=1_700_000_000.0, seconds={"read": 0.5, "write": 0.25})
-VERSIONS = {"torch": "2.11", "pyarrow": "21"}
-
-
-def shard_bytes(
-    rows: int = 20,
-    rejects: int = 3,
-    fingerprint: str = "f1",
-    versions: dict[str, str] = VERSIONS,
-    shard_id: str = SPEC.shard_id,
-) -> tuple[bytes, bytes]:
-    """The data and rejects objects of a shard of `rows + rejects` clips, the rejected ones last."""
-    random = np.random.default_rng(0)
-    coded = [
-        CodedClip(info_of(index, 19_200), random.integers(0, 1024, (2, 10), dtype=np.int16)) for index in range(rows)
-    ]
-    refused = [
-        Reject(
-            origin=Origin(index=index, source=SPEC.uri, key=str(index)),
-            stage="prepare",
-            reason="empty" if index % 2 else "truncated",
-            message="no sound",
-        )
-        for index in range(rows, rows + rejects)
-    ]
-    metadata = {
-        "moss_tok.fingerprint": fingerprint,
-        "moss_tok.sample_rate": "24000",
-        "moss_tok.versions": json.dumps(versions),
-    }
-    rejected = to_parquet(rejects_table(shard_id, refused), metadata, 10) if refused else b""
-    table = codes_table(shard_id, coded, 2, 1024, 24_000)
-    summary = shard_metadata(shard_id, rows + rejects, 9_999, rejected)
-    return to_parquet(table, metadata | summary, 10), rejected
+from pipeline.settle import Effort, OutputConflict, publish_shard, rebuild_manifest
+from tests.shards import EFFORT, SPEC, VERSIONS, shard_bytes
 
 
 @pytest.fixture
