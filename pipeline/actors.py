@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 
 import torch
 
+from pipeline import logs
 from pipeline.chunk import Chunk
 from pipeline.config import Config
 from pipeline.encode import Encoder, load_encoder
 from pipeline.encode_loop import Deliver, EncodeLoop, LongClip
-from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Prepared, ShardSpec
+from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Prepared, Reject, ShardSpec
 from pipeline.layout import Layout
 from pipeline.manifest import ShardManifest
+from pipeline.pace import ActorFigures
 from pipeline.prepare import Target
 from pipeline.provenance import RunRecord
 from pipeline.readers import prepare_remotely, this_node
+from pipeline.records import clip_id
 from pipeline.shard import OpenShard, target_of
+
+logger = logging.getLogger(__name__)
 
 
 class TokenizerActor:
     """One replica of the codec. Each call of `tokenize` runs in a thread of its own and shares the encode loop."""
 
-    def __init__(self, config: Config, record: RunRecord) -> None:
+    def __init__(self, config: Config, record: RunRecord, run_id: str) -> None:
+        """Its log lines are in the standard error of its Ray worker."""
+        logs.configure(config.cluster.log_format, everything=True, run=run_id, process="actor", pid=os.getpid())
         self._config = config
         self._record = record
         self._target = target_of(record)
@@ -38,24 +47,38 @@ class TokenizerActor:
         """The id of this actor's node, once the model is loaded."""
         return this_node()
 
-    def encoded_seconds(self) -> float:
-        """Seconds of audio that this replica has encoded so far."""
-        return self._loop.encoded_frames * self._target.samples_per_frame / self._target.sample_rate
+    def figures(self) -> ActorFigures:
+        """What this replica has done so far, and what waits for it."""
+        frame_seconds = self._target.samples_per_frame / self._target.sample_rate
+        loop = self._loop
+        return ActorFigures(loop.encoded_frames * frame_seconds, loop.busy_seconds, loop.waiting_frames * frame_seconds)
 
     def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
         """The shard from reading to its manifest. Any failure that is not a clip's own is raised to the driver."""
+        about = {"shard": spec.shard_id, "attempt": attempt}
+        logger.info("opened: %s", spec.place, extra=about)
         gathered = _Gathered(spec, attempt)
         with self._loop.turn() as rank:
             feed = _Feed(self._loop, self._target, gathered.deliver, rank)
             try:
                 for chunk in prepare_remotely(spec, self._config.input, self._config.prepare, self._target):
                     gathered.add_chunk(chunk)
+                    _log_rejects(chunk, spec, about)
                     for item in chunk.items:
                         feed.take(item)
             finally:
                 feed.drop_long_clip()
         shard = gathered.wait()
-        return shard.publish(Layout(self._config.output.uri), self._record, self._config.output.row_group_rows)
+        manifest = shard.publish(Layout(self._config.output.uri), self._record, self._config.output.row_group_rows)
+        logger.info("committed: %d rows, %d rejects", manifest.rows, manifest.rejects, extra=about)
+        return manifest
+
+
+def _log_rejects(chunk: Chunk, spec: ShardSpec, about: dict[str, object]) -> None:
+    for item in chunk.items:
+        if isinstance(item, Reject):
+            clip = {"clip": clip_id(spec.shard_id, item.origin), "stage": item.stage, "reason": item.reason}
+            logger.info("rejected: %s: %s", item.origin.key, item.message, extra=about | clip)
 
 
 class _Feed:

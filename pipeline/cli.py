@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
-import logging
 import signal
 import sys
 import warnings
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from types import FrameType
 
+from pipeline import logs
 from pipeline.commands import NAMES
 from pipeline.exit_status import ExitStatus
 
@@ -35,7 +35,7 @@ Audio datasets into discrete codes with the MOSS Audio Tokenizer.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logs.configure("text")
     warnings.filterwarnings("ignore", message=".*untrained codec", category=UserWarning)  # the commands say it better
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -65,12 +65,17 @@ class InputConfig(Section):
 
     splits: Annotated[dict[SplitName, Uris], Field(min_length=1)]
     """URIs, folders or globs for each split: local paths or any fsspec URI (s3://, gs://, hf://, https://)."""
-    format: Literal["auto", "files", "manifest", "webdataset", "parquet"] = "auto"
+    format: Literal["auto", "files", "manifest", "webdataset", "parquet", "arrow", "librispeech"] = "auto"
     """How to read them. auto goes by name: .tar is webdataset; .jsonl, .csv and .tsv are manifests; .parquet is
-    parquet; folders and audio files are files."""
+    parquet; .arrow, as save_to_disk of Hugging Face Datasets writes it, is arrow; folders and audio files are files.
+    librispeech is files whose transcripts stand beside them in *.trans.txt."""
     audio_column: str | None = None
     """Column or field that holds the audio (parquet) or its path (manifest). By default the first that is there of
     audio, audio_filepath, audio_path, path and file."""
+    audio_folder: str = ""
+    """Folder that the relative paths of a manifest begin in, itself relative to the manifest's folder."""
+    quoted: bool = True
+    """Whether double quotes enclose fields of .csv and .tsv. Common Voice has them as letters: false."""
     text_column: str = "text"
     """Column, field or JSON key that holds the transcript, where there is one."""
     language_column: str | None = None
@@ -167,6 +172,8 @@ class ClusterConfig(Section):
     """Tries before a shard is reported as failed. A try that ended because its node went away is not counted."""
     max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The run stops where more of its clips than this were rejected, once 1,000 are through; 1 never stops it."""
+    log_format: Literal["text", "json"] = "text"
+    """How the driver and the actors log: lines for people, or one JSON object a line for machines."""
 
 
 class CardConfig(Section):

@@ -46,6 +46,14 @@ class Layout:
     def manifests(self) -> str:
         return storage.join(self.internal, "shards")
 
+    @property
+    def runs(self) -> str:
+        """What each run said of itself, for people: see pipeline/heartbeat.py."""
+        return storage.join(self.internal, "runs")
+
+    def heartbeat(self, run_id: str) -> str:
+        return storage.join(self.runs, f"{run_id}.json")
+
     def checksums(self) -> str:
         """Contents of `_SUCCESS`, as `sha256sum --check` reads them: of the card, the plan and the record as they are.
 

@@ -1,14 +1,18 @@
-"""How a run shows that it lives: a bar on a terminal, plain lines in a log."""
+"""How a run shows that it lives: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
 
 from tqdm import tqdm
 
+from pipeline.logs import LogFormat, plain
 from pipeline.totals import Totals, format_seconds
+
+logger = logging.getLogger(__name__)
 
 LOG_EVERY_SECONDS = 15.0
 
@@ -17,11 +21,11 @@ class Progress:
     """Shards, hours, speed, rejects and time left, of what this run does.
 
     On a terminal a bar is redrawn. Elsewhere a line is printed when the first shard is done, at most every quarter of
-    a minute after that, and at the end, so that a log of a week stays readable.
+    a minute after that, and at the end, so that a log of a week stays readable. Where lines are JSON there is no bar.
     """
 
-    def __init__(self, shards: int, done_before: int) -> None:
-        self._on_terminal = sys.stderr.isatty()
+    def __init__(self, shards: int, done_before: int, log_format: LogFormat = "text") -> None:
+        self._on_terminal = log_format == "text" and sys.stderr.isatty()
         self._bar = tqdm(
             total=shards + done_before,
             initial=done_before,
@@ -69,9 +73,9 @@ class Progress:
         elif self._done and self.elapsed - self._last_line >= LOG_EVERY_SECONDS:
             self._print_line()
 
-    def note(self, line: str) -> None:
-        """A line of text above the bar."""
-        tqdm.write(line, file=sys.stderr)
+    def note(self, line: str, **fields: object) -> None:
+        """A line above the bar; `fields` say what it is about."""
+        logger.warning("%s", line, extra=plain(**fields))
 
     def _figures(self) -> str:
         speed = self._audio_seconds / max(self.elapsed, 1e-9)
@@ -87,5 +91,6 @@ class Progress:
         line += f", about {left} left" if ahead else ""
         state = f"{self._done} {self._failed}"
         if ahead or state != self._printed:
-            print(line, file=sys.stderr, flush=True)
+            done = {"committed": self._done_before + self._done, "failed": self._failed, "rejects": self._rejects}
+            logger.info("%s", line, extra=plain(**done, audio_seconds=self._audio_seconds))
         self._printed = state

@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError
 from pipeline.actors import TokenizerActor
 from pipeline.cluster import actor_shape, check_room, describe_room, joined_address, live_nodes, room_for_actors
 from pipeline.config import Config, ConfigError
+from pipeline.pace import ActorFigures
 from pipeline.provenance import RunRecord
 from pipeline.schedule import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Schedule, Try
 
@@ -42,6 +43,13 @@ class Replica:
     died_at: float = 0.0
     gone: bool = False
     """Nothing that still comes from it counts."""
+    figures: ActorFigures = field(default_factory=ActorFigures)
+    """What it last said of itself."""
+
+    @property
+    def name(self) -> str:
+        """For people and for labels: Ray's id of the actor."""
+        return str(self.actor._actor_id.hex())
 
     @property
     def ready(self) -> bool:
@@ -72,12 +80,14 @@ class Replicas:
         self,
         config: Config,
         record: RunRecord,
+        run_id: str,
         tokenizer: type[TokenizerActor],
         schedule: Schedule,
         note: Callable[[str], None],
     ) -> None:
         self._config = config
         self._record = record
+        self._run_id = run_id
         self._schedule = schedule
         self._note = note
         self._nodes = live_nodes()
@@ -88,7 +98,7 @@ class Replicas:
         self._shell: Any = ray.remote(tokenizer).options(
             num_cpus=self._shape.cpus,
             num_gpus=self._shape.gpus,
-            max_concurrency=config.cluster.shards_per_actor + 2,  # and one each for `ready` and `encoded_seconds`
+            max_concurrency=config.cluster.shards_per_actor + 2,  # and one each for `ready` and `figures`
             max_restarts=0,
             max_task_retries=0,
         )
@@ -144,7 +154,7 @@ class Replicas:
             self._remove(replica)
         if now >= self._next_start:
             for _ in range(wanted - len(self.all)):
-                replica = Replica(self._shell.remote(self._config, self._record))
+                replica = Replica(self._shell.remote(self._config, self._record, self._run_id))
                 self.all.append(replica)
                 self.call(replica, self._started, "ready")
 

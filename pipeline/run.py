@@ -6,6 +6,7 @@ passes through the driver: only specifications out and manifests in.
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 
+from pipeline import logs
 from pipeline.actors import TokenizerActor
 from pipeline.cluster import connect, live_nodes, warn_of_local_output
 from pipeline.config import Config
+from pipeline.heartbeat import new_run_id
+from pipeline.monitor import Monitor
 from pipeline.output import Output, open_output, with_absolute_uris
-from pipeline.progress import Progress
+from pipeline.pace import ActorFigures
 from pipeline.reject_limit import too_many_rejects
 from pipeline.replicas import Replica, Replicas, cause
 from pipeline.schedule import Failure, Schedule, Try
@@ -82,15 +86,19 @@ class _Driver:
         self.tally: Tally = output.tally()
         self.totals = Totals()
         self.stopped: str | None = None
-        self._encoded: dict[Replica, float] = {}
-        self._encoded_by_the_gone = 0.0
+        self._run_id = new_run_id()
+        self._asked: set[Replica] = set()
+        self._gone = ActorFigures()
         self._next_poll = 0.0
         self._next_save = time.monotonic() + SAVE_SECONDS
 
     def run(self, tokenizer: type[TokenizerActor]) -> None:
         """Until every shard is committed or given up, or there is a reason to stop."""
-        with Progress(self.schedule.remaining, len(self._output.done)) as self._progress:
-            replicas = Replicas(self._config, self._output.record, tokenizer, self.schedule, self._progress.note)
+        log_format = self._config.cluster.log_format
+        logs.configure(log_format, run=self._run_id, process="driver", pid=os.getpid())
+        with Monitor(self._output, self._run_id, self.schedule, log_format) as self._monitor:
+            record, note = self._output.record, self._monitor.note
+            replicas = Replicas(self._config, record, self._run_id, tokenizer, self.schedule, note)
             try:
                 while self.schedule.remaining and not self.stopped:
                     replicas.follow()
@@ -98,7 +106,8 @@ class _Driver:
                     self._listen(replicas)
                     self._poll(replicas)
                     self._save()
-                    self._progress.update(self.totals, self._encoded_seconds(replicas), len(self.schedule.failures))
+                    shards_open = sum(len(replica.open) for replica in replicas.all)
+                    self._monitor.update(self.totals, self._sums().encoded_seconds, shards_open)
             finally:
                 replicas.end()
 
@@ -108,6 +117,7 @@ class _Driver:
             for replica in replicas.all:
                 if replica.has_place(depth) and (tried := self.schedule.take(beside=depth)) is not None:
                     replica.open[tried.spec.shard_id] = tried
+                    self._monitor.opened(tried, replica.name)
                     handle = partial(self._tokenized, replicas, tried)
                     replicas.call(replica, handle, "tokenize", tried.spec, tried.number)
 
@@ -131,31 +141,38 @@ class _Driver:
             self.schedule.committed(tried)
             self.totals.add(Totals.of(manifest))
             self.tally.add(manifest)
+            self._monitor.committed(manifest)
             self.stopped = too_many_rejects(self.totals, self._config.cluster.max_reject_fraction)
         elif isinstance(getattr(error, "cause", error), NodeDiedError | ObjectLostError):
             for line in self.schedule.node_gone([tried], f"its reader's node is gone: {cause(error)}"):
-                self._progress.note(line)
+                self._monitor.note(line, tried.spec)
         else:
-            self._progress.note(self.schedule.failed(tried, cause(error)))
+            self._monitor.note(self.schedule.failed(tried, cause(error)), tried.spec)
 
     def _poll(self, replicas: Replicas) -> None:
-        """Ask each actor how much it has encoded: shards may take long, and the bar should move within them."""
+        """Ask each actor how it is: shards may take long, and the bar should move within them."""
         now = time.monotonic()
         if now < self._next_poll:
             return
         self._next_poll = now + POLL_SECONDS
         for replica in replicas.all:
             if replica.ready:
-                replicas.call(replica, self._polled, "encoded_seconds")
+                replicas.call(replica, self._polled, "figures")
+        ready = {replica.name: replica.figures for replica in replicas.all if replica.ready}
+        sums = self._sums()
+        self._monitor.asked(ready, sums.encoded_seconds, sums.busy_seconds)
 
     def _polled(self, replica: Replica, result: Future[Any]) -> None:
         if result.exception() is None:
-            self._encoded[replica] = result.result()
+            replica.figures = result.result()
+            self._asked.add(replica)
 
-    def _encoded_seconds(self, replicas: Replicas) -> float:
-        for replica in [replica for replica in self._encoded if replica.gone]:
-            self._encoded_by_the_gone += self._encoded.pop(replica)
-        return self._encoded_by_the_gone + sum(self._encoded.values())
+    def _sums(self) -> ActorFigures:
+        """Over all actors that there ever were."""
+        for replica in [replica for replica in self._asked if replica.gone]:
+            self._asked.remove(replica)
+            self._gone = self._gone + replica.figures
+        return sum((replica.figures for replica in self._asked), self._gone)
 
     def _save(self) -> None:
         """Keep what is counted so far, so that after a death of this process few manifests are to be read."""
@@ -166,4 +183,4 @@ class _Driver:
         try:
             self._output.save(self.tally)
         except StorageError as error:
-            self._progress.note(f"the totals so far are not saved, which only costs time later: {error}")
+            self._monitor.note(f"the totals so far are not saved, which only costs time later: {error}")

@@ -12,11 +12,15 @@ failed or too many clips were rejected, 2 the configuration cannot be used, 130 
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import shlex
-import sys
 
+from pipeline import logs
 from pipeline.commands.options import add_config
 from pipeline.exit_status import ExitStatus
+
+logger = logging.getLogger(__name__)
 
 HELP = "make a dataset of codes, or go on with one"
 
@@ -33,13 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.overrides)
     again = shlex.join(["moss-tok", "tokenize", arguments.config, *arguments.overrides])
-    print(f"{arguments.config} -> {config.output.uri}", file=sys.stderr, flush=True)
+    logs.configure(config.cluster.log_format, process="driver", pid=os.getpid())
+    logger.info("%s -> %s", arguments.config, config.output.uri, extra=logs.plain())
     try:
         from pipeline.run import run as run_config  # takes seconds, so the configuration is checked first
 
         summary = run_config(config)
     except KeyboardInterrupt:
-        print(f"\nInterrupted. Committed shards stay; to go on: {again}", file=sys.stderr)
+        logger.warning("\nInterrupted. Committed shards stay; to go on: %s", again, extra=logs.plain())
         return ExitStatus.INTERRUPTED
     speed = summary.this_run.audio_seconds / max(summary.wall_seconds, 1e-9)
     timing = {f"{stage} time": format_seconds(seconds) for stage, seconds in summary.this_run.seconds.items()}
@@ -47,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         timing["wall time"] = f"{format_seconds(summary.wall_seconds)}, {speed:,.1f}x real time"
     print_dataset(summary.output, summary.totals, timing)
     if summary.failures:
-        print(f"\n{describe_failures(summary.failures)}\nTo try them again: {again}", file=sys.stderr)
+        failed = describe_failures(summary.failures)
+        logger.error("\n%s\nTo try them again: %s", failed, again, extra=logs.plain())
     if summary.stopped:
-        print(f"\nStopped: {summary.stopped}\nTo go on: {again}", file=sys.stderr)
+        logger.error("\nStopped: %s\nTo go on: %s", summary.stopped, again, extra=logs.plain())
     return ExitStatus.FAILED if summary.failures or summary.stopped else ExitStatus.DONE
