@@ -14,6 +14,7 @@ FORMAT_ENDINGS = {
     "webdataset": (".tar", ".tar.gz", ".tgz"),
     "manifest": RECORD_ENDINGS,
     "parquet": (".parquet",),
+    "arrow": (".arrow",),
     "files": AUDIO_ENDINGS,
 }
 

@@ -30,7 +30,7 @@ class ShardSpec:
     """Stable hash of what is read (format, URI, range, members): never a rank or a count."""
     split: str
     format: str
-    """files, manifest, webdataset or parquet."""
+    """One of the formats of the configuration but auto."""
     uri: str
     """The object that is read; for files, the folder that `members` are relative to."""
     start: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.config import InputConfig
-from pipeline.formats import RECORD_ENDINGS, format_of
+from pipeline.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of
 from pipeline.items import ShardSpec, stable_hash
 from pipeline.storage import ObjectInfo, StorageError
 from pipeline.table import read_table
@@ -70,7 +71,7 @@ def plan_shards(config: InputConfig) -> list[ShardSpec]:
                         "would be in the dataset twice: change input.splits so that one of them matches it"
                     )
                 owners[info.uri] = f"{pattern} (split {split})"
-            specs.extend(_PLANNERS[kind](split, objects, config.clips_per_shard))
+            specs.extend(_PLANNERS[kind](split, objects, config))
     if not specs:
         raise PlanError(f"no clips in {', '.join(owners)}: the manifests or Parquet files have no rows")
     return specs
@@ -90,8 +91,8 @@ def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
     unknown = by_format.pop(None, [])
     if not by_format:
         raise PlanError(
-            f"{pattern}: cannot tell how to read {unknown[0].uri}: set input.format to files, manifest, webdataset or "
-            "parquet"
+            f"{pattern}: cannot tell how to read {unknown[0].uri}: set input.format to files, manifest, webdataset, "
+            "parquet, arrow or librispeech"
         )
     if len(by_format) > 1:
         found = ", ".join(f"{len(infos)} of {kind} ({infos[0].uri})" for kind, infos in by_format.items())
@@ -104,16 +105,28 @@ def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
     return cast(str, kind), matched
 
 
-def _plan_files(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
+def _plan_files(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    return _plan_groups("files", split, objects, config)
+
+
+def _plan_librispeech(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    """Groups of the audio files; the reader finds the transcripts."""
+    audio = [info for info in objects if info.uri.lower().endswith(AUDIO_ENDINGS)]
+    if not audio:
+        raise PlanError(f"{objects[0].uri}: no audio file there: give a folder such as LibriSpeech/train-clean-100")
+    return _plan_groups("librispeech", split, audio, config)
+
+
+def _plan_groups(kind: str, split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
     """Groups of neighbouring files, named relative to the folder that they share."""
-    for first in range(0, len(objects), clips_per_shard):
-        group = objects[first : first + clips_per_shard]
+    for first in range(0, len(objects), config.clips_per_shard):
+        group = objects[first : first + config.clips_per_shard]
         root = group[0].uri.rpartition("/")[0]
         while not all(info.uri.startswith(f"{root}/") for info in group):
             root = root.rpartition("/")[0]
         yield ShardSpec(
             split=split,
-            format="files",
+            format=kind,
             uri=root,
             members=tuple(info.uri[len(root) + 1 :] for info in group),
             size=sum(info.size for info in group),
@@ -122,30 +135,41 @@ def _plan_files(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int)
         )
 
 
-def _plan_tars(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
-    """Each tar is a shard: it can only be read from its beginning."""
+def _plan_tars(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    return _plan_whole("webdataset", split, objects)
+
+
+def _plan_arrow(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    """`datasets` keeps what it has computed beside the data, in files named cache-*."""
+    data = [info for info in objects if not posixpath.basename(info.uri).startswith("cache-")]
+    return _plan_whole("arrow", split, data)
+
+
+def _plan_whole(kind: str, split: str, objects: Sequence[ObjectInfo]) -> Iterator[ShardSpec]:
+    """Each object is a shard: it can only be read from its beginning."""
     for info in objects:
-        yield ShardSpec(split=split, format="webdataset", uri=info.uri, size=info.size, version=info.version)
+        yield ShardSpec(split=split, format=kind, uri=info.uri, size=info.size, version=info.version)
 
 
-def _plan_manifests(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
+def _plan_manifests(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
     """Byte ranges of `clips_per_shard` records."""
-    return _plan_ranges("manifest", _manifest_ranges, split, objects, clips_per_shard)
+    return _plan_ranges("manifest", _manifest_ranges, split, objects, config)
 
 
-def _manifest_ranges(uri: str, clips_per_shard: int) -> list[Range]:
+def _manifest_ranges(uri: str, config: InputConfig) -> list[Range]:
+    clips_per_shard = config.clips_per_shard
     with storage.open_read(uri) as stream:
-        extents = [(record.start, record.stop) for record in read_records(uri, stream)]
+        extents = [(record.start, record.stop) for record in read_records(uri, stream, quoted=config.quoted)]
     cuts = [extents[first : first + clips_per_shard] for first in range(0, len(extents), clips_per_shard)]
     return [(cut[0][0], cut[-1][1], cut[-1][1] - cut[0][0], len(cut)) for cut in cuts]
 
 
-def _plan_parquet(split: str, objects: Sequence[ObjectInfo], clips_per_shard: int) -> Iterator[ShardSpec]:
+def _plan_parquet(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
     """Ranges of whole row groups with at least `clips_per_shard` rows, but for the last."""
-    return _plan_ranges("parquet", _row_group_ranges, split, objects, clips_per_shard)
+    return _plan_ranges("parquet", _row_group_ranges, split, objects, config)
 
 
-def _row_group_ranges(uri: str, clips_per_shard: int) -> list[Range]:
+def _row_group_ranges(uri: str, config: InputConfig) -> list[Range]:
     try:
         with storage.open_read(uri) as stream:
             footer = pq.read_metadata(stream)
@@ -158,7 +182,7 @@ def _row_group_ranges(uri: str, clips_per_shard: int) -> list[Range]:
     for group in range(footer.num_row_groups):
         rows += footer.row_group(group).num_rows
         size += footer.row_group(group).total_byte_size
-        if rows >= clips_per_shard or group == footer.num_row_groups - 1:
+        if rows >= config.clips_per_shard or group == footer.num_row_groups - 1:
             ranges.append((start, group + 1, size, rows))
             start, rows, size = group + 1, 0, 0
     return ranges
@@ -166,14 +190,14 @@ def _row_group_ranges(uri: str, clips_per_shard: int) -> list[Range]:
 
 def _plan_ranges(
     kind: str,
-    ranges_of: Callable[[str, int], list[Range]],
+    ranges_of: Callable[[str, InputConfig], list[Range]],
     split: str,
     objects: Sequence[ObjectInfo],
-    clips_per_shard: int,
+    config: InputConfig,
 ) -> Iterator[ShardSpec]:
     """A shard for each range of each object; the objects are looked into a few at a time."""
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        found = pool.map(lambda info: ranges_of(info.uri, clips_per_shard), objects)
+        found = pool.map(lambda info: ranges_of(info.uri, config), objects)
         for info, ranges in zip(objects, found, strict=True):
             for start, stop, size, clips in ranges:
                 yield ShardSpec(
@@ -188,8 +212,10 @@ def _plan_ranges(
                 )
 
 
-_PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], int], Iterator[ShardSpec]]] = {
+_PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], InputConfig], Iterator[ShardSpec]]] = {
     "files": _plan_files,
+    "librispeech": _plan_librispeech,
+    "arrow": _plan_arrow,
     "manifest": _plan_manifests,
     "webdataset": _plan_tars,
     "parquet": _plan_parquet,

@@ -10,9 +10,11 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 MAX_RECORD_BYTES = 16 * 2**20
+
+_Quoting: TypeAlias = Literal[0, 3]  # QUOTE_MINIMAL and QUOTE_NONE of the csv module
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,17 @@ class Record:
     error: str | None = None
 
 
-def read_records(name: str, stream: BinaryIO, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+def read_records(
+    name: str, stream: BinaryIO, start: int = 0, stop: int | None = None, quoted: bool = True
+) -> Iterator[Record]:
     """The records that begin in [start, stop), in order. `name` tells the kind by its ending; blank lines are skipped.
+
+    Without `quoted` a double quote is a letter of its field, and every line of a table is a row.
 
     A range must begin where a record begins, as the extents of an earlier reading say, or at 0.
     """
     parse = _PARSERS[name.lower().rpartition(".")[2]]
-    for record in parse(stream, start):
+    for record in parse(stream, start, quoted):
         if stop is not None and record.start >= stop:
             return
         yield record
@@ -50,7 +56,7 @@ def _line(stream: BinaryIO) -> tuple[bytes, int]:
     return line, size
 
 
-def _json_lines(stream: BinaryIO, start: int) -> Iterator[Record]:
+def _json_lines(stream: BinaryIO, start: int, quoted: bool) -> Iterator[Record]:
     stream.seek(start)
     stop = start
     while True:
@@ -74,9 +80,10 @@ def _json_record(begin: int, end: int, line: bytes) -> Record:
     return Record(begin, end, fields)
 
 
-def _separated(delimiter: str) -> Callable[[BinaryIO, int], Iterator[Record]]:
-    def parse(stream: BinaryIO, start: int) -> Iterator[Record]:
-        filled = (row for row in _rows(stream, 0, delimiter) if row[2] or row[3])
+def _separated(delimiter: str) -> Callable[[BinaryIO, int, bool], Iterator[Record]]:
+    def parse(stream: BinaryIO, start: int, quoted: bool) -> Iterator[Record]:
+        quoting: _Quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        filled = (row for row in _rows(stream, 0, delimiter, quoting) if row[2] or row[3])
         header_start, data_start, header, error = next(filled, (0, 0, [], None))
         if error:
             yield Record(
@@ -86,7 +93,7 @@ def _separated(delimiter: str) -> Callable[[BinaryIO, int], Iterator[Record]]:
                 f"the header, without which no row has a meaning: {error}",
             )
             return
-        for begin, stop, row, row_error in _rows(stream, start or data_start, delimiter):
+        for begin, stop, row, row_error in _rows(stream, start or data_start, delimiter, quoting):
             if row_error is None and len(row) > len(header):
                 row_error = f"{len(row)} fields under a header of {len(header)}"
             if row or row_error:
@@ -95,7 +102,9 @@ def _separated(delimiter: str) -> Callable[[BinaryIO, int], Iterator[Record]]:
     return parse
 
 
-def _rows(stream: BinaryIO, start: int, delimiter: str) -> Iterator[tuple[int, int, list[str], str | None]]:
+def _rows(
+    stream: BinaryIO, start: int, delimiter: str, quoting: _Quoting
+) -> Iterator[tuple[int, int, list[str], str | None]]:
     stream.seek(start)
     position = start
 
@@ -118,7 +127,7 @@ def _rows(stream: BinaryIO, start: int, delimiter: str) -> Iterator[tuple[int, i
         try:
             # A quoted field may hold line breaks, so only the csv module knows where a row ends. After an error its
             # state is of no use: each row gets a reader of its own.
-            row = next(csv.reader(lines(), delimiter=delimiter))
+            row = next(csv.reader(lines(), delimiter=delimiter, quoting=quoting))
         except StopIteration:
             return
         except csv.Error as error:
@@ -127,7 +136,7 @@ def _rows(stream: BinaryIO, start: int, delimiter: str) -> Iterator[tuple[int, i
             yield begin, position, row, None
 
 
-_PARSERS: dict[str, Callable[[BinaryIO, int], Iterator[Record]]] = {
+_PARSERS: dict[str, Callable[[BinaryIO, int, bool], Iterator[Record]]] = {
     "jsonl": _json_lines,
     "csv": _separated(","),
     "tsv": _separated("\t"),

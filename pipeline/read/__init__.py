@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import RawClip, Reject, ShardSpec, stable_hash
+from pipeline.read.arrow import read_arrow
 from pipeline.read.files import read_files
+from pipeline.read.librispeech import read_librispeech
 from pipeline.read.manifest import read_manifest
 from pipeline.read.parquet import read_parquet
 from pipeline.read.webdataset import read_webdataset
@@ -25,6 +27,8 @@ _READERS: dict[str, Callable[[ShardSpec, InputConfig], Iterator[RawClip | Reject
     "manifest": read_manifest,
     "webdataset": read_webdataset,
     "parquet": read_parquet,
+    "arrow": read_arrow,
+    "librispeech": read_librispeech,
 }
 
 
@@ -38,7 +42,7 @@ def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
 
 
 def _check_unchanged(spec: ShardSpec) -> None:
-    if spec.format == "files":
+    if spec.members:
         _check_members(spec)
         return
     info = storage.stat(spec.uri)

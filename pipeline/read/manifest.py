@@ -14,10 +14,10 @@ from pipeline.tabular import Record, read_records
 
 
 def read_manifest(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each record of the shard's range. A path is absolute, a URI, or relative to the manifest's folder."""
+    """Each record of the shard's range. A path is absolute, a URI, or below the manifest's folder or audio_folder."""
     with storage.open_read(spec.uri) as stream:
-        records, ahead = tee(read_records(spec.uri, stream, spec.start, spec.stop))
-        folder = spec.uri.rpartition("/")[0]
+        records, ahead = tee(read_records(spec.uri, stream, spec.start, spec.stop, config.quoted))
+        folder = storage.join(spec.uri.rpartition("/")[0], config.audio_folder)
         uris, wanted = tee(_audio_uri(record, folder, config) for record in ahead)
         audio = storage.read_ahead(wanted, config.max_clip_bytes)
         for index, (record, uri, data) in enumerate(zip(records, uris, audio, strict=True)):
@@ -40,7 +40,7 @@ def _audio_uri(record: Record, folder: str, config: InputConfig) -> str | None:
     if record.error or not isinstance(path, str) or not path:
         return None
     if "://" not in path:
-        return path if path.startswith("/") else f"{folder}/{path}"
+        return path if path.startswith("/") else storage.join(folder, path)
     # A chain such as reference://::https://… makes fsspec interpret what it fetches: not at a manifest's bidding.
     return None if "::" in path else path
 

@@ -45,7 +45,7 @@ def test_the_smallest_configuration_has_documented_defaults() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("input.format", "zip", "'auto', 'files', 'manifest', 'webdataset' or 'parquet'"),
+        ("input.format", "zip", "'auto', 'files', 'manifest', 'webdataset', 'parquet', 'arrow' or 'librispeech'"),
         ("input.clips_per_shard", 0, "greater than or equal to 1"),
         ("input.clips_per_shard", 1.5, "integer"),
         ("input.clips_per_shard", "20", "integer"),

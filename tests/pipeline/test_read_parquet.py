@@ -21,7 +21,8 @@ from pipeline.config import InputConfig
 from pipeline.items import RawClip, Reject, ShardSpec
 from pipeline.plan import plan_shards
 from pipeline.read import SourceChanged, parquet, read_shard
-from pipeline.read.parquet import SourceError, read_parquet
+from pipeline.read.parquet import read_parquet
+from pipeline.read.rows import SourceError
 from pipeline.reasons import READ_REASONS
 from pipeline.storage import StorageError
 
