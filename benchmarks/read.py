@@ -22,7 +22,7 @@ from pipeline import storage
 from pipeline.chunk import Chunk
 from pipeline.config import parse_config
 from pipeline.hf import load_codes
-from pipeline.items import Clip, CodedClip
+from pipeline.items import Clip, ClipInfo, CodedClip
 from pipeline.output import open_output
 from pipeline.schema import layer_column
 from pipeline.shard import OpenShard
@@ -114,7 +114,9 @@ def report(name: str, clips: int, work: Callable[[], object]) -> None:
     print(f"{name:<48} {clips / busy:>10,.0f} clips/s of CPU {clips / elapsed:>10,.0f} clips/s")
 
 
-def random_output(folder: Path, shards: int, clips: int, frames: int) -> str:
+def random_output(
+    folder: Path, shards: int, clips: int, frames: int, describe: Callable[[int, int], ClipInfo] = info
+) -> str:
     """An output of random codes, made by the pipeline's own writer from sources that only look like tars."""
     source = folder.with_name("source")
     source.mkdir(parents=True)
@@ -126,7 +128,7 @@ def random_output(folder: Path, shards: int, clips: int, frames: int) -> str:
     for spec in output.specs:
         shard = OpenShard(spec)
         lengths = random.integers(max(1, frames * 4 // 5), frames * 6 // 5, clips, endpoint=True).tolist()
-        infos = [info(index, length) for index, length in enumerate(lengths)]
+        infos = [describe(index, length) for index, length in enumerate(lengths)]
         shard.add_chunk(Chunk(items=[Clip(about, np.empty((1, 0), np.float32)) for about in infos]))
         for about, length in zip(infos, lengths, strict=True):
             codes = random.integers(0, CODEBOOK, (LAYERS, length), dtype=np.int16)
