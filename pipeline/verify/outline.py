@@ -117,7 +117,7 @@ def _compare_checksums(layout: Layout, success: str, report: Report) -> None:
             continue
         if name == "README.md" and sum(line.endswith("  README.md\n") for line in written) == 1:
             message = f"not as it was written: SHA-256 {wanted[:64]} is not the one in _SUCCESS"
-            mend = "if you edited it, that is all there is to it; else " + AGAIN.format("a new one")
+            mend = "what a card should say is set by `card` in the configuration: " + AGAIN.format("a new one")
             report.differ(Difference(check="card", uri=layout.card, message=message, mend=mend))
         else:
             report.differ(_of_success(layout, f"its checksum of {name} is not that of the file"))

@@ -194,7 +194,10 @@ class _ShardCheck:
             self._layout.rejects(self._spec),
         )
         objects = ", ".join(uri[len(self._layout.root) + 1 :] for uri in names)
-        return f"delete what there is of {objects}, and run `moss-tok tokenize` again: it does this shard alone"
+        return (
+            f"delete what there is of {objects} (`moss-tok repair --read` does, where they are not what was written), "
+            "and run `moss-tok tokenize` again: it does this shard alone"
+        )
 
 
 class _RejectChecks:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.config import InputConfig, parse_config
+from pipeline.config import Config, InputConfig, parse_config
 from pipeline.items import RawClip, Reject
 from pipeline.output import with_absolute_uris
 from pipeline.plan import plan_shards
@@ -66,10 +66,11 @@ def read_all() -> Callable[..., Items]:
 
 
 class Tokenized(NamedTuple):
-    """A small output, and where its sources are."""
+    """A small output, where its sources are, and how it was made."""
 
     output: Path
     sources: Path
+    config: Config
 
 
 @pytest.fixture(scope="session")
@@ -94,5 +95,6 @@ def tokenized(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokeniz
         "output": {"uri": str(root / "codes"), "row_group_rows": 2},
         "model": {"name": "cat-tiny"},
     }
-    tokenize_in_process(with_absolute_uris(parse_config(document)))
-    return Tokenized(root / "codes", sources)
+    config = with_absolute_uris(parse_config(document))
+    tokenize_in_process(config)
+    return Tokenized(root / "codes", sources, config)

@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import prepare, storage
+from pipeline.repair import repair
 from pipeline.sealed import seal, unseal
 from pipeline.verify import CHECKS, Report, verify
 from pipeline.verify.again import choose
 from tests.pipeline.conftest import Tokenized
+from tests.support import tokenize_in_process
 
 
 @pytest.fixture
@@ -116,6 +118,21 @@ def test_an_output_that_is_not_finished_says_which_shards_are_missing(output: Pa
     assert [difference.shard_id for difference in missing] == [manifest.stem]
     assert "tokenize" in missing[0].mend
     assert checks_of(report) == {"complete", "strays"}, "and its data lie where load_dataset would read them"
+
+
+def test_what_is_advised_mends_the_output(output: Path, tokenized: Tokenized):
+    before = {path.relative_to(output): path.read_bytes() for path in output.glob("*/*/*.parquet")}
+    damaged, gone = sorted(output.glob("data/train/*.parquet"))[:2]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    gone.unlink()
+    next(output.glob("_moss_tok/shards/*.json")).write_bytes(b"{}")
+    found = stored(output).differences
+    assert any("moss-tok repair --read" in difference.mend for difference in found)
+    repair(str(output), read=True)
+    config = tokenized.config
+    tokenize_in_process(config.model_copy(update={"output": config.output.model_copy(update={"uri": str(output)})}))
+    assert verify(str(output), sample=None).differences == []
+    assert {path.relative_to(output): path.read_bytes() for path in output.glob("*/*/*.parquet")} == before
 
 
 def test_where_there_is_no_output_nothing_can_be_verified(tmp_path: Path):
