@@ -17,6 +17,7 @@ from pipeline.storage.streaming import RangedStream, fetcher
 
 STREAM_BUFFER = 2**20
 READ_AHEAD = 8  # small objects are latency, not bandwidth
+AHEAD_BYTES = 256 * 2**20
 
 
 def open_read(uri: str) -> BinaryIO:
@@ -85,7 +86,8 @@ Fetched: TypeAlias = "bytes | FileNotFoundError | NotAnObject | ObjectTooLarge |
 def read_ahead(uris: Iterable[str | None], max_bytes: int) -> Iterator[Fetched]:
     """`read_bytes` of each URI in order, a few at a time; for an object that cannot be had, the reason is the result.
 
-    None gives None, so that the results keep step with whatever the URIs came from.
+    None gives None, so that the results keep step with whatever the URIs came from. Up to READ_AHEAD objects are held
+    beside the one that is given, and of large ones as many as fit AHEAD_BYTES, one at least, going by the latest.
     """
 
     def fetch(uri: str | None) -> Fetched:
@@ -95,11 +97,15 @@ def read_ahead(uris: Iterable[str | None], max_bytes: int) -> Iterator[Fetched]:
             return error
 
     pending: deque[Future[Fetched]] = deque()
+    ahead = 1
     with ThreadPoolExecutor(READ_AHEAD) as pool:
         for uri in uris:
             pending.append(pool.submit(fetch, uri))
-            if len(pending) > READ_AHEAD:
-                yield pending.popleft().result()
+            while len(pending) > ahead:
+                result = pending.popleft().result()
+                size = len(result) if isinstance(result, bytes) else 0
+                ahead = max(1, min(READ_AHEAD, AHEAD_BYTES // max(1, size)))
+                yield result
         while pending:
             yield pending.popleft().result()
 

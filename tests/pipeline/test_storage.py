@@ -320,7 +320,11 @@ def test_read_ahead_keeps_order_and_gives_reasons_in_place(bucket: str) -> None:
     assert [results[number] for number in rest] == [b"%d" % number for number in rest]
 
 
-def test_read_ahead_holds_few_objects_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("budget", "ahead"), [(2**30, storage.reading.READ_AHEAD), (12, 4), (1, 1)])
+def test_read_ahead_holds_few_objects_however_many_there_are_and_fewer_of_large_ones(
+    monkeypatch: pytest.MonkeyPatch, budget: int, ahead: int
+) -> None:
+    monkeypatch.setattr(storage.reading, "AHEAD_BYTES", budget)
     started = 0
     lock = threading.Lock()
 
@@ -332,10 +336,10 @@ def test_read_ahead_holds_few_objects_however_many_there_are(monkeypatch: pytest
 
     monkeypatch.setattr(storage.reading, "read_bytes", read)
     taken = 0
-    for data in storage.read_ahead((str(number) for number in range(200)), 10):
-        assert data == str(taken).encode()
+    for data in storage.read_ahead((f"{number:03}" for number in range(200)), 10):
+        assert data == f"{taken:03}".encode()
         taken += 1
-        assert started <= taken + storage.reading.READ_AHEAD + 1
+        assert started <= taken + ahead
     assert taken == 200
 
 
