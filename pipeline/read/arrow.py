@@ -15,7 +15,7 @@ from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.read.fields import clean, read_reject
-from pipeline.read.rows import audio_column, clip_of_row
+from pipeline.read.rows import SourceError, audio_column, clip_of_row
 from pipeline.storage import StorageError
 
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -35,9 +35,9 @@ def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
                     yield clip_of_row(batch, position, row, row, source, column, config)
                     row += 1
             trouble = _trouble_at_end(stream)
-        except StorageError:
+        except (StorageError, SourceError):
             raise
-        except (pa.ArrowException, OSError, MemoryError) as error:
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             trouble = f"cannot be read on: {error}"
         if trouble is not None:
             yield read_reject(Origin(index=row, source=source, key=""), "damaged_source", f"the Arrow file {trouble}")
