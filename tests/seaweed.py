@@ -16,6 +16,8 @@ from pathlib import Path
 
 import s3fs
 
+from pipeline.storage import conditions
+
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -73,13 +75,19 @@ def s3_clients(environment: Mapping[str, str]) -> Iterator[None]:
     """S3 clients of this process and of those that it starts go by this environment as long as the block lasts."""
     before = dict(os.environ)
     os.environ.update(environment)
-    s3fs.S3FileSystem.clear_instance_cache()  # a client keeps to the server that it was made for
+    _forget_clients()
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-        s3fs.S3FileSystem.clear_instance_cache()
+        _forget_clients()
+
+
+def _forget_clients() -> None:
+    """A client keeps to the server that it was made for, and so does what was found out about that server."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    conditions._known.clear()
 
 
 def free_ports(count: int) -> list[int]:
