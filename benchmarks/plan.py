@@ -75,10 +75,11 @@ def resume(shards: int, done: float, folder: Path) -> None:
 
 class Stopwatch:
     def __init__(self) -> None:
-        self._started = time.perf_counter()
+        self._started = time.perf_counter(), time.process_time()
 
     def __call__(self, what: str) -> None:
-        print(f"  {time.perf_counter() - self._started:5.1f} s  {what}", flush=True)
+        wall, cpu = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
+        print(f"  {wall:5.1f} s ({cpu:.1f} s of CPU)  {what}", flush=True)
 
     def peak(self) -> None:
         print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB", flush=True)

@@ -17,7 +17,7 @@ PROTOCOL = "manyshards"
 _MODIFIED = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-class StoreOfMany(AbstractFileSystem):
+class StoreOfMany(AbstractFileSystem):  # type: ignore[misc]
     """Tars below `bucket/audio/`, manifests below `bucket/codes/_moss_tok/shards/`, and what is written to it."""
 
     protocol = PROTOCOL

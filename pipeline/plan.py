@@ -9,9 +9,11 @@ import io
 import logging
 import os
 import posixpath
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from itertools import islice
 from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
@@ -27,6 +29,7 @@ from pipeline.tabular import read_records
 
 logger = logging.getLogger(__name__)
 
+READ_ROWS = 50_000
 LISTING_THREADS = 16  # footers and manifests are small reads: their time is the store's latency
 
 _PLAN_SCHEMA = pa.schema(
@@ -64,16 +67,18 @@ def plan_shards(config: InputConfig) -> list[ShardSpec]:
     for split, patterns in config.splits.items():
         for pattern in patterns:
             kind, objects = _list_pattern(pattern, config.format)
+            owner = f"{pattern} (split {split})"
             for info in objects:
                 if info.uri in owners:
                     raise PlanError(
-                        f"{info.uri}: matched by {owners[info.uri]} and by {pattern} (split {split}), so its clips "
+                        f"{info.uri}: matched by {owners[info.uri]} and by {owner}, so its clips "
                         "would be in the dataset twice: change input.splits so that one of them matches it"
                     )
-                owners[info.uri] = f"{pattern} (split {split})"
+                owners[info.uri] = owner
             specs.extend(_PLANNERS[kind](split, objects, config))
     if not specs:
-        raise PlanError(f"no clips in {', '.join(owners)}: the manifests or Parquet files have no rows")
+        first = ", ".join([*islice(owners, 3), *(["..."] if len(owners) > 3 else [])])
+        raise PlanError(f"no clips in {first}: the manifests or Parquet files have no rows")
     return specs
 
 
@@ -233,12 +238,20 @@ def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
 
 
 def read_plan(data: bytes) -> list[ShardSpec]:
-    """The inverse of `plan_bytes`."""
-    table = read_table(pa.BufferReader(data))
+    """The inverse of `plan_bytes`, a part at a time."""
     names = [field.name for field in fields(ShardSpec) if field.init]
-    rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
-    return [_spec(**dict(zip(names, row, strict=True))) for row in rows]
+    specs: list[ShardSpec] = []
+    for batch in read_table(pa.BufferReader(data), names).to_batches(max_chunksize=READ_ROWS):
+        rows = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+        specs.extend(_spec(**dict(zip(names, row, strict=True))) for row in rows)
+    return specs
 
 
-def _spec(*, uri: bytes, members: list[bytes], **rest: Any) -> ShardSpec:
-    return ShardSpec(uri=os.fsdecode(uri), members=tuple(os.fsdecode(member) for member in members), **rest)
+def _spec(*, split: str, format: str, uri: bytes, members: list[bytes], **rest: Any) -> ShardSpec:
+    return ShardSpec(
+        split=sys.intern(split),  # one string for all of a million shards
+        format=sys.intern(format),
+        uri=os.fsdecode(uri),
+        members=tuple(os.fsdecode(member) for member in members),
+        **rest,
+    )

@@ -57,6 +57,8 @@ def _find(filesystem: Any, path: str) -> dict[str, dict[str, Any]]:
 
 def _hidden(name: str, pattern: str) -> bool:
     """Whether a part of the name that the pattern does not spell out has a leading dot."""
+    if "/." not in f"/{name}":
+        return False  # as nearly always
     pairs = zip_longest(name.split("/"), pattern.split("/"), fillvalue="")
     return any(part.startswith(".") and part != given for part, given in pairs)
 
