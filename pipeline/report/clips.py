@@ -21,14 +21,15 @@ from pipeline.selection import Row
 DEPTHS = (1, 4, 8, 16, 32)
 """Numbers of layers that are decoded, as far as the output has them."""
 MAX_SECONDS = 8.0
-"""Longer clips are cut: the page holds every sound that it plays."""
+MAX_SOUND_BYTES = 5_000_000
+"""A clip is cut to so many seconds, and to so many bytes of 16-bit samples in all its sounds: the page holds them."""
 SHORTEST = 0.5
 """Shorter clips are shown only where there are no longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownClip:
-    """One clip with its sounds, each float32 (channels, samples), cut to MAX_SECONDS."""
+    """One clip with its sounds, each float32 (channels, samples), cut to what the page can hold."""
 
     row: dict[str, Any]
     """The columns that describe it."""
@@ -56,7 +57,7 @@ def show(output: Output, chosen: Sequence[Candidate], model: MossAudioTokenizerM
         spec = specs[shard_id]
         row = _read_row(output, spec, candidate.clip_id)
         codes = np.array([row.pop(name) for name in _layers(output)], np.int16)
-        samples = min(row["num_samples"], round(MAX_SECONDS * row["sample_rate"]))
+        samples = min(row["num_samples"], _most_samples(output))
         codes = codes[:, : -(-samples // output.record.model.samples_per_frame)]
         original, why_not = None, ""
         try:
@@ -65,13 +66,20 @@ def show(output: Output, chosen: Sequence[Candidate], model: MossAudioTokenizerM
             why_not = str(error)
         decoded = {
             depth: decode_row(Row(candidate.clip_id, codes[:depth], samples, row["sample_rate"]), model)
-            for depth in _depths(codes)
+            for depth in _depths(len(codes))
         }
         yield ShownClip(row, codes, original, why_not, decoded)
 
 
-def _depths(codes: np.ndarray) -> list[int]:
-    return [*(depth for depth in DEPTHS if depth < len(codes)), len(codes)]
+def _most_samples(output: Output) -> int:
+    """Samples per channel that are shown of a clip."""
+    model = output.record.model
+    sounds = 1 + len(_depths(output.record.num_quantizers))
+    return min(round(MAX_SECONDS * model.sample_rate), MAX_SOUND_BYTES // (2 * model.channels * sounds))
+
+
+def _depths(num_quantizers: int) -> list[int]:
+    return [*(depth for depth in DEPTHS if depth < num_quantizers), num_quantizers]
 
 
 def _layers(output: Output) -> list[str]:
