@@ -10,6 +10,6 @@ Everything looks and nothing changes what it looks at. A difference never ends t
 """
 
 from pipeline.verify.report import CHECKS, Difference, Report
-from pipeline.verify.verify import verify
+from pipeline.verify.everything import verify
 
 __all__ = ["CHECKS", "Difference", "Report", "verify"]
