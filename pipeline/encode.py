@@ -83,39 +83,48 @@ class Encoder:
 
 
 class CodeStream:
-    """The codes of a long clip so far, and the encoder's state between its parts: both are those of the whole clip."""
+    """The codes of a long clip so far, and the encoder's state between its parts: both are those of the whole clip.
+
+    The clip is cut at whole blocks of attention, wherever its parts end: there every device's arithmetic is that of the
+    whole clip.
+    """
 
     def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
         self._encoder = StreamingEncoder(model, num_quantizers)
-        # Cut at whole blocks of attention: there every device's arithmetic is that of the whole clip.
-        block = 1 if model.encoder is None else model.encoder.block_frames
-        self._max_samples = max(1, max_frames // block) * block * model.downsample_rate
+        frames = 1 if model.encoder is None else model.encoder.block_frames
+        self._block = frames * model.downsample_rate
+        self._most = max(1, max_frames // frames) * self._block
+        self._held = np.zeros((model.number_channels, 0), np.float32)
         self._state: StreamState | None = None
         self._codes: list[np.ndarray] = []
 
     def step(self, waveform: np.ndarray) -> None:
-        """Encode the next (channels, n) samples, whole frames unless the clip ends with them."""
-        frame = self._encoder.model.downsample_rate
-        whole = np.pad(waveform, ((0, 0), (0, -waveform.shape[1] % frame)))
-        for start in range(0, whole.shape[1], self._max_samples):
-            self._step(torch.from_numpy(whole[:, start : start + self._max_samples]))
+        """Encode the next (channels, n) samples as far as they fill blocks; the rest is kept for later."""
+        waiting = np.concatenate([self._held, waveform], axis=1)
+        whole = waiting.shape[1] // self._block * self._block
+        for start in range(0, whole, self._most):
+            self._encode(torch.from_numpy(waiting[:, start : min(start + self._most, whole)]))
+        self._held = waiting[:, whole:].copy()
 
-    def _step(self, chunk: torch.Tensor) -> None:
+    def finish(self, info: ClipInfo) -> CodedClip:
+        """End the clip: its codes."""
+        if self._held.shape[1]:
+            missing = -self._held.shape[1] % self._encoder.model.downsample_rate
+            self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
+        return CodedClip(info, np.concatenate(self._codes, axis=1))
+
+    def _encode(self, chunk: torch.Tensor) -> None:
         try:
             codes, self._state = self._encoder.step(chunk, self._state)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            frame = self._encoder.model.downsample_rate
-            half = chunk.shape[1] // frame // 2 * frame
+            half = -(-chunk.shape[1] // self._block) // 2 * self._block
             if half == 0:
                 raise
-            self._step(chunk[:, :half])
-            self._step(chunk[:, half:])
+            self._encode(chunk[:, :half])
+            self._encode(chunk[:, half:])
         else:
             self._codes.append(codes.to("cpu", torch.int16).numpy())
-
-    def finish(self, info: ClipInfo) -> CodedClip:
-        return CodedClip(info, np.concatenate(self._codes, axis=1))
 
 
 def load_encoder(config: ModelConfig, num_quantizers: int, max_frames: int) -> Encoder:

@@ -223,20 +223,20 @@ class EncodeLoop:
             order.deliver(result, seconds * order.frames / frames)
 
     def _continue(self, clip: LongClip, part: tuple[np.ndarray, int] | None) -> None:
-        if part is None:
-            assert clip.info is not None
-            clip.deliver(clip.codes.finish(clip.info), clip.seconds)
-            return
-        waveform, frames = part
+        """Encode the next part, or what is left at the end."""
         started = time.perf_counter()
+        result: CodedClip | BaseException | None = None
         try:
-            clip.codes.step(waveform)
+            if part is not None:
+                clip.codes.step(part[0])
+                self.encoded_frames += part[1]
+            elif clip.info is not None:
+                result = clip.codes.finish(clip.info)
         except Exception as error:
             self.drop(clip)
-            clip.deliver(error, clip.seconds)
-            return
+            result = error
         self._last_end = time.perf_counter()
-        seconds = self._last_end - started
-        clip.seconds += seconds
-        self.busy_seconds += seconds
-        self.encoded_frames += frames
+        clip.seconds += self._last_end - started
+        self.busy_seconds += self._last_end - started
+        if result is not None:
+            clip.deliver(result, clip.seconds)

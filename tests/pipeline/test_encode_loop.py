@@ -12,7 +12,7 @@ import torch
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline.encode import Encoder, Launched
-from pipeline.encode_loop import EncodeLoop
+from pipeline.encode_loop import EncodeLoop, LongClip
 from pipeline.items import Clip, CodedClip
 from tests.support import info_of
 
@@ -210,3 +210,117 @@ def test_the_loop_knows_how_long_its_encoder_was_at_work_and_what_waits():
     assert loop.waiting_frames == 0
     assert loop.encoded_frames == 5
     assert loop.busy_seconds > 0
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder"), 4, max_frames=40)
+
+
+def push_in_parts(clip: LongClip, whole: Clip, frames: int) -> None:
+    for start in range(0, whole.waveform.shape[1], frames * SAMPLES_PER_FRAME):
+        part = whole.waveform[:, start : start + frames * SAMPLES_PER_FRAME]
+        clip.push(part, -(-part.shape[1] // SAMPLES_PER_FRAME))
+
+
+def test_long_clips_in_parts_between_short_ones_get_the_codes_of_the_whole(encoder: Encoder):
+    loop = started(encoder, max_frames=40)
+    clips = [clip_of(index, frames) for index, frames in enumerate((150, 7, 203, 12))]
+    results: list[CodedClip] = []
+
+    def deliver(result: CodedClip | BaseException, seconds: float) -> None:
+        assert isinstance(result, CodedClip)
+        results.append(result)
+
+    def feed(index: int, part_frames: int) -> None:
+        long = loop.open(deliver)
+        push_in_parts(long, clips[index], part_frames)
+        loop.submit(clips[index + 1], 12, deliver)
+        long.end(clips[index].info)
+
+    threads = [threading.Thread(target=feed, args=arguments) for arguments in ((0, 30), (2, 50))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loop.close()
+    whole = Encoder(encoder._model, 4, max_frames=1000).encode(clips)
+    found = {result.info.origin.index: result.codes for result in results}
+    assert found.keys() == {0, 1, 2, 3}
+    for coded in whole:
+        assert np.array_equal(found[coded.info.origin.index], coded.codes)
+    assert loop.encoded_frames == 150 + 203 + 2 * 12
+
+
+def test_nothing_of_a_dropped_clip_is_delivered_and_its_room_is_free_again(encoder: Encoder):
+    loop = started(encoder, max_frames=4)  # room for 32 frames
+    results: list[object] = []
+    for _ in range(3):
+        dropped = loop.open(lambda result, seconds: results.append(result))
+        push_in_parts(dropped, clip_of(0, 60), frames=20)
+        dropped.drop()
+    kept = loop.open(lambda result, seconds: results.append(result))
+    push_in_parts(kept, clip_of(1, 60), frames=20)
+    kept.end(clip_of(1, 60).info)
+    loop.close()
+    assert [type(result) for result in results] == [CodedClip]
+
+
+def test_a_part_that_fails_is_delivered_as_its_error_once_and_later_parts_are_ignored(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+):
+    loop = started(encoder, max_frames=4)
+    results: list[object] = []
+    failed = threading.Event()
+
+    def fail(waveform: np.ndarray) -> None:
+        raise RuntimeError("the kernel has a bad day")
+
+    def deliver(result: object, seconds: float) -> None:
+        results.append(result)
+        failed.set()
+
+    long = loop.open(deliver)
+    monkeypatch.setattr(long.codes, "step", fail)
+    push_in_parts(long, clip_of(0, 20), frames=20)
+    assert failed.wait(30)
+    push_in_parts(long, clip_of(0, 400), frames=20)
+    long.end(clip_of(0, 400).info)
+    loop.close()
+    assert [str(result) for result in results] == ["the kernel has a bad day"]
+
+
+def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+    """At whole blocks of attention, of 125 frames."""
+    encoder = Encoder(encoder._model, 4, max_frames=1000)
+    (whole,) = encoder.encode([clip_of(0, 400)])
+    stream = encoder.stream()
+    step, sizes = stream._encoder.step, []
+
+    def small(chunk: torch.Tensor, state: Any) -> Any:
+        sizes.append(chunk.shape[1] // SAMPLES_PER_FRAME)
+        if sizes[-1] > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(chunk, state)
+
+    monkeypatch.setattr(stream._encoder, "step", small)
+    stream.step(clip_of(0, 400).waveform)
+    coded = stream.finish(clip_of(0, 400).info)
+    assert sizes == [375, 125, 250, 125, 125, 25]
+    assert np.array_equal(coded.codes, whole.codes)
+
+
+def test_a_long_clip_is_cut_at_whole_blocks_wherever_its_parts_end(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+    stream = encoder.stream()
+    step, sizes = stream._encoder.step, []
+
+    def noted(chunk: torch.Tensor, state: Any) -> Any:
+        sizes.append(chunk.shape[1] / SAMPLES_PER_FRAME)
+        return step(chunk, state)
+
+    monkeypatch.setattr(stream._encoder, "step", noted)
+    clip = clip_of(0, 300)
+    for start in range(0, clip.waveform.shape[1], 100_001):
+        stream.step(clip.waveform[:, start : start + 100_001])
+    stream.finish(clip.info)
+    assert sizes == [125, 125, 50]
