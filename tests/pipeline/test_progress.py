@@ -31,7 +31,7 @@ def test_a_line_at_the_first_shard_then_every_quarter_of_a_minute_and_at_the_end
             shown.update(Totals(shards=done, audio_seconds=done * 36.0), done * 36.0)
     lines = lines_of(caplog)
     assert len(lines) == 1 + 3 + 1
-    assert lines[0].startswith("21/120 shards, 0.01 h encoded, 36x real time, 0 rejects, about 99")
+    assert lines[0].startswith("21/120 shards, 0.01 h encoded, 36x real time, 0 rejects, about 2 min left")
     assert lines[-1].startswith("80/120 shards, 0.60 h encoded")
 
 
