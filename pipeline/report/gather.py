@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline.manifest import read_manifests
 from pipeline.output import Output
 from pipeline.report.clips import choose, show
-from pipeline.report.history import read_history
-from pipeline.report.information import measure
-from pipeline.report.page import Report
-from pipeline.report.rejects import find_examples
-from pipeline.report.sample import take_sample
-from pipeline.report.views import view
+from pipeline.report.history import History, read_history
+from pipeline.report.information import Information, measure
+from pipeline.report.rejects import Example, find_examples
+from pipeline.report.sample import Sample, take_sample
+from pipeline.report.views import ClipView, view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that the page shows."""
+
+    output: Output
+    history: History
+    sample: Sample
+    information: Information | None
+    """None where there are no rows."""
+    examples: dict[str, list[Example]]
+    clips: Sequence[ClipView]
 
 
 def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioTokenizerModel]) -> Report:

@@ -10,8 +10,8 @@ import pytest
 from moss_tok import MossAudioTokenizerModel
 from pipeline.decode import load_decoder
 from pipeline.output import Output, read_output
-from pipeline.report.gather import gather
-from pipeline.report.page import Report, render
+from pipeline.report.gather import Report, gather
+from pipeline.report.page import render
 from tests.support import demo_config, tokenize_in_process
 
 

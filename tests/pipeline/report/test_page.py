@@ -17,9 +17,9 @@ import soundfile as sf
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline.output import Output
-from pipeline.report.gather import gather
+from pipeline.report.gather import Report, gather
 from pipeline.report.numerals import NARROW
-from pipeline.report.page import Report, render
+from pipeline.report.page import render
 from tests.support import demo_config, run_command, tokenize_in_process
 
 VOID = {"meta", "link", "img", "br"}

@@ -1,0 +1,258 @@
+"""What the page says: figures into words, numbers and tables, section by section, as its template takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from moss_tok.audio import REASONS
+from pipeline.reasons import PREPARE_REASONS, READ_REASONS
+from pipeline.report import charts
+from pipeline.report.clips import DEPTHS
+from pipeline.report.gather import Report
+from pipeline.report.history import History
+from pipeline.report.information import Information
+from pipeline.report.numerals import count, moment, quantity, share, shown, size, span
+from pipeline.report.plots import meter
+from pipeline.report.sample import Sample
+from pipeline.shard import STAGES
+
+SOURCES = 8
+"""Kinds of source that the table names; the others are added up."""
+THROUGHPUT_BINS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a table with a bar."""
+
+    name: str
+    number: str
+    share: str
+    meter: Markup
+
+
+def content(report: Report) -> dict[str, Any]:
+    """The template's variables; text from outside is made visible here and escaped there."""
+    output, history, record = report.output, report.history, report.output.record
+    planned, done = len(output.specs), history.totals.shards
+    parts = {
+        "name": shown(output.layout.root.rpartition("/")[2] or output.layout.root, 80),
+        "root": shown(output.layout.root),
+        "trained": record.model.trained,
+        "state": "" if done == planned else f"{count(done)} of {count(planned)} shards are committed.",
+        "totals": _totals(report),
+        "clips": report.clips,
+        "no_rows": "" if history.totals.rows else _no_rows(report),
+        "codes": _codes(report, report.information) if report.information else None,
+        "audio": _audio(report.sample) if report.information else None,
+        "rejects": _rejects(report),
+        "work": _work(history) if done else None,
+        "made": _made(report),
+        "footer": _footer(report),
+    }
+    titles = {"clips": "Clips", "codes": "Codes", "audio": "Audio", "rejects": "Rejects", "work": "Work"}
+    there = [(anchor, title) for anchor, title in titles.items() if parts[anchor]]
+    return parts | {"sections": [*there, ("made", "Made with")]}
+
+
+def _totals(report: Report) -> list[dict[str, str]]:
+    totals, record = report.history.totals, report.output.record
+    codes = totals.frames * record.num_quantizers
+    tried = totals.rows + totals.rejects
+    splits = ", ".join(f"{count(number)} in {shown(name)}" for name, number in sorted(totals.rows_by_split.items()))
+    parts = (
+        ("audio", span(totals.audio_seconds), f"{count(totals.frames)} frames"),
+        ("clips", count(totals.rows), splits),
+        ("rejects", count(totals.rejects), f"{share(totals.rejects, tried)} of all clips"),
+        ("codes", count(codes), f"{record.num_quantizers} RVQ layers"),
+        ("stored", size(totals.output_bytes), f"from {size(totals.input_bytes)} of encoded audio"),
+        ("shards", count(totals.shards), "all of the plan" if totals.shards == len(report.output.specs) else "so far"),
+    )
+    return [{"name": name, "number": number, "aside": aside} for name, number, aside in parts]
+
+
+def _no_rows(report: Report) -> str:
+    if not report.history.totals.shards:
+        return "Nothing is committed yet: the run that makes this output has not finished a shard."
+    return "There are no rows: every clip was rejected, or the input holds none."
+
+
+def _codes(report: Report, information: Information) -> dict[str, Any]:
+    sample, record = report.sample, report.output.record
+    stored = _stored_rates(sample, information)
+    rates = (information.nominal_rate, information.entropy_rate, stored)
+    depths = [*(depth for depth in DEPTHS if depth < len(stored)), len(stored)]
+    said, could = _kilobits(information.entropy_rate[-1]), _kilobits(information.nominal_rate[-1])
+    lead = (
+        f"A frame is {1000 / information.frame_rate:g} ms and holds {len(stored)} codes of "
+        f"{information.nominal_bits:g} bits. By their entropy, the codes of a second say {said} of the {could} that "
+        f"they could; stored, a code takes {quantity(sample.bits_per_code, 'bits')}. {_basis(sample)}"
+    )
+    caution = (
+        f"{count(information.frames)} frames are few for codebooks of {count(record.model.codebook_size)} codes: "
+        "entropy and use come out lower than they are, and small files store a code less tightly than large ones."
+    )
+    return {
+        "lead": lead,
+        "caution": caution if information.too_few else "",
+        "entropy": charts.entropy_plot(information),
+        "use": charts.use_plot(information),
+        "rate": charts.rate_plot(information, stored),
+        "rates": [[count(depth), *(quantity(rate[depth - 1] / 1000, "") for rate in rates)] for depth in depths],
+        "layers": [
+            [
+                count(layer),
+                share(information.used[layer], 1),
+                quantity(information.entropy[layer], ""),
+                share(information.top[layer], 1),
+                quantity(rate / information.frame_rate, ""),
+            ]
+            for layer, rate in enumerate(np.diff(stored, prepend=0))
+        ],
+    }
+
+
+def _stored_rates(sample: Sample, information: Information) -> np.ndarray:
+    """Stored bits per second of the first 1, 2, … layers."""
+    frames = sample.codes_in_files / len(information.entropy)
+    layers = [sample.layer_bytes(layer) for layer in range(len(information.entropy))]
+    return np.asarray(np.cumsum(layers) * 8 / frames * information.frame_rate)
+
+
+def _kilobits(bits: float) -> str:
+    return quantity(bits / 1000, "kbit/s")
+
+
+def _basis(sample: Sample) -> str:
+    if sample.whole:
+        return f"All {count(sample.rows)} rows were looked at."
+    return (
+        f"Figures of this and the next section are of {count(sample.rows)} rows of the first {count(sample.shards)} "
+        "shards in the order of their ids, which are hashes: a random sample, and always the same."
+    )
+
+
+def _audio(sample: Sample) -> dict[str, Any]:
+    loudest = np.concatenate(sample.peak).max(initial=0)
+    lead = (
+        f"{share(sample.clipped_rows, sample.rows)} of the clips have samples at full scale, and "
+        f"{share(sample.silent_rows, sample.rows)} are silent for nine tenths of their length or more. "
+        f"The largest peak is {quantity(float(loudest), '')} of full scale. {_basis(sample)}"
+    )
+    kinds = [
+        (f"{kind}, {rate / 1000:g} kHz, {_channels(channels)}", number)
+        for (kind, rate, channels), number in sorted(sample.sources.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    rest = sum(number for _, number in kinds[SOURCES:])
+    named = kinds[:SOURCES] + ([(f"{len(kinds) - SOURCES} other kinds", rest)] if rest else [])
+    return {
+        "lead": lead,
+        "durations": charts.duration_plot(sample),
+        "levels": charts.level_plot(sample),
+        "sources": _rows([(shown(name, 60), number, count(number)) for name, number in named]),
+    }
+
+
+def _channels(channels: int) -> str:
+    return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+
+
+def _rejects(report: Report) -> dict[str, Any]:
+    totals = report.history.totals
+    if not totals.rejects:
+        return {"lead": "None: every clip that was read has codes.", "reasons": [], "examples": []}
+    meanings = {**REASONS, **READ_REASONS, **PREPARE_REASONS}
+    ranked = sorted(totals.rejects_by_reason.items(), key=lambda item: (-item[1], item[0]))
+    examples = [
+        {
+            "name": shown(reason, 60),
+            "meaning": _sentence(meanings.get(reason, "")),
+            "examples": [
+                {
+                    "clip_id": shown(example.clip_id, 60),
+                    "source": shown(example.source),
+                    "key": shown(example.key, 160),
+                    "stage": {"read": "read", "prepare": "decoded", "encode": "encoded"}.get(example.stage, "read"),
+                    "message": shown(example.message, 400),
+                }
+                for example in report.examples.get(reason, [])
+            ],
+        }
+        for reason, _ in ranked
+    ]
+    lead = (
+        f"{count(totals.rejects)} of {count(totals.rows + totals.rejects)} clips have no codes. Each is a row of the "
+        "rejects with what is wrong with it; here are some of each reason."
+    )
+    return {"lead": lead, "reasons": _rows([(name, n, count(n)) for name, n in ranked]), "examples": examples}
+
+
+def _work(history: History) -> dict[str, Any]:
+    timeline = history.timeline(THROUGHPUT_BINS)
+    lead = "The manifests do not say when their shards were made."
+    if timeline is not None:
+        paused = f" {len(timeline.pauses)} pauses between are left out." if timeline.pauses else ""
+        lead = (
+            f"{moment(timeline.started)} to {moment(timeline.finished)}: {span(timeline.busy_seconds)} at work, "
+            f"{quantity(timeline.mean_speed, '')} seconds of audio in a second on average.{paused} "
+            "A shard counts evenly from its beginning to its end. Stages overlap, and several workers add up."
+        )
+    seconds = history.totals.seconds
+    stages = [(stage, seconds[stage], span(seconds[stage])) for stage in STAGES if stage in seconds]
+    tries = [(_try(attempt), number, count(number)) for attempt, number in sorted(history.attempts.items())]
+    return {
+        "lead": lead,
+        "throughput": charts.throughput_plot(timeline) if timeline is not None else "",
+        "stages": _rows(stages),
+        "tries": _rows(tries),
+    }
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:].removesuffix(".") + "." if words else ""
+
+
+def _try(attempt: int) -> str:
+    return {0: "rebuilt from data", 1: "first", 2: "second", 3: "third"}.get(attempt, f"{attempt}th")
+
+
+def _made(report: Report) -> list[tuple[str, str]]:
+    record, model = report.output.record, report.output.record.model
+    versions = [
+        f"{', '.join(f'{name} {number}' for name, number in software)}"
+        + (f" ({count(shards)} shards)" if len(report.history.versions) > 1 else "")
+        for software, shards in report.history.versions.most_common(4)
+    ] or [", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))]
+    lines = [
+        ("model", model.label + ("" if model.trained else ", untrained")),
+        ("revision", model.revision or "local weights"),
+        ("weights SHA-256", model.weights_sha256),
+        ("precision", record.dtype),
+        ("RVQ layers", f"{record.num_quantizers} of {model.num_quantizers}, codebooks of {count(model.codebook_size)}"),
+        ("waveform", f"{count(model.sample_rate)} Hz, {_channels(model.channels)}"),
+        ("frame", f"{count(model.samples_per_frame)} samples"),
+        ("preprocessing", ", ".join(f"{key} {value}" for key, value in sorted(record.prepare.items()))),
+        ("input", "; ".join(f"{split}: {', '.join(uris)}" for split, uris in record.input["splits"].items())),
+        ("schema", record.codes_schema),
+        ("fingerprint", record.fingerprint),
+        *(("software", line) for line in versions),
+    ]
+    return [(name, shown(value, 600)) for name, value in lines]
+
+
+def _footer(report: Report) -> str:
+    sample = report.sample
+    return (
+        f"Made by moss-tok report from {count(report.history.totals.shards)} manifests and "
+        f"{count(sample.shards)} data files. This page holds all that it shows and asks nothing of any network."
+    )
+
+
+def _rows(lines: Sequence[tuple[str, float, str]]) -> list[Row]:
+    whole = sum(value for _, value, _ in lines)
+    return [Row(name, text, share(value, whole), meter(value, whole)) for name, value, text in lines]
