@@ -13,7 +13,7 @@ from typing import BinaryIO
 from pipeline import storage
 
 BLOCK_BYTES = 2**20
-MAX_BYTES_IN_MEMORY = 32 * 2**20  # of an object; a larger one lies in a temporary file while it is looked at
+MAX_BYTES_IN_MEMORY = 16 * 2**20  # of an object; a larger one lies in a temporary file while it is looked at
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pipeline.verify.objects import Fetched, fetched
 from pipeline.verify.report import Difference, Report
 from pipeline.verify.rows import RowChecks, clip_indices
 
-BATCH_BYTES = 32 * 2**20  # of values that are looked at together
+BATCH_BYTES = 2 * 2**20  # of values that are looked at together
 STAGES = ("read", "prepare", "encode")
 KNOWN_REASONS = READ_REASONS.keys() | PREPARE_REASONS.keys() | REASONS.keys()
 

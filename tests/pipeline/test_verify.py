@@ -120,6 +120,13 @@ def test_an_output_that_is_not_finished_says_which_shards_are_missing(output: Pa
     assert checks_of(report) == {"complete", "strays"}, "and its data lie where load_dataset would read them"
 
 
+def test_the_page_lists_every_check():
+    page = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith(tuple(f"| {check} |" for check in CHECKS))] == [
+        f"| {check} | {meaning} |" for check, meaning in CHECKS.items()
+    ]
+
+
 def test_what_is_advised_mends_the_output(output: Path, tokenized: Tokenized):
     before = {path.relative_to(output): path.read_bytes() for path in output.glob("*/*/*.parquet")}
     damaged, gone = sorted(output.glob("data/train/*.parquet"))[:2]
