@@ -1,0 +1,144 @@
+"""What the driver spends on a shard, with actors that do nothing: scheduling, Ray's calls, totals, logs and heartbeat.
+
+    python -m benchmarks.driver [--shards 20000] [--actors 8] [--shards-per-actor 4]
+
+Real Ray, real actors, the real driver; only the work is missing. Its memory is printed as the run goes on, for it must
+not grow with the shards that are done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import time
+from typing import Any
+
+import psutil
+
+from benchmarks.store_of_many import PROTOCOL, StoreOfMany, register
+from pipeline.config import Config, parse_config
+from pipeline.items import ShardSpec
+from pipeline.manifest import ShardManifest
+from pipeline.pace import ActorFigures
+from pipeline.readers import this_node
+from pipeline.schedule import Schedule, Try
+
+
+class IdleTokenizer:
+    """An actor that says at once that it has committed a shard."""
+
+    def __init__(self, *_: Any) -> None:
+        self._shards = 0
+
+    def ready(self) -> str:
+        return this_node()
+
+    def figures(self) -> ActorFigures:
+        return ActorFigures()
+
+    def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
+        return manifest_of(spec)
+
+
+def manifest_of(spec: ShardSpec) -> ShardManifest:
+    """A manifest of the size that they have."""
+    values: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(ShardManifest)}
+    names = {"shard_id": spec.shard_id, "split": spec.split, "uri": spec.uri, "version": spec.version}
+    stages = dict.fromkeys(("read", "prepare", "encode", "write"), 1.0)
+    checksums = dict.fromkeys(("sha256", "rejects_sha256", "fingerprint"), "0" * 64)
+    software = {f"package {number}": "1.0" for number in range(8)}
+    return ShardManifest(
+        **values | names | checksums | {"rejects_by_reason": {"empty": 1}, "seconds": stages, "versions": software}
+    )
+
+
+def rules_alone(shards: int) -> None:
+    """The cost of the queue itself."""
+    specs = [
+        ShardSpec(split="train", format="webdataset", uri=f"s3://bucket/{number}.tar", size=1, version="1")
+        for number in range(shards)
+    ]
+    schedule = Schedule(specs, max_attempts=3)
+    started = time.process_time()
+    tried: Try | None = schedule.take(0)
+    while tried is not None:
+        schedule.committed(tried)
+        tried = schedule.take(0)
+    print(f"the queue alone: {(time.process_time() - started) / shards * 1e6:.1f} us of CPU for each shard")
+
+
+def config_of(actors: int, shards_per_actor: int) -> Config:
+    return parse_config(
+        {
+            "input": {"splits": {"train": f"{PROTOCOL}://bucket/audio/*.tar"}},
+            "output": {"uri": f"{PROTOCOL}://bucket/codes"},
+            "model": {"name": "cat-tiny"},
+            "cluster": {
+                "actors": actors,
+                "cpus_per_actor": 0.1,
+                "shards_per_actor": shards_per_actor,
+                "max_reject_fraction": 1.0,
+            },
+        }
+    )
+
+
+def with_ray(config: Config, shards: int) -> None:
+    """The whole driver."""
+    import ray
+
+    from pipeline.cluster import connect
+    from pipeline.output import open_output
+    from pipeline.run import _Driver
+
+    class Watched(_Driver):
+        """Says now and then how far it is."""
+
+        def _assign(self, *arguments: Any) -> None:
+            super()._assign(*arguments)
+            if self.totals.shards >= self.next_word:
+                self.next_word += shards // 5
+                say(self.totals.shards)
+
+        next_word = 1
+
+    def say(done: int) -> None:
+        spent.append((done, time.thread_time(), sum(process.cpu_times()[:2])))
+        memory = process.memory_info().rss / 1e6
+        print(f"  {done:7,} shards done, {memory:,.0f} MB", flush=True)
+
+    process = psutil.Process(os.getpid())
+    spent: list[tuple[int, float, float]] = []
+    register()
+    StoreOfMany.tars = shards
+    driver = Watched(config, open_output(config))
+    connect(config.cluster)
+    started = time.perf_counter()
+    try:
+        driver.run(IdleTokenizer)  # type: ignore[arg-type]
+    finally:
+        ray.shutdown()
+    wall = time.perf_counter() - started
+    say(driver.totals.shards)
+    (first, thread, total), (last, thread_end, total_end) = spent[0], spent[-1]
+    each = 1000 / (last - first)
+    print(
+        f"the driver: {(thread_end - thread) * each:.2f} ms of its own thread for each shard, "
+        f"{(total_end - total) * each:.2f} ms of CPU with the threads of Ray; {shards / wall:,.0f} shards a second "
+        f"with {config.cluster.actors} actors"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, default=20_000)
+    parser.add_argument("--actors", type=int, default=8)
+    parser.add_argument("--shards-per-actor", type=int, default=4)
+    arguments = parser.parse_args()
+    rules_alone(arguments.shards)
+    with_ray(config_of(arguments.actors, arguments.shards_per_actor), arguments.shards)
+
+
+if __name__ == "__main__":
+    main()
