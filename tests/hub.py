@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on the loopback interface: the part of its API that a dataset repo is made and filled with.
+"""A small Hugging Face hub on the loopback interface: as much of its API as makes, fills and reads a dataset repo.
 
 Written from the requests that huggingface_hub sends and the answers that it reads. It keeps files in memory, wants the
 right token, and checks what it is sent: the SHA-256 of large files, and that a commit names only what was uploaded.
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
 import yaml
 
@@ -44,6 +44,15 @@ class Hub:
     fail_after: int | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a request says beside its path."""
+
+    body: bytes
+    query: dict[str, list[str]]
+    range: str | None
+
+
 @contextmanager
 def hub() -> Iterator[Hub]:
     state = Hub()
@@ -57,6 +66,9 @@ def hub() -> Iterator[Hub]:
         def do_GET(self) -> None:
             self._answer("GET")
 
+        def do_HEAD(self) -> None:
+            self._answer("HEAD")
+
         def do_POST(self) -> None:
             self._answer("POST")
 
@@ -65,25 +77,28 @@ def hub() -> Iterator[Hub]:
 
         def _answer(self, method: str) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            path = urlparse(self.path).path
+            url = urlparse(self.path)
+            path = unquote(url.path)
+            asked = Asked(body, parse_qs(url.query), self.headers.get("Range"))
             if method != "PUT" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 self._send(401, {"error": "Invalid credentials"})
                 return
             for verb, pattern, action in _ROUTES:
                 if verb == method and (match := re.fullmatch(pattern, path)):
-                    self._send(*action(state, *match.groups(), body))
+                    self._send(*action(state, asked, *match.groups()))
                     return
             self._send(404, {"error": f"no such place: {method} {path}"})
 
         def _send(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
-            data = json.dumps(document).encode()
+            data = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             for name, value in (headers or {}).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -98,45 +113,68 @@ def hub() -> Iterator[Hub]:
         thread.join()
 
 
-def _create(state: Hub, body: bytes) -> tuple[Any, ...]:
-    asked = json.loads(body)
-    name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
-    assert asked["type"] == "dataset"
-    private = asked.get("visibility") == "private" or bool(asked.get("private"))
+def _create(state: Hub, asked: Asked) -> tuple[Any, ...]:
+    repo = json.loads(asked.body)
+    name = f"{repo['organization']}/{repo['name']}" if repo.get("organization") else repo["name"]
+    assert repo["type"] == "dataset"
+    private = repo.get("visibility") == "private" or bool(repo.get("private"))
     state.repos[name] = Repo(private)
     return 200, {"url": f"{state.address}/datasets/{name}", "name": name}
 
 
-def _validate(state: Hub, body: bytes) -> tuple[Any, ...]:
-    header = json.loads(body)["content"].split("---\n")[1]
+def _validate(state: Hub, asked: Asked) -> tuple[Any, ...]:
+    header = json.loads(asked.body)["content"].split("---\n")[1]
     errors = [] if isinstance(yaml.safe_load(header), dict) else [{"message": "no front matter"}]
     return 200, {"errors": errors, "warnings": []}
 
 
-def _info(state: Hub, name: str, body: bytes) -> tuple[Any, ...]:
+def _info(state: Hub, asked: Asked, name: str) -> tuple[Any, ...]:
     repo = state.repos.get(name)
     if repo is None:
         return 404, {"error": "Repository not found"}, ABSENT
     return 200, {"id": name, "private": repo.private, "sha": "0" * 40, "siblings": []}
 
 
-def _tree(state: Hub, name: str, revision: str, body: bytes) -> tuple[Any, ...]:
+def _tree(state: Hub, asked: Asked, name: str, revision: str, folder: str = "") -> tuple[Any, ...]:
     repo = state.repos[name]
-    entries = []
-    for path, data in repo.files.items():
-        entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data)}
-        entry["oid"] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    below = {path: data for path, data in repo.files.items() if path.startswith(folder and f"{folder}/")}
+    if folder and not below:
+        return 404, {"error": "no such entry"}, {"X-Error-Code": "EntryNotFound"}
+    entries: dict[str, dict[str, Any]] = {}
+    for path, data in below.items():
+        inner = path[len(folder) + 1 if folder else 0 :].partition("/")
+        if inner[1] and asked.query.get("recursive") == ["false"]:
+            child = "/".join(filter(None, (folder, inner[0])))
+            entries[child] = {"type": "directory", "path": child, "oid": "d" * 40, "size": 0}
+            continue
+        entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": _blob(data)}
         if path in repo.large:
             digest = hashlib.sha256(data).hexdigest()
             entry |= {"oid": "f" * 40, "lfs": {"oid": digest, "size": len(data), "pointerSize": 134}}
-        entries.append(entry)
-    return 200, entries
+        entries[path] = entry
+    return 200, list(entries.values())
 
 
-def _preupload(state: Hub, name: str, revision: str, body: bytes) -> tuple[Any, ...]:
+def _resolve(state: Hub, asked: Asked, name: str, revision: str, path: str) -> tuple[Any, ...]:
+    data = state.repos[name].files.get(path)
+    if data is None:
+        return 404, {"error": "no such entry"}, {"X-Error-Code": "EntryNotFound"}
+    headers = {"ETag": f'"{_blob(data)}"', "X-Repo-Commit": "1" * 40, "Accept-Ranges": "bytes"}
+    if asked.range is None:
+        return 200, data, headers
+    first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.range).groups()  # type: ignore[union-attr]
+    start, stop = int(first), min(len(data), int(last) + 1 if last else len(data))
+    return 206, data[start:stop], headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
+
+
+def _blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _preupload(state: Hub, asked: Asked, name: str, revision: str) -> tuple[Any, ...]:
     files = [
-        {"path": asked["path"], "uploadMode": _mode(asked["path"]), "shouldIgnore": False, "oid": None}
-        for asked in json.loads(body)["files"]
+        {"path": file["path"], "uploadMode": _mode(file["path"]), "shouldIgnore": False, "oid": None}
+        for file in json.loads(asked.body)["files"]
     ]
     return 200, {"files": files}
 
@@ -145,29 +183,29 @@ def _mode(path: str) -> str:
     return "lfs" if path.endswith(".parquet") else "regular"
 
 
-def _batch(state: Hub, name: str, body: bytes) -> tuple[Any, ...]:
+def _batch(state: Hub, asked: Asked, name: str) -> tuple[Any, ...]:
     answers = []
-    for asked in json.loads(body)["objects"]:
-        upload = {"upload": {"href": f"{state.address}/objects/{asked['oid']}", "header": {}}}
-        held = asked["oid"] in state.objects
-        answers.append({"oid": asked["oid"], "size": asked["size"], **({} if held else {"actions": upload})})
+    for item in json.loads(asked.body)["objects"]:
+        upload = {"upload": {"href": f"{state.address}/objects/{item['oid']}", "header": {}}}
+        held = item["oid"] in state.objects
+        answers.append({"oid": item["oid"], "size": item["size"], **({} if held else {"actions": upload})})
     return 200, {"objects": answers, "transfer": "basic"}
 
 
-def _put(state: Hub, digest: str, body: bytes) -> tuple[Any, ...]:
-    if hashlib.sha256(body).hexdigest() != digest:
+def _put(state: Hub, asked: Asked, digest: str) -> tuple[Any, ...]:
+    if hashlib.sha256(asked.body).hexdigest() != digest:
         return 400, {"error": "another digest"}
-    state.objects[digest] = body
+    state.objects[digest] = asked.body
     state.uploads += 1
     return 200, {}
 
 
-def _commit(state: Hub, name: str, revision: str, body: bytes) -> tuple[Any, ...]:
+def _commit(state: Hub, asked: Asked, name: str, revision: str) -> tuple[Any, ...]:
     repo = state.repos[name]
     if state.fail_after is not None and len(repo.commits) >= state.fail_after:
         return 403, {"error": "Storage limit reached"}
     paths = []
-    for line in body.splitlines():
+    for line in asked.body.splitlines():
         item = json.loads(line)
         value = item["value"]
         if item["key"] == "file":
@@ -187,6 +225,9 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/api/validate-yaml", _validate),
     ("GET", "/api/datasets/([^/]+/[^/]+)", _info),
     ("GET", "/api/datasets/([^/]+/[^/]+)/tree/([^/]+)", _tree),
+    ("GET", "/api/datasets/([^/]+/[^/]+)/tree/([^/]+)/(.+)", _tree),
+    ("GET", "/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _resolve),
+    ("HEAD", "/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _resolve),
     ("POST", "/api/datasets/([^/]+/[^/]+)/preupload/([^/]+)", _preupload),
     ("POST", r"/datasets/([^/]+/[^/]+)\.git/info/lfs/objects/batch", _batch),
     ("PUT", "/objects/([0-9a-f]{64})", _put),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,14 @@ def test_eight_of_32_layers_read_a_quarter_of_the_bytes(output: Path, load: Load
     counter.total = 0
     assert len(load(output, "train", num_quantizers=8)) == SHARDS * CLIPS
     assert counter.total == 0, "the second time, what was read lies in the cache"
+
+
+def test_of_several_that_load_at_once_one_reads_and_the_others_wait(output: Path, load: Load, counter: Counter):
+    size = sum(path.stat().st_size for path in output.glob("data/train/*.parquet"))
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda _: load(output, "train", num_quantizers=8), range(4)))
+    assert {len(dataset) for dataset in loaded} == {SHARDS * CLIPS}
+    assert counter.total <= 0.27 * size
 
 
 def test_only_committed_shards_are_read_and_a_warning_says_so(

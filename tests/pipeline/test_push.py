@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
@@ -18,7 +22,7 @@ from pipeline.output import read_output
 from pipeline.push import Push as Plan
 from pipeline.push import crowded, plan_push
 from tests.hub import TOKEN, Hub, Repo, hub
-from tests.support import run_command
+from tests.support import ROOT, rows, run_command
 
 Push = Callable[..., str]
 
@@ -85,6 +89,35 @@ def test_a_private_repo_gets_every_file_and_loads_as_the_output_does(
         copy.write_bytes(data)
     loaded = datasets.load_dataset(str(tmp_path / "downloaded"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(loaded) == 120
+
+
+def test_what_was_pushed_is_read_over_hf_and_a_hub_dataset_is_an_input(
+    output: Path, push: Push, server: Hub, tmp_path: Path
+):
+    push(output)
+    audio = ROOT / "demo" / "corpus" / "parquet"
+    files = {f"data/{path.name}": path.read_bytes() for path in audio.glob("*.parquet")}
+    server.repos["me/speech"] = Repo(private=True, files=files)
+    script = f"""
+from pipeline.hf import load_codes
+from tests.support import demo_config, tokenize_in_process
+for streaming in (False, True):
+    loaded = load_codes("hf://datasets/me/codes", streaming=streaming)
+    print(sum(row["codes"].shape == (8, row["num_samples"] // 1920) for row in loaded))
+tokenize_in_process(demo_config("{tmp_path}/made", "input.splits={{train: ['hf://datasets/me/speech/data/*.parquet']}}"))
+"""
+    environment = os.environ | {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["120", "120"]
+    assert TOKEN not in result.stdout + result.stderr
+    sources = {row["source"] for row in [*rows(tmp_path / "made"), *rows(tmp_path / "made", "rejects")]}
+    assert sources == {f"hf://datasets/me/speech/{path}" for path in server.repos["me/speech"].files}
+    total = sum(pq.read_metadata(path).num_rows for path in audio.glob("*.parquet"))
+    assert len(rows(tmp_path / "made")) + len(rows(tmp_path / "made", "rejects")) == total
 
 
 def test_a_second_push_sends_nothing_and_one_after_a_failure_the_rest(output: Path, push: Push, server: Hub):
