@@ -48,15 +48,26 @@ def test_the_shell_and_python_blocks_run_in_the_order_of_the_page(newcomer: Path
     assert (newcomer / "clip.wav").stat().st_size > 1000
 
 
+def test_the_python_blocks_of_the_api_page_run(newcomer: Path):
+    page = (ROOT / "docs" / "api.md").read_text()
+    scripts = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        result = run([sys.executable, "-c", script], newcomer)
+        assert result.returncode == 0, f"{script}\n{result.stderr}"
+
+
 def test_the_configuration_on_the_page_is_valid():
     (text,) = blocks("yaml")
     config = parse_config(yaml.safe_load(text))
     assert config.model.dtype == "bfloat16"
 
 
-def test_every_link_leads_to_a_file():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_every_link_leads_to_a_file(page: str):
+    folder = (ROOT / page).parent
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
+        assert (folder / target).exists(), target
 
 
 def test_the_make_targets_exist():
