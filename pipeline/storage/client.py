@@ -44,5 +44,14 @@ def prepare_client(filesystem: Any) -> None:
 
 
 def is_s3(filesystem: Any) -> bool:
+    return bool(set(_S3) & _protocols(filesystem))
+
+
+def serves_ranges(filesystem: Any) -> bool:
+    """Whether objects can be fetched in ranges side by side. Web servers may send the whole for each and not say so."""
+    return bool(filesystem.async_impl) and not _protocols(filesystem) & {"http", "https"}
+
+
+def _protocols(filesystem: Any) -> set[str]:
     protocol = filesystem.protocol
-    return bool(set(_S3) & set((protocol,) if isinstance(protocol, str) else protocol))
+    return {protocol} if isinstance(protocol, str) else set(protocol)

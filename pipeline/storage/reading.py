@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from pipeline.storage.address import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, named, resolve
+from pipeline.storage.client import serves_ranges
 from pipeline.storage.retrying import reach
 from pipeline.storage.streaming import RangedStream, fetcher
 
@@ -34,7 +35,7 @@ def open_read(uri: str) -> BinaryIO:
 
 
 def _open(filesystem: Any, path: str, uri: str) -> BinaryIO:
-    if not filesystem.async_impl:
+    if not serves_ranges(filesystem):
         return cast(BinaryIO, filesystem.open(path, "rb"))
     return _stream(filesystem, path, uri, _info(filesystem, path, uri))
 
@@ -47,10 +48,6 @@ def _info(filesystem: Any, path: str, uri: str) -> dict[str, Any]:
 
 
 def _stream(filesystem: Any, path: str, uri: str, info: dict[str, Any]) -> BinaryIO:
-    # Web servers may not tell the size, or not answer with parts.
-    in_parts = filesystem.async_impl and info.get("size") is not None and info.get("partial") is not False
-    if not in_parts:
-        return cast(BinaryIO, filesystem.open(path, "rb"))
     return cast(BinaryIO, RangedStream(fetcher(filesystem, path, uri, info.get("ETag")), info["size"]))
 
 
@@ -69,15 +66,21 @@ def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
 
 def _read(filesystem: Any, path: str, uri: str, max_bytes: int | None) -> bytes | int:
     """The object, or its size where that is too large."""
-    if max_bytes is None and not filesystem.async_impl:
+    in_ranges = serves_ranges(filesystem)
+    if max_bytes is None and not in_ranges:
         return cast(bytes, filesystem.cat_file(path))
     info = _info(filesystem, path, uri)
-    size = cast("int | None", info["size"])
-    if max_bytes is not None and size is not None and size > max_bytes:
-        return size
-    with _stream(filesystem, path, uri, info) as stream:
-        data = stream.read(-1 if max_bytes is None else max_bytes + 1)  # the size may be unknown, or a lie
-    return data if max_bytes is None or len(data) <= max_bytes else len(data)
+    if max_bytes is not None and info["size"] is not None and info["size"] > max_bytes:
+        return cast(int, info["size"])
+    if in_ranges:
+        with _stream(filesystem, path, uri, info) as stream:
+            return stream.read()
+    if info["size"] is not None:
+        data = cast(bytes, filesystem.cat_file(path))
+    else:  # a web server may keep it to itself
+        with filesystem.open(path, "rb") as file:
+            data = cast(bytes, file.read(cast(int, max_bytes) + 1))
+    return data if len(data) <= cast(int, max_bytes) else len(data)
 
 
 Fetched: TypeAlias = "bytes | FileNotFoundError | NotAnObject | ObjectTooLarge | None"

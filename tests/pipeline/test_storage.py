@@ -13,6 +13,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -301,6 +303,36 @@ def test_damaged_gzip_is_the_objects_fault_and_not_the_stores(tmp_path: Path, da
         else:
             with pytest.raises(DamagedObject, match="cannot be unpacked"):
                 stream.read()
+
+
+@pytest.fixture
+def website(tmp_path: Path) -> Iterator[str]:
+    """A web server that knows no ranges: it answers with the whole file, whatever part is asked for."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing is printed."""
+
+    handler = partial(Handler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_server_without_ranges_gives_whole_files(website: str, tmp_path: Path) -> None:
+    data = os.urandom(3 * 2**20)
+    (tmp_path / "a.wav").write_bytes(data)
+    with storage.open_read(f"{website}/a.wav") as stream:
+        assert stream.read() == data
+    assert storage.read_bytes(f"{website}/a.wav") == storage.read_bytes(f"{website}/a.wav", 3 * 2**20) == data
+    with pytest.raises(ObjectTooLarge):
+        storage.read_bytes(f"{website}/a.wav", 2 * 2**20)
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(f"{website}/gone.wav", 100)
+    assert storage.stat(f"{website}/gone.wav") is None
 
 
 def test_read_ahead_keeps_order_and_gives_reasons_in_place(bucket: str) -> None:
