@@ -53,6 +53,8 @@ class TargetConfig(Section):
     """Folder of the export: a local path or any fsspec URI."""
     file_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
     """A file is closed when it holds about this much; also the measure of memory, of which a few files are used."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that write parts, each with memory of its own. What they write does not depend on their number."""
 
 
 class FilterConfig(Section):

@@ -13,13 +13,14 @@ from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
 from pipeline.export.filters import read_ids
 from pipeline.export.formats import SECTIONS, make_format
-from pipeline.export.part import manifests_folder, read_manifest, write_part
+from pipeline.export.part import manifests_folder, read_manifest
 from pipeline.export.progress import Progress
 from pipeline.export.record import EXPORT_VERSION, ExportRecord, hash_of_ids, open_export
 from pipeline.export.report import Report
 from pipeline.export.selection import Selection
 from pipeline.export.survey import survey
-from pipeline.export.tokenizer import TextTokenizer, load_tokenizer
+from pipeline.export.tokenizer import TextTokenizer, tokenizer_of
+from pipeline.export.workers import Work, write_parts
 from pipeline.items import ShardSpec
 from pipeline.output import Output, read_output
 
@@ -36,24 +37,18 @@ def run_export(config: ExportConfig, progress: Progress) -> Report:
     """
     output = read_output(config.dataset.uri)
     specs = _shards(output, config)
-    tokenizer = _tokenizer(config)
+    tokenizer = tokenizer_of(config)
     form = make_format(config, output.record, Buckets(()), tokenizer)
     root = storage.absolute(config.export.uri)
     open_export(root, _record(config, output, specs, tokenizer))
     done = {name.removesuffix(".json") for name in storage.list_names(manifests_folder(root))}
     left = [spec for spec in specs if spec.shard_id not in done]
-    buckets = Buckets(())
-    with tempfile.TemporaryDirectory(prefix="moss-tok-export-") as folder:
-        selection = Selection(config, form.need_text, Path(folder) / "references.sqlite")
-        if left:
-            buckets = survey(root, config, selection, output, specs, progress)
-            form = make_format(config, output.record, buckets, tokenizer)
-        for number, spec in enumerate(left):
-            progress("exporting", number, len(left))
-            items = selection.select(output, spec, form.need_codes)
-            write_part(root, spec.shard_id, items, form, config.export.file_bytes)
-        progress("exporting", len(left), len(left))
-        selection.close()
+    if left:
+        with tempfile.TemporaryDirectory(prefix="moss-tok-export-") as folder:
+            database = Path(folder) / "references.sqlite"
+            buckets = survey(root, config, Selection(config, form.need_text, database), output, specs, progress)
+            for number, _ in enumerate(write_parts(Work(config, root, database, buckets), output, left), 1):
+                progress("exporting", number, len(left))
     return _finish(root, config, specs)
 
 
@@ -69,11 +64,6 @@ def _shards(output: Output, config: ExportConfig) -> list[ShardSpec]:
     if asked is not None and asked > there:
         raise ConfigError(f"dataset.num_quantizers: {asked}, and the dataset has {there}")
     return specs
-
-
-def _tokenizer(config: ExportConfig) -> TextTokenizer | None:
-    uri = config.tokens.tokenizer if config.export.to == "tokens" else None
-    return None if uri is None else load_tokenizer(uri)
 
 
 def _record(

@@ -85,6 +85,8 @@ class References:
         return Reference(clip_id, audio, np.frombuffer(data, "<i2").reshape(layers, -1))
 
     def close(self) -> None:
+        """Keep what was gathered for the next who opens the database."""
+        self._database.execute("commit")
         self._database.close()
 
     def _hash(self, purpose: str, clip_id: str) -> str:

@@ -23,17 +23,18 @@ def survey(
     specs: Sequence[ShardSpec],
     progress: Progress,
 ) -> Buckets:
-    """Note the candidates for references in `selection`, and give the buckets, which stay as they were first found.
+    """Note the candidates for references in the database of `selection`, close it, and give the buckets, which stay as
+    they were first found.
 
     Reads nothing where neither is asked for. Memory is that of `References`, and of one number for each length of clip.
     """
     buckets = _known_buckets(root, config)
-    if buckets is not None and not config.references.enabled:
-        return buckets
     durations: Counter[float] = Counter()
-    for number, spec in enumerate(specs):
-        progress("surveying", number, len(specs))
-        durations.update(row.duration for row in selection.survey(output, spec))
+    if buckets is None or config.references.enabled:
+        for number, spec in enumerate(specs):
+            progress("surveying", number, len(specs))
+            durations.update(row.duration for row in selection.survey(output, spec))
+    selection.close()
     if buckets is None:
         assert isinstance(config.asr.buckets, int)
         buckets = equal_hours(durations, config.asr.buckets)

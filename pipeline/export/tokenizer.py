@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import storage
 from pipeline.config import ConfigError
+from pipeline.export.config import ExportConfig
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -38,6 +39,12 @@ class TextTokenizer:
         if token_id is None:
             raise ConfigError(f"{self._where}: no token {name!r}: name one of its vocabulary, or give a number")
         return int(token_id)
+
+
+def tokenizer_of(config: ExportConfig) -> TextTokenizer | None:
+    """The tokenizer that an export uses, if it does."""
+    uri = config.tokens.tokenizer if config.export.to == "tokens" else None
+    return None if uri is None else load_tokenizer(uri)
 
 
 def load_tokenizer(uri: str) -> TextTokenizer:

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.config import ConfigError
 from pipeline.export import part
-from pipeline.export.job import NothingToExport
+from pipeline.export.config import load_export_config
+from pipeline.export.job import NothingToExport, run_export
 from pipeline.export.record import ExportMismatch
 from pipeline.export.rows import Row, read_rows
 from pipeline.output import read_output
@@ -64,6 +65,29 @@ def test_an_export_that_died_is_finished_with_the_bytes_of_a_whole_one(
     assert contents(again) == contents(whole)
     assert resumed == report
     assert {path: path.stat().st_mtime_ns for path in committed} == times, "a committed part was done again"
+
+
+def test_several_processes_write_the_same_bytes_and_an_error_in_one_is_the_exports(
+    export: Callable[..., Any], contents: Callable[..., Any], dataset: Path, tmp_path: Path
+):
+    alone, report = export("moss-tts", "references.enabled=true")
+    copy = tmp_path / "codes"
+    shutil.copytree(dataset, copy)
+    output = read_output(str(copy))
+    victim = Path(output.layout.data(output.specs[-1]))
+    settings = ["references.enabled=true", "export.workers=2"]
+
+    def lose_the_last_shard(what: str, done: int, total: int) -> None:
+        if (what, done) == ("exporting", 1):
+            victim.rename(tmp_path / "elsewhere")
+
+    given = {"dataset": {"uri": str(copy)}, "export": {"to": "moss-tts", "uri": str(tmp_path / "two")}}
+    with pytest.raises(FileNotFoundError, match=victim.name):
+        run_export(load_export_config(None, settings, given), lose_the_last_shard)
+    (tmp_path / "elsewhere").rename(victim)
+    together, resumed = export("moss-tts", *settings, uri=copy, out=tmp_path / "two")
+    assert contents(together) == contents(alone)
+    assert resumed == report
 
 
 def test_a_finished_export_reads_no_codes_again(export: Callable[..., Any], dataset: Path, tmp_path: Path):

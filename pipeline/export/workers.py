@@ -1,0 +1,110 @@
+"""Parts of an export written one after the other, or by several processes: the same files either way."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pipeline.export.buckets import Buckets
+from pipeline.export.config import ExportConfig
+from pipeline.export.formats import make_format
+from pipeline.export.part import write_part
+from pipeline.export.selection import Selection
+from pipeline.export.tokenizer import tokenizer_of
+from pipeline.items import ShardSpec
+from pipeline.output import Output, read_output
+
+
+class WorkerDied(OSError):
+    """A process ended before its part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What every part needs to know."""
+
+    config: ExportConfig
+    root: str
+    """Folder of the export."""
+    database: Path
+    """Of the references that the survey found."""
+    buckets: Buckets
+
+
+class PartWriter:
+    """Writes parts in this process."""
+
+    def __init__(self, work: Work, output: Output) -> None:
+        self._work = work
+        self._output = output
+        self._form = make_format(work.config, output.record, work.buckets, tokenizer_of(work.config))
+        self._selection = Selection(work.config, self._form.need_text, work.database)
+
+    def write(self, spec: ShardSpec) -> None:
+        items = self._selection.select(self._output, spec, self._form.need_codes)
+        write_part(self._work.root, spec.shard_id, items, self._form, self._work.config.export.file_bytes)
+
+    def close(self) -> None:
+        self._selection.close()
+
+
+def write_parts(work: Work, output: Output, specs: Sequence[ShardSpec]) -> Iterator[None]:
+    """Write the parts of these shards; gives a sign after each. The first error ends it, once running parts are done.
+
+    Raises WorkerDied where a process ended without one.
+    """
+    workers = min(work.config.export.workers, len(specs))
+    if workers > 1:
+        yield from _in_processes(work, specs, workers)
+        return
+    writer = PartWriter(work, output)
+    try:
+        for spec in specs:
+            writer.write(spec)
+            yield
+    finally:
+        writer.close()
+
+
+def _in_processes(work: Work, specs: Sequence[ShardSpec], workers: int) -> Iterator[None]:
+    # Forked, a process would share the threads' locks of this one, of Arrow and of the object store's client.
+    spawn = multiprocessing.get_context("spawn")
+    waiting = iter(specs)
+    running: set[Future[None]] = set()
+    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(work,)) as pool:
+        while True:
+            for spec in islice(waiting, 2 * workers - len(running)):
+                running.add(pool.submit(_write, spec))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    future.result()
+                except BrokenProcessPool as error:
+                    raise WorkerDied(
+                        f"one of {workers} processes that write parts died, perhaps for want of memory: fewer "
+                        "export.workers take less; what is committed stays, and the same command goes on"
+                    ) from error
+                yield
+
+
+_writer: PartWriter | None = None
+"""Of a process that writes parts."""
+
+
+def _begin(work: Work) -> None:
+    global _writer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one ends the others
+    _writer = PartWriter(work, read_output(work.config.dataset.uri))
+
+
+def _write(spec: ShardSpec) -> None:
+    assert _writer is not None
+    _writer.write(spec)
