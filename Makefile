@@ -11,7 +11,7 @@ BROWSER := $(BIN)/chromium
 # Ray's own telemetry stays off: a demo and a test have no business on the network.
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test check setup lock clean
+.PHONY: demo test check soak setup lock clean
 
 setup: $(READY)
 
@@ -31,6 +31,11 @@ test: check $(BROWSER)
 # A headless Chromium for the tests of the report; about 100 MB, and no root.
 $(BROWSER): | $(READY)
 	$(BIN)/python scripts/install_browser.py
+
+# Kills at random moments for MINUTES, beside `make test` and longer.
+MINUTES ?= 10
+soak: $(READY)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 check: $(READY)
 	$(BIN)/ruff check .
