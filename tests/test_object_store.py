@@ -13,8 +13,13 @@ import pytest
 import s3fs
 
 from pipeline import storage
+from pipeline.config import parse_config
+from pipeline.decode import SoundFiles, comment_of, decode_rows, load_decoder
+from pipeline.output import read_output, with_absolute_uris
+from pipeline.selection import Selection, select_rows
+from pipeline.verify import verify
 from tests.seaweed import s3_clients, seaweed
-from tests.support import CORPUS, rows, run_command
+from tests.support import CORPUS, rows, run_command, tokenize_in_process
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +101,23 @@ def test_of_many_who_create_the_same_object_one_does(bucket: s3fs.S3FileSystem):
         won = list(pool.map(lambda number: storage.create(uri, str(number).encode()), range(8)))
     assert won.count(True) == 1
     assert storage.read_bytes(uri).decode() == str(won.index(True))
+
+
+def test_an_output_in_a_bucket_is_verified_and_decoded_into_a_bucket(bucket: s3fs.S3FileSystem):
+    document = {
+        "input": {"splits": {"train": [str(CORPUS / "folder" / "prompts" / "it")]}, "clips_per_shard": 2},
+        "output": {"uri": "s3://audio/verified"},
+        "model": {"name": "cat-tiny"},
+    }
+    tokenize_in_process(with_absolute_uris(parse_config(document)))
+    assert verify("s3://audio/verified", sample=2).differences == []
+    output = read_output("s3://audio/verified")
+    count, rows_of_one = select_rows(output, Selection(shards=(output.specs[0].shard_id,)), 4)
+    files = SoundFiles("s3://audio/sounds", "flac", False, comment_of(output.record))
+    assert decode_rows(rows_of_one, files, lambda: load_decoder(output.record)).written == count == 2
+    assert all(info.size > 1000 for info in storage.list_objects("s3://audio/sounds"))
+    uri = output.layout.data(output.specs[1])
+    data = bytearray(storage.read_bytes(uri))
+    data[len(data) // 2] ^= 1
+    storage.publish(uri, bytes(data))
+    assert {difference.uri for difference in verify("s3://audio/verified", sample=0).differences} == {uri}
