@@ -105,6 +105,23 @@ def test_a_shard_that_cannot_be_read_fails_and_the_others_are_committed(tmp_path
     assert rows(tmp_path / "codes")
 
 
+def test_a_run_that_rejects_nearly_all_stops_and_says_how_to_go_on(tmp_path: Path):
+    corpus, output = tmp_path / "corpus", tmp_path / "codes"
+    corpus.mkdir()
+    for number in range(1_500):
+        (corpus / f"{number:04}.wav").write_bytes(b"" if number % 3 else b"<html>not found</html>")
+    settings = [f"input.splits.train=['{corpus}']", "input.clips_per_shard=100"]
+    result = run_command("tokenize", CONFIG, f"output.uri={output}", *settings)
+    assert result.returncode == 1
+    assert "clips of this run were rejected (100%), and cluster.max_reject_fraction is 0.5" in result.stderr
+    assert "Most common: empty " in result.stderr
+    assert "To go on: moss-tok tokenize" in result.stderr
+    opened = read_output(str(output))
+    assert 10 <= len(opened.done) < len(opened.specs)
+    tokenize_in_process(demo_config(output, *settings))
+    assert len(rows(output, "rejects")) == 1_500
+
+
 def test_an_input_that_changed_since_the_plan_fails_its_shard(tmp_path: Path):
     corpus, output = tmp_path / "corpus", tmp_path / "codes"
     shutil.copytree(CORPUS / "webdataset", corpus)

@@ -69,15 +69,17 @@ def test_a_run_outlives_its_only_node_and_goes_on_with_the_one_that_joins(
 def test_a_reader_that_went_with_its_node_is_no_fault_of_the_shard(
     clean: dict[str, bytes], cluster: Cluster, tmp_path: Path
 ):
+    """And an actor that there is no room for, of two that are asked for, holds nothing up."""
     output = tmp_path / "codes"
     cluster.add_node(num_cpus=1, num_gpus=1, **NODE)  # the actor takes all of it
     readers = cluster.add_node(num_cpus=1, **NODE)
-    run = start_run(cluster, output, "cluster.max_attempts=1", "cluster.shards_per_actor=1")
+    run = start_run(cluster, output, "cluster.actors=2", "cluster.max_attempts=1", "cluster.shards_per_actor=1")
     wait_for(lambda: stop_readers() > 0 or run.poll() is not None)
     cluster.remove_node(readers, allow_graceful=False)
     cluster.add_node(num_cpus=1, **NODE)
     _, complaint = run.communicate(timeout=120)
     assert run.returncode == 0, complaint
+    assert "room for 1 of 2 now, the others wait: an actor needs 1 GPUs and 1 CPUs on one node" in complaint
     assert "lost its node and goes back to the queue" in complaint
     assert data_files(output) == clean
 
