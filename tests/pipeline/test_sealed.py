@@ -9,7 +9,13 @@ import pytest
 
 from pipeline.sealed import seal, unseal
 
-DOCUMENT = {"name": "日本 latin-\udce9", "rows": 12, "seconds": {"read": 0.1, "encode": 1e-9}, "none": None, "list": [1, 2]}
+DOCUMENT = {
+    "name": "日本 latin-\udce9",
+    "rows": 12,
+    "seconds": {"read": 0.1, "encode": 1e-9},
+    "none": None,
+    "list": [1, 2],
+}
 
 
 def test_a_document_is_read_back_as_it_was_and_people_can_read_it():
