@@ -28,13 +28,15 @@ class Measures:
 
     def add(self, part: np.ndarray) -> None:
         magnitude = np.abs(part)
-        self._hash.update(part.T.astype("<f4", copy=False).tobytes())
+        peak = float(magnitude.max())
+        self._hash.update(np.ascontiguousarray(part.T, dtype="<f4"))  # of one channel this is no copy
         self._count += part.size
-        self._clipped += int(np.count_nonzero(magnitude >= CLIPPING_LEVEL))
+        if peak >= CLIPPING_LEVEL:
+            self._clipped += int(np.count_nonzero(magnitude >= CLIPPING_LEVEL))
         self._silent += int(np.count_nonzero(magnitude < SILENCE_LEVEL))
         self._energy = float(np.add.accumulate([self._energy, *_energies(part, self._samples_per_frame)])[-1])
         self.num_samples += part.shape[1]
-        self.peak = max(self.peak, float(magnitude.max()))
+        self.peak = max(self.peak, peak)
 
     @property
     def clipping(self) -> float:
