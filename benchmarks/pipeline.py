@@ -2,12 +2,13 @@
 
     python -m benchmarks.pipeline [--kinds "FLAC 16k" …] [--hours 6] [--speed 5000] [--folder DIR]
 
-For each kind of file it makes shards of short and of long clips, takes the rate at which one process decodes them, and
-then runs the whole pipeline under Ray twice with a codec that only takes time (benchmarks/stand_in.py):
+For each kind of file it makes shards of short and of long clips, takes the rate at which as many processes as there
+are cores decode them and do nothing else, and then runs the whole pipeline under Ray twice with a codec that only takes
+time (benchmarks/stand_in.py):
 
-1. at --speed x real time, where decoding is the bottleneck. "of one process" is the audio that a reader prepares in a
-   second of its CPU time, as a share of what the single process prepared in one: what handing over costs. "of all CPU"
-   counts the CPU time of every process of the run.
+1. at --speed x real time, where decoding is the bottleneck. "of decoding alone" is the audio that a reader prepares in
+   a second of its CPU time, as a share of what decoding alone gave: what is lost by reading and handing over. "of all
+   CPU" counts the CPU time of every process of the run instead.
 2. at half of what the first gave, where the codec is the bottleneck: "busy" is the share of the time between the first
    batch and the last in which the encoder was at work.
 
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.decode import KINDS, best_rate, encode_file, prepare, signal_of
+from benchmarks.decode import KINDS, encode_file, prepare, signal_of
 from benchmarks.processes import Watch
 from benchmarks.stand_in import actor_with, batches
 from pipeline.allocator import keep_freed_memory
@@ -41,6 +43,7 @@ from pipeline.config import Config, parse_config
 
 TAR_SECONDS = 1500.0
 RATE = 24_000
+ALONE_SECONDS = 3.0
 LONG = "600 s"
 SHORT = "2 to 20 s"
 
@@ -85,12 +88,13 @@ def _measure(kind: str, length: str, arguments: argparse.Namespace, folder: Path
     tar = folder / "one.tar"
     lengths = _lengths(length)
     make_tar(tar, kind, lengths)
-    alone = _rate_alone(tar)
-    shards = max(2, math.ceil(arguments.hours * 3600 / sum(lengths)))
     cores = os.cpu_count() or 1
+    shards = max(2, math.ceil(arguments.hours * 3600 / sum(lengths)))
     print(f"\n{kind}, clips of {length}: {shards} shards of {sum(lengths):,.0f} s, {cores} cores", flush=True)
-    print(f"  one process decodes      {alone:,.0f} x real time per core")
+    before = _rate_alone(tar, cores)
     fast = _run(tar, shards, arguments.speed, arguments.set, folder / "fast")
+    alone = (before + _rate_alone(tar, cores)) / 2
+    print(f"  decoding alone           {alone:,.0f} x real time per core, {cores} processes at once")
     _report(f"codec of {arguments.speed:,.0f} x", fast, alone)
     slow_speed = fast.speed / 2
     slow = _run(tar, shards, slow_speed, arguments.set, folder / "slow")
@@ -102,7 +106,7 @@ def _report(title: str, run: Figures, alone: float) -> None:
     print(f"    speed                  {run.speed:,.0f} x real time in {run.wall:.1f} s of wall time")
     print(f"    encoder busy           {run.busy:.1%}")
     print(f"    decoded per core       {run.audio_seconds / run.cpu['reader']:,.0f} x", end="")
-    print(f" = {run.audio_seconds / run.cpu['reader'] / alone:.0%} of one process,", end="")
+    print(f" = {run.audio_seconds / run.cpu['reader'] / alone:.0%} of decoding alone,", end="")
     print(f" {run.audio_seconds / sum(run.cpu.values()) / alone:.0%} of all CPU")
     seconds = ", ".join(f"{kind} {used:.1f} s" for kind, used in run.cpu.items())
     print(f"    CPU                    {seconds}")
@@ -132,27 +136,30 @@ def make_tar(path: Path, kind: str, lengths: Sequence[float]) -> None:
 
 
 def rate_alone(tar: Path) -> float:
-    """Audio-seconds per CPU-second of this process, as benchmarks.decode takes it, over the clips of a tar."""
+    """Audio-seconds per CPU-second of this process over the clips of a tar, prepared again and again for a while."""
     keep_freed_memory()
     with tarfile.open(tar) as archive:
         clips = [archive.extractfile(member).read() for member in archive.getmembers()[:100]]  # type: ignore[union-attr]
     seconds = sum(prepare(clip, RATE).shape[1] for clip in clips) / RATE
-
-    def work() -> None:
+    started, began = time.process_time(), time.monotonic()
+    rounds = 0
+    while time.monotonic() < began + ALONE_SECONDS:
         for clip in clips:
             prepare(clip, RATE)
+        rounds += 1
+    return rounds * seconds / (time.process_time() - started)
 
-    return best_rate(work, 1, seconds)
 
-
-def _rate_alone(tar: Path) -> float:
-    # In a process of its own, because the number of threads of numpy's products is fixed when it is imported.
-    code = (
-        f"from pathlib import Path; from benchmarks.pipeline import rate_alone; print(rate_alone(Path({str(tar)!r})))"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code]
-    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+def _rate_alone(tar: Path, processes: int) -> float:
+    """The mean of so many processes at once: cores share caches and memory, in a run as well as here."""
+    code = f"import pathlib, benchmarks.pipeline as b; print(b.rate_alone(pathlib.Path({str(tar)!r})))"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as Ray has it in tasks of one CPU
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(processes)
+    ]
+    rates = [float(process.communicate()[0]) for process in started]
+    return sum(rates) / processes
 
 
 def _run(tar: Path, shards: int, speed: float, settings: Sequence[str], folder: Path) -> Figures:

@@ -14,12 +14,12 @@ import numpy as np
 
 from pipeline.actors import TokenizerActor
 from pipeline.encode import Encoder, Launched
-from pipeline.items import Clip, CodedClip
+from pipeline.items import Clip, ClipInfo, CodedClip
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One call of the encoder."""
+    """A batch, or a part of a long clip."""
 
     started: float
     """Seconds of the machine's monotonic clock, which all its processes share."""
@@ -29,9 +29,9 @@ class Batch:
 
 
 class StandIn:
-    """Waits as long as a GPU of `speed` x real time would take, its process idle meanwhile, and returns random codes.
+    """A GPU of `speed` x real time whose codes are random: it does one thing after the other while its process is idle.
 
-    Each call is noted in a file of this process in `folder`.
+    Each thing is noted in a file of this process in `folder`.
     """
 
     def __init__(self, speed: float, folder: Path, sample_rate: int, samples_per_frame: int, num_quantizers: int):
@@ -39,19 +39,48 @@ class StandIn:
         self._notes = (folder / f"batches-{os.getpid()}.jsonl").open("a", buffering=1)
         self._sample_rate = sample_rate
         self._samples_per_frame = samples_per_frame
+        self._free_at = 0.0
         longest = 3600 * sample_rate // samples_per_frame
         self._codes = np.random.default_rng(0).integers(0, 1024, (num_quantizers, longest), dtype=np.int16)
 
     def launch(self, clips: Sequence[Clip]) -> Launched:
-        started = time.monotonic()
-        seconds = sum(clip.info.num_samples for clip in clips) / self._sample_rate
-        coded = [CodedClip(clip.info, self._codes_of(clip.info.num_samples)) for clip in clips]
-        time.sleep(max(0.0, started + seconds / self._speed - time.monotonic()))
-        self._notes.write(json.dumps([started, time.monotonic(), seconds, len(clips)]) + "\n")
-        return Launched.done(coded)
+        """Begin with these as soon as the last ones are done."""
+        done_at = self.occupy(sum(clip.info.num_samples for clip in clips), len(clips))
+        coded = [self.coded(clip.info) for clip in clips]
 
-    def _codes_of(self, num_samples: int) -> np.ndarray:
-        return np.array(self._codes[:, : -(-num_samples // self._samples_per_frame)])
+        def wait() -> list[CodedClip]:
+            time.sleep(max(0.0, done_at - time.monotonic()))
+            return coded
+
+        return Launched(ready=lambda: time.monotonic() >= done_at, wait=wait)
+
+    def stream(self) -> StandInStream:
+        return StandInStream(self)
+
+    def occupy(self, num_samples: int, clips: int) -> float:
+        """Take the time that so many samples take; returns when that is over."""
+        started = max(self._free_at, time.monotonic())
+        seconds = num_samples / self._sample_rate
+        self._free_at = started + seconds / self._speed
+        self._notes.write(json.dumps([started, self._free_at, seconds, clips]) + "\n")
+        return self._free_at
+
+    def coded(self, info: ClipInfo) -> CodedClip:
+        return CodedClip(info, np.array(self._codes[:, : -(-info.num_samples // self._samples_per_frame)]))
+
+
+class StandInStream:
+    """A long clip, part by part."""
+
+    def __init__(self, encoder: StandIn) -> None:
+        self._encoder = encoder
+
+    def step(self, waveform: np.ndarray) -> None:
+        done_at = self._encoder.occupy(waveform.shape[1], clips=0)
+        time.sleep(max(0.0, done_at - time.monotonic()))
+
+    def finish(self, info: ClipInfo) -> CodedClip:
+        return self._encoder.coded(info)
 
 
 def actor_with(speed: float, folder: Path) -> type[TokenizerActor]:
