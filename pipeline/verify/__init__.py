@@ -9,7 +9,7 @@
 Everything looks and nothing changes what it looks at. A difference never ends the work: it goes into the report.
 """
 
-from pipeline.verify.report import CHECKS, Difference, Report
 from pipeline.verify.everything import verify
+from pipeline.verify.report import CHECKS, Difference, Report
 
 __all__ = ["CHECKS", "Difference", "Report", "verify"]
