@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from pipeline.export.tokenizer import TextTokenizer, tokenizer_of
 from pipeline.export.workers import Work, write_parts
 from pipeline.items import ShardSpec
 from pipeline.output import Output, read_output
+
+READ_THREADS = 16  # a manifest is latency, not bandwidth
 
 
 class NothingToExport(ValueError):
@@ -92,8 +95,9 @@ def _record(
 
 def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec]) -> Report:
     report = Report()
-    for spec in specs:
-        report.add(read_manifest(root, spec.shard_id))
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        for part in pool.map(lambda spec: read_manifest(root, spec.shard_id), specs):
+            report.add(part)
     report.unknown_rejects = len(read_ids(config.filters.reject_lists)) - report.removed.get("reject_list", 0)
     storage.publish(storage.join(root, "_moss_tok", "report.json"), report.to_json())
     if not report.written:

@@ -77,22 +77,21 @@ def _in_processes(work: Work, specs: Sequence[ShardSpec], workers: int) -> Itera
     spawn = multiprocessing.get_context("spawn")
     waiting = iter(specs)
     running: set[Future[None]] = set()
-    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(work,)) as pool:
-        while True:
-            for spec in islice(waiting, 2 * workers - len(running)):
-                running.add(pool.submit(_write, spec))
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                try:
+    try:
+        with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(work,)) as pool:
+            while True:
+                running |= {pool.submit(_write, spec) for spec in islice(waiting, 2 * workers - len(running))}
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
                     future.result()
-                except BrokenProcessPool as error:
-                    raise WorkerDied(
-                        f"one of {workers} processes that write parts died, perhaps for want of memory: fewer "
-                        "export.workers take less; what is committed stays, and the same command goes on"
-                    ) from error
-                yield
+                    yield
+    except BrokenProcessPool as error:
+        raise WorkerDied(
+            f"one of {workers} processes that write parts died, perhaps for want of memory: fewer export.workers take "
+            "less; what is committed stays, and the same command goes on"
+        ) from error
 
 
 _writer: PartWriter | None = None
