@@ -39,10 +39,10 @@ class Filters:
         rules, text = self._config, (row.text or "").strip()
         if not text:
             return "no_text" if self._need_text else None
-        rate = len(text) / row.duration
-        if rate < (rules.min_characters_per_second or 0):
+        if len(text) < (rules.min_characters_per_second or 0) * row.duration:
             return "few_characters"
-        if rules.max_characters_per_second is not None and rate > rules.max_characters_per_second:
+        most = rules.max_characters_per_second
+        if most is not None and len(text) > most * row.duration:
             return "many_characters"
         return None
 
