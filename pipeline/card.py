@@ -110,6 +110,7 @@ def _plots(record: RunRecord, seen: Survey) -> str:
     most = max(count for _, count in shown)
     durations = [f"{name:>18} {'#' * math.ceil(BAR * count / most):<{BAR}} {count:,}" for name, count in shown]
     limit = math.log2(record.model.codebook_size)
+    too_few = ", so few that it comes out too small" if seen.frames < 10 * record.model.codebook_size else ""
     entropy = [
         f"{schema.layer_column(layer):>18} {'#' * round(BAR * bits / limit):<{BAR}} {bits:.2f}"
         for layer, bits in enumerate(seen.entropy)
@@ -118,7 +119,7 @@ def _plots(record: RunRecord, seen: Survey) -> str:
 
 {_block(durations)}
 
-Entropy of their codes in bits, of {limit:g} that a code can hold:
+Entropy of their codes in bits, of {limit:g} that a code can hold, from {seen.frames:,} frames{too_few}:
 
 {_block(entropy)}"""
 

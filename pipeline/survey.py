@@ -29,10 +29,12 @@ class Survey:
     clips: int
     durations: tuple[int, ...]
     """Clips from each edge up to the next, and from the last on."""
+    frames: int
     languages: Counter[str]
     """Clips of each language that the source names."""
     entropy: tuple[float, ...]
-    """Bits per code of each layer: H = -sum p log2 p of the codes' relative frequencies (Shannon, 1948)."""
+    """Bits per code of each layer: H = -sum p log2 p of the codes' relative frequencies (Shannon, 1948). Of few frames
+    it comes out too small, by about (codebook_size - 1) / (2 frames ln 2) bits (Miller, 1955)."""
 
 
 def survey(uris: Sequence[str], num_quantizers: int, codebook_size: int) -> Survey:
@@ -54,7 +56,13 @@ def survey(uris: Sequence[str], num_quantizers: int, codebook_size: int) -> Surv
                 codes = batch.column(name).flatten().to_numpy()
                 counts[layer] += np.bincount(codes, minlength=codebook_size)
     binned = np.bincount(np.searchsorted(DURATION_EDGES, durations, side="right"), minlength=len(DURATION_EDGES) + 1)
-    return Survey(len(durations), tuple(binned[1:].tolist()), languages, tuple(_entropy(row) for row in counts))
+    return Survey(
+        clips=len(durations),
+        durations=tuple(binned[1:].tolist()),
+        frames=int(counts[0].sum()),
+        languages=languages,
+        entropy=tuple(_entropy(row) for row in counts),
+    )
 
 
 def _spread(uris: Sequence[str]) -> list[str]:

@@ -146,3 +146,5 @@ def test_text_plots_end_at_their_largest_bar(output: Path):
     assert max(bars) == 40
     assert sum(int(line.split()[-1].replace(",", "")) for line in lengths.splitlines()) == len(rows(output))
     assert len(entropy.splitlines()) == 32
+    frames = sum(row["num_frames"] for row in rows(output))
+    assert f"from {frames:,} frames, so few that it comes out too small" in card

@@ -174,7 +174,7 @@ def test_unknown_endings_need_a_format_and_are_left_out_beside_known_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "clip.audio")
-    with pytest.raises(PlanError, match=r"clip\.audio: set input\.format to files, manifest, webdataset, parquet, arrow or lib"):
+    with pytest.raises(PlanError, match=r"clip\.audio: set input\.format to files, manifest, .* arrow or lib"):
         plan_shards(config_of(tmp_path))
     (spec,) = plan_shards(config_of(tmp_path, format="files"))
     assert spec.members == ("clip.audio",)
