@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 Nodes: TypeAlias = "Mapping[str, Mapping[str, float]]"
 """What each node that is alive has (CPU, GPU), by its id."""
 
+FEWEST_PLACES, MOST_PLACES = 2, 64  # each open shard has up to 40 MB of waveforms in the object store
 READER_CPUS = 1.0  # at least one reader must run beside the actors, or they wait for ever
 
 
@@ -107,6 +108,14 @@ def room_for_actors(config: Config, shape: ActorShape, nodes: Nodes) -> int:
         return min(room, asked)
     # Without GPUs half of the CPUs are for reading and decoding.
     return room if shape.gpus else min(room, max(1, int(cpus / 2 / max(shape.cpus, 1))))
+
+
+def places_in_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int) -> int:
+    """How many shards each of so many actors is to have open, so that every CPU that is left reads."""
+    if config.cluster.shards_per_actor != "auto":
+        return config.cluster.shards_per_actor
+    reading = total(nodes, "CPU") - actors * shape.cpus
+    return max(FEWEST_PLACES, min(MOST_PLACES, math.ceil(reading / max(actors, 1)) + 1))
 
 
 def check_room(config: Config, shape: ActorShape, nodes: Nodes) -> None:

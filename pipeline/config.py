@@ -166,8 +166,9 @@ class ClusterConfig(Section):
     """CPUs that an actor reserves; also its threads, where there is no GPU."""
     gpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
     """GPUs that an actor reserves, where the cluster has any; 0.5 puts two on one."""
-    shards_per_actor: Annotated[int, Field(ge=1)] = 2
-    """Shards open at once in an actor, so that the next is being read while one is encoded."""
+    shards_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Shards open at once in an actor. Each is read by one CPU. auto: one for each CPU that is left to read for an
+    actor, and one more, so that the next is being read while one is encoded: at least 2, at most 64."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """Tries before a shard is reported as failed. A try that ended because its node went away is not counted."""
     max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5

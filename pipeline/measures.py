@@ -29,7 +29,7 @@ class Measures:
     def add(self, part: np.ndarray) -> None:
         magnitude = np.abs(part)
         peak = float(magnitude.max())
-        self._hash.update(np.ascontiguousarray(part.T, dtype="<f4"))  # of one channel this is no copy
+        self._hash.update(np.ascontiguousarray(part.T, dtype="<f4").data)  # of one channel this is no copy
         self._count += part.size
         if peak >= CLIPPING_LEVEL:
             self._clipped += int(np.count_nonzero(magnitude >= CLIPPING_LEVEL))

@@ -19,7 +19,15 @@ import ray
 from ray.exceptions import RayActorError
 
 from pipeline.actors import TokenizerActor
-from pipeline.cluster import actor_shape, check_room, describe_room, joined_address, live_nodes, room_for_actors
+from pipeline.cluster import (
+    actor_shape,
+    check_room,
+    describe_room,
+    joined_address,
+    live_nodes,
+    places_in_actor,
+    room_for_actors,
+)
 from pipeline.config import Config, ConfigError
 from pipeline.pace import ActorFigures
 from pipeline.provenance import RunRecord
@@ -35,6 +43,8 @@ class Replica:
     """An actor and what it was given."""
 
     actor: Any
+    places: int
+    """Shards that it may have open at once."""
     node: str | None = None
     """Id of its node once the model is loaded. Until then it is given nothing."""
     open: dict[str, Try] = field(default_factory=dict)
@@ -57,7 +67,11 @@ class Replica:
 
     def has_place(self, depth: int) -> bool:
         """Whether it may be given a shard beside `depth` others."""
-        return self.ready and len(self.open) == depth and not any(tried.alone for tried in self.open.values())
+        return (
+            self.ready
+            and len(self.open) == depth < self.places
+            and not any(tried.alone for tried in self.open.values())
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +109,7 @@ class Replicas:
         self._grows = joined_address(config.cluster) is not None
         if not self._grows:
             check_room(config, self._shape, self._nodes)
-        self._shell: Any = ray.remote(tokenizer).options(
-            num_cpus=self._shape.cpus,
-            num_gpus=self._shape.gpus,
-            max_concurrency=config.cluster.shards_per_actor + 2,  # and one each for `ready` and `figures`
-            max_restarts=0,
-            max_task_retries=0,
-        )
+        self._shell: Any = ray.remote(tokenizer)
         self.all: list[Replica] = []
         self.inbox: SimpleQueue[Reply] = SimpleQueue()
         self._room = -1
@@ -148,15 +156,29 @@ class Replicas:
             self._kill(replica)
 
     def _fit(self, wanted: int, now: float) -> None:
-        spare = sorted(self.all, key=lambda replica: (replica.ready, len(replica.open)))
-        for replica in spare[: max(0, len(self.all) - wanted)]:
+        # The dead are on their way out with what they had: see `_bury`.
+        living = [replica for replica in self.all if replica.death is None]
+        spare = sorted(living, key=lambda replica: (replica.ready, len(replica.open)))
+        for replica in spare[: max(0, len(living) - wanted)]:
             self._schedule.give_back(list(replica.open.values()))
             self._remove(replica)
         if now >= self._next_start:
-            for _ in range(wanted - len(self.all)):
-                replica = Replica(self._shell.remote(self._config, self._record, self._run_id))
+            for _ in range(wanted - len(living)):
+                replica = self._start(wanted)
                 self.all.append(replica)
                 self.call(replica, self._started, "ready")
+
+    def _start(self, actors: int) -> Replica:
+        """One of so many actors."""
+        places = places_in_actor(self._config, self._shape, self._nodes, actors)
+        shell = self._shell.options(
+            num_cpus=self._shape.cpus,
+            num_gpus=self._shape.gpus,
+            max_concurrency=places + 2,  # and one each for `ready` and `figures`
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        return Replica(shell.remote(self._config, self._record, self._run_id), places)
 
     def _started(self, replica: Replica, result: Future[Any]) -> None:
         error = result.exception()

@@ -113,7 +113,7 @@ class _Driver:
 
     def _assign(self, replicas: Replicas) -> None:
         """Fill up the actors, in rounds, so that a short queue is spread over all of them."""
-        for depth in range(self._config.cluster.shards_per_actor):
+        for depth in range(max((replica.places for replica in replicas.all), default=0)):
             for replica in replicas.all:
                 if replica.has_place(depth) and (tried := self.schedule.take(beside=depth)) is not None:
                     replica.open[tried.spec.shard_id] = tried
@@ -142,7 +142,8 @@ class _Driver:
             self.totals.add(Totals.of(manifest))
             self.tally.add(manifest)
             self._monitor.committed(manifest)
-            self.stopped = too_many_rejects(self.totals, self._config.cluster.max_reject_fraction)
+            if self.schedule.remaining:
+                self.stopped = too_many_rejects(self.totals, self._config.cluster.max_reject_fraction)
         elif isinstance(getattr(error, "cause", error), NodeDiedError | ObjectLostError):
             for line in self.schedule.node_gone([tried], f"its reader's node is gone: {cause(error)}"):
                 self._monitor.note(line, tried.spec)
@@ -157,15 +158,18 @@ class _Driver:
         self._next_poll = now + POLL_SECONDS
         for replica in replicas.all:
             if replica.ready:
-                replicas.call(replica, self._polled, "figures")
+                replicas.call(replica, partial(self._polled, replicas), "figures")
         ready = {replica.name: replica.figures for replica in replicas.all if replica.ready}
         sums = self._sums()
         self._monitor.asked(ready, sums.encoded_seconds, sums.busy_seconds)
 
-    def _polled(self, replica: Replica, result: Future[Any]) -> None:
-        if result.exception() is None:
+    def _polled(self, replicas: Replicas, replica: Replica, result: Future[Any]) -> None:
+        error = result.exception()
+        if error is None:
             replica.figures = result.result()
             self._asked.add(replica)
+        elif isinstance(error, RayActorError):
+            replicas.died(replica, error)  # before it is given a shard that would be blamed for it
 
     def _sums(self) -> ActorFigures:
         """Over all actors that there ever were."""

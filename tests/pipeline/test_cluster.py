@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import ray
 
-from pipeline.cluster import ClusterError, actor_shape, check_room, connect, describe_room, room_for_actors
+from pipeline.cluster import (
+    ClusterError,
+    actor_shape,
+    check_room,
+    connect,
+    describe_room,
+    places_in_actor,
+    room_for_actors,
+)
 from pipeline.config import ClusterConfig, Config, ConfigError, parse_config
 
 
@@ -70,6 +78,25 @@ def test_a_machine_on_which_a_run_would_wait_for_ever_is_refused(
     nodes = nodes_of(machine)
     with pytest.raises(ConfigError, match=complaint):
         check_room(config, actor_shape(config, nodes), nodes)
+
+
+@pytest.mark.parametrize(
+    ("config", "nodes", "actors", "places"),
+    [
+        (config_of(), [{"CPU": 16.0, "GPU": 1.0}], 1, 16),
+        (config_of(), [{"CPU": 16.0, "GPU": 8.0}], 8, 2),
+        (config_of(), [{"CPU": 16.0, "GPU": 1.0}, {"CPU": 32.0}], 1, 48),
+        (config_of(), [{"CPU": 256.0, "GPU": 1.0}], 1, 64),
+        (config_of(), [{"CPU": 2.0}], 1, 2),
+        (config_of(), [{"CPU": 16.0}], 8, 2),
+        (config_of(shards_per_actor=1), [{"CPU": 16.0, "GPU": 1.0}], 1, 1),
+    ],
+)
+def test_actors_open_enough_shards_for_every_cpu_that_is_left_to_read(
+    config: Config, nodes: list[dict[str, float]], actors: int, places: int
+):
+    there = nodes_of(*nodes)
+    assert places_in_actor(config, actor_shape(config, there), there, actors) == places
 
 
 def test_who_waits_for_room_is_told_what_is_needed_and_what_there_is():
