@@ -150,6 +150,13 @@ def test_batching_cluster_and_output_are_no_part_of_the_record() -> None:
     assert record_run(other) == record_run(config_of())
 
 
+def test_the_patience_with_a_decoder_can_change_and_the_level_cannot() -> None:
+    assert record_run(config_of(prepare={"stall_seconds": 5.0})) == record_run(config_of())
+    louder = record_run(config_of(prepare={"loudness": {}}))
+    assert [line.partition(":")[0] for line in louder.differences(record_run(config_of()))] == ["prepare.loudness"]
+    assert RunRecord.from_json(louder.to_json()).fingerprint == louder.fingerprint
+
+
 def test_more_layers_than_the_model_has_are_refused() -> None:
     assert record_run(config_of(model={"name": "cat-tiny", "num_quantizers": 8})).num_quantizers == 8
     with pytest.raises(ValueError, match=r"model\.num_quantizers: 33, but cat-tiny has 32"):
