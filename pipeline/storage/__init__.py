@@ -14,8 +14,8 @@ from pipeline.storage.address import (
     join,
 )
 from pipeline.storage.conditions import honours_conditions
-from pipeline.storage.leftovers import sweep
 from pipeline.storage.files import published_file
+from pipeline.storage.leftovers import sweep
 from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
 from pipeline.storage.publishing import create, publish, remove
 from pipeline.storage.ranges import read_ranges
