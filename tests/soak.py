@@ -26,7 +26,7 @@ from tests.support import CONFIG, data_files, demo_config, start_command, tokeni
 SETTINGS = ["input.clips_per_shard=4"]
 VICTIMS = {"driver": "", "actor": "ray::TokenizerActor", "reader": "ray::_prepare"}
 LONGEST_LIFE = 12.0
-KILLS_IN_A_ROUND = 6
+KILLS_IN_A_ROUND = 3
 
 
 def soak(minutes: float, seed: int) -> bool:

@@ -99,7 +99,7 @@ def test_a_process_that_is_killed_at_a_step_loses_and_doubles_nothing(
 
 DEATHS = {
     "driver": ("pipeline.schedule", "Schedule.committed", 1, "before"),
-    "actor that encodes": ("pipeline.encode", "Encoder.encode", 1, "after"),
+    "actor that encodes": ("pipeline.encode", "Encoder.launch", 1, "after"),
     "actor that has data but no manifest": ("pipeline.settle", "commit", 1, "before"),
     "reader": ("pipeline.chunk", "prepare_clip", 2, "before"),
 }
