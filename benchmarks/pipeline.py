@@ -147,7 +147,7 @@ def rate_alone(tar: Path) -> float:
         for clip in clips:
             prepare(clip, RATE)
         rounds += 1
-    return rounds * seconds / (time.process_time() - started)
+    return float(rounds * seconds / (time.process_time() - started))
 
 
 def _rate_alone(tar: Path, processes: int) -> float:
