@@ -13,7 +13,19 @@ ROOT = Path(__file__).parent.parent
 STEPS = ("plan", "read", "prepare", "batch", "encode", "records", "write", "manifest")
 COMPOSERS = (
     *("shard", "settle", "chunk", "encode_loop", "actors", "readers", "cluster", "run", "output"),
-    *("estimate", "decode", "schedule", "replicas", "tally", "failures", "reject_limit", "commands", "cli"),
+    *(
+        "estimate",
+        "decode",
+        "schedule",
+        "replicas",
+        "monitor",
+        "status",
+        "tally",
+        "failures",
+        "reject_limit",
+        "commands",
+        "cli",
+    ),
     *("card", "totals", "progress", "verify", "report", "repair"),
     *("duplicates", "selection", "push", "hf", "codes_cache", "survey"),
 )
