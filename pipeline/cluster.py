@@ -110,6 +110,19 @@ def room_for_actors(config: Config, shape: ActorShape, nodes: Nodes) -> int:
     return room if shape.gpus else min(room, max(1, int(cpus / 2 / max(shape.cpus, 1))))
 
 
+def actors_to_start(config: Config, shape: ActorShape, nodes: Nodes) -> int:
+    """How many actors to have on a cluster that may grow: `room_for_actors`, and those whose waiting makes it grow.
+
+    An autoscaler adds nodes for what waits. At least one waits where there is no room at all; of a number that was
+    asked for, all that could be placed at once without taking the last CPU from the readers.
+    """
+    asked = config.cluster.actors
+    least = max(1, room_for_actors(config, shape, nodes))
+    if asked == "auto":
+        return least
+    return max(least, min(asked, int((total(nodes, "CPU") - READER_CPUS) / shape.cpus) if shape.cpus else asked))
+
+
 def places_in_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int) -> int:
     """How many shards each of so many actors is to have open, so that every CPU that is left reads."""
     if config.cluster.shards_per_actor != "auto":

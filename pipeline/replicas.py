@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError
 from pipeline.actors import TokenizerActor
 from pipeline.cluster import (
     actor_shape,
+    actors_to_start,
     check_room,
     describe_room,
     joined_address,
@@ -142,7 +143,8 @@ class Replicas:
                 self._bury(replica, node_gone)
         room = room_for_actors(self._config, self._shape, self._nodes)
         self._say_room(room)
-        self._fit(min(room, self._schedule.remaining), now)
+        wanted = actors_to_start(self._config, self._shape, self._nodes) if self._grows else room
+        self._fit(min(wanted, self._schedule.remaining), now)
         self._complain_of_waiting(now)
 
     def died(self, replica: Replica, error: RayActorError) -> None:

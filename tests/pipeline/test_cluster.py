@@ -11,6 +11,7 @@ import ray
 from pipeline.cluster import (
     ClusterError,
     actor_shape,
+    actors_to_start,
     check_room,
     connect,
     describe_room,
@@ -61,6 +62,24 @@ def test_actors_follow_the_gpus_or_else_half_of_the_cpus_and_leave_one_to_read_w
     shape = actor_shape(config, nodes_of(*nodes))
     assert shape.gpus == gpus
     assert room_for_actors(config, shape, nodes_of(*nodes)) == room
+
+
+@pytest.mark.parametrize(
+    ("config", "nodes", "started"),
+    [
+        (config_of(device="cuda"), [{"CPU": 0.0}], 1),
+        (config_of(device="cuda", actors=8), [{"CPU": 0.0}], 1),
+        (config_of(actors=8), [{"CPU": 16.0, "GPU": 1.0}], 8),
+        (config_of(actors=8), [{"CPU": 4.0, "GPU": 1.0}], 3),
+        (config_of(actors=8), [{"CPU": 8.0, "GPU": 8.0}], 7),
+        (config_of(), [{"CPU": 16.0, "GPU": 2.0}], 2),
+    ],
+)
+def test_on_a_cluster_that_grows_actors_wait_for_nodes_but_never_for_the_last_cpu_of_the_readers(
+    config: Config, nodes: list[dict[str, float]], started: int
+):
+    there = nodes_of(*nodes)
+    assert actors_to_start(config, actor_shape(config, there), there) == started
 
 
 @pytest.mark.parametrize(
