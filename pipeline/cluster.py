@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import ray
 
 from pipeline import storage
-from pipeline.config import ClusterConfig, Config, ConfigError
+from pipeline.config import ClusterConfig, Config
 from pipeline.output import Output
+from pipeline.typed_yaml import ConfigError
 
 logger = logging.getLogger(__name__)
 

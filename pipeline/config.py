@@ -1,40 +1,23 @@
-"""The configuration of a run: typed, strict and frozen; YAML in, one message with the key's path out.
+"""The configuration of a run: typed, strict and frozen.
 
     load_config("configs/demo.yaml", ["model.dtype=bfloat16", "cluster.actors=2"])
 
-An unknown key, a wrong type or an impossible value is a ConfigError that names the key's path and what is allowed.
+Faults are a ConfigError of pipeline/typed_yaml.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from yaml.constructor import ConstructorError
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from moss_tok import DEFAULT_MODEL
+from pipeline.typed_yaml import Section, read_document, validate
 
 SPLIT_PATTERN = r"^\w+(\.\w+)*$"  # what Hugging Face Datasets accepts as a split's name
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the message names each key and what it allows."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        validate_default=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
 
 
 def _as_tuple(values: Any) -> Any:
@@ -214,89 +197,3 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def parse_config(document: dict[str, Any], where: str = "configuration") -> Config:
     """Validate a document of sections; raises ConfigError with a line for each fault."""
     return validate(Config, document, where)
-
-
-def read_document(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The sections of a YAML file (none without a path), with overrides applied. Raises ConfigError."""
-    try:
-        document = {} if path is None else yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected sections with keys, such as output.uri, found {_describe(document)}")
-    for override in overrides:
-        _apply(document, override)
-    return document
-
-
-Root = TypeVar("Root", bound=Section)
-
-
-def validate(root: type[Root], document: Mapping[str, Any], where: str) -> Root:
-    """The document as a configuration of the given kind; raises ConfigError with a line for each fault."""
-    try:
-        return root.model_validate(document)
-    except ValidationError as error:
-        faults = "\n".join(dict.fromkeys(f"  {_fault(detail, root)}" for detail in error.errors()))
-        raise ConfigError(f"{where}: cannot be used:\n{faults}") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without code, and without the custom that of two equal keys the last one wins in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if twice := next((key for key, _ in node.value if names.count(key.value) > 1), None):
-            raise ConstructorError(None, None, f"the key {twice.value!r} is there twice", twice.start_mark)
-        return cast("dict[Any, Any]", super().construct_mapping(node, deep))
-
-
-def _apply(document: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    keys = path.split(".")
-    if not equals or len(keys) < 2 or not all(keys):
-        raise ConfigError(f"{override!r}: an override is section.key=value, such as model.dtype=bfloat16")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
-    node = document
-    for key in keys[:-1]:
-        if node.get(key) is None:
-            node[key] = {}
-        child = node[key]
-        if not isinstance(child, dict):
-            raise ConfigError(f"{override!r}: {key} holds {_describe(child)}, so nothing can be set inside it")
-        node = child
-    node[keys[-1]] = value
-
-
-def _fault(detail: ErrorDetails, root: type[BaseModel]) -> str:
-    # A value of several allowed types is reported once per type, with the type's name at the end of its path.
-    path = [str(part) for part in detail["loc"] if not str(part).startswith(("constrained-", "literal["))]
-    where = ".".join(path)
-    if detail["type"] == "extra_forbidden":
-        section = _section_at(root, path[:-1])
-        return f"{where}: unknown key; allowed here: {_names(section)}" if section else f"{where}: unknown key"
-    if detail["type"] == "missing":
-        return f"{where}: required and missing"
-    return f"{where}: {detail['msg'].removeprefix('Value error, ')}, but found {_describe(detail['input'])}"
-
-
-def _section_at(section: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
-    for key in path:
-        annotation = section.model_fields[key].annotation if key in section.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return None
-        section = annotation
-    return section
-
-
-def _names(section: type[BaseModel]) -> str:
-    return ", ".join(section.model_fields)
-
-
-def _describe(value: Any) -> str:
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"

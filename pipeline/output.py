@@ -8,7 +8,7 @@ from functools import cached_property
 
 from pipeline import manifest, storage
 from pipeline.card import dataset_card
-from pipeline.config import CardConfig, Config, ConfigError
+from pipeline.config import CardConfig, Config
 from pipeline.items import ShardSpec
 from pipeline.layout import Layout
 from pipeline.plan import plan_bytes, plan_shards, read_plan
@@ -16,6 +16,7 @@ from pipeline.provenance import RunRecord, record_run
 from pipeline.survey import survey
 from pipeline.tally import Tally
 from pipeline.totals import Totals
+from pipeline.typed_yaml import ConfigError
 
 
 class OutputMismatch(ConfigError):

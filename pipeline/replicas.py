@@ -29,10 +29,11 @@ from pipeline.cluster import (
     places_in_actor,
     room_for_actors,
 )
-from pipeline.config import Config, ConfigError
+from pipeline.config import Config
 from pipeline.pace import ActorFigures
 from pipeline.provenance import RunRecord
 from pipeline.schedule import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Schedule, Try
+from pipeline.typed_yaml import ConfigError
 
 LOOK_SECONDS = 2.0  # between two looks at the cluster; also how long an actor is dead before it is asked why
 PATIENCE_SECONDS = 60.0  # without any actor before that is said, and again and again

@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, Section
+from pipeline.config import Config
 from pipeline.export.config import ExportConfig
+from pipeline.typed_yaml import Section
 
 DOCS = Path(__file__).parent.parent / "docs"
 

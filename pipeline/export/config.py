@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.config import ConfigError, Section, SplitName, read_document, validate
+from pipeline.config import SplitName
+from pipeline.typed_yaml import ConfigError, Section, read_document, validate
 
 TEXT, AUDIO, REFERENCE = "{text}", "{audio}", "{reference}"
 

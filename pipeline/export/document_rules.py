@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.config import ConfigError
 from pipeline.export.config import AUDIO, REFERENCE, TEXT, TokensConfig
 from pipeline.export.documents import DocumentLayout
 from pipeline.export.tokenizer import TextTokenizer
+from pipeline.typed_yaml import ConfigError
 
 
 def document_layout(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config import Section
 from pipeline.export.config import AUDIO, REFERENCE, TEXT
 from pipeline.export.layouts import delay, flatten, undelay, unflatten
+from pipeline.typed_yaml import Section
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from pipeline import storage
-from pipeline.config import ConfigError
 from pipeline.export.config import ExportConfig
+from pipeline.typed_yaml import ConfigError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

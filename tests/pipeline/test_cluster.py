@@ -18,7 +18,8 @@ from pipeline.cluster import (
     places_in_actor,
     room_for_actors,
 )
-from pipeline.config import ClusterConfig, Config, ConfigError, parse_config
+from pipeline.config import ClusterConfig, Config, parse_config
+from pipeline.typed_yaml import ConfigError
 
 
 def config_of(device: str = "auto", **cluster: Any) -> Config:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Config, ConfigError, load_config, parse_config
+from pipeline.config import Config, load_config, parse_config
+from pipeline.typed_yaml import ConfigError
 
 SMALLEST = {"input": {"splits": {"train": "a.wav"}}, "output": {"uri": "out"}}
 

@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.config import ConfigError
 from pipeline.export import part
 from pipeline.export.config import load_export_config
 from pipeline.export.job import NothingToExport, run_export
@@ -19,6 +18,7 @@ from pipeline.export.record import ExportMismatch
 from pipeline.export.rows import Row, read_rows
 from pipeline.export.workers import WorkerDied
 from pipeline.output import read_output
+from pipeline.typed_yaml import ConfigError
 from tests.support import demo_config, tokenize_in_process
 
 FORMATS = {

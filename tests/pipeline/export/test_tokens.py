@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from pipeline.config import ConfigError
 from pipeline.export.config import TokensConfig
 from pipeline.export.document_rules import document_layout
 from pipeline.export.documents import Content
 from pipeline.export.rows import Row
 from pipeline.export.token_files import read_documents
 from pipeline.export.tokenizer import TextTokenizer, load_tokenizer
+from pipeline.typed_yaml import ConfigError
 
 SPECIAL = ["<pad>", "<text>", "<audio>", "<end>", "<slot>", "<late>", "<voice>"]
 LAYERS = 4
