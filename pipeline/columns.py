@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.storage import ObjectInfo, StorageError
+from pipeline.storage import ObjectInfo, PositionedIO, StorageError
 from pipeline.table import open_table
 
 TAIL_BYTES = 32 * 2**10  # holds most footers: a second read is one more wait for the store
@@ -88,27 +87,12 @@ def _merged(extents: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-class _Parts(io.RawIOBase):
+class _Parts(PositionedIO):
     """A file of which some ranges are held, and nothing else can be read."""
 
     def __init__(self, info: ObjectInfo, ranges: Sequence[tuple[int, int]], parts: Sequence[bytes]) -> None:
-        self._info = info
+        super().__init__(info.size)
         self._parts = [(start, memoryview(part)) for (start, _), part in zip(ranges, parts, strict=True)]
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._info.size}[whence]
-        self._position = origin + offset
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         for start, part in self._parts:

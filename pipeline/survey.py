@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline import schema, storage
 from pipeline.columns import read_columns
+from pipeline.entropy import entropy
 
 MAX_SHARDS = 8
 MAX_BYTES = 64 * 2**20
@@ -33,8 +34,7 @@ class Survey:
     languages: Counter[str]
     """Clips of each language that the source names."""
     entropy: tuple[float, ...]
-    """Bits per code of each layer: H = -sum p log2 p of the codes' relative frequencies (Shannon, 1948). Of few frames
-    it comes out too small, by about (codebook_size - 1) / (2 frames ln 2) bits (Miller, 1955)."""
+    """Bits per code of each layer: see pipeline/entropy.py."""
 
 
 def survey(uris: Sequence[str], num_quantizers: int, codebook_size: int) -> Survey:
@@ -61,16 +61,10 @@ def survey(uris: Sequence[str], num_quantizers: int, codebook_size: int) -> Surv
         durations=tuple(binned[1:].tolist()),
         frames=int(counts[0].sum()),
         languages=languages,
-        entropy=tuple(_entropy(row) for row in counts),
+        entropy=tuple(entropy(counts).tolist()),
     )
 
 
 def _spread(uris: Sequence[str]) -> list[str]:
     count = min(MAX_SHARDS, len(uris))
     return [uris[position * len(uris) // count] for position in range(count)]
-
-
-def _entropy(counts: np.ndarray) -> float:
-    present = counts[counts > 0]
-    share = present / present.sum()
-    return float(-(share * np.log2(share)).sum()) if len(present) else 0.0

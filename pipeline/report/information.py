@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.entropy import entropy
+
 
 @dataclass(frozen=True, slots=True)
 class Information:
@@ -15,7 +17,7 @@ class Information:
     used: np.ndarray
     """Fraction of the codebook's codes that occur."""
     entropy: np.ndarray
-    """Bits per code: H = -sum p log2 p of the codes' relative frequencies (Shannon, 1948)."""
+    """Bits per code: see pipeline/entropy.py."""
     top: np.ndarray
     """Share of the most frequent code."""
     nominal_bits: float
@@ -27,10 +29,7 @@ class Information:
 
     @property
     def too_few(self) -> bool:
-        """Whether there are so few frames that the entropy comes out visibly too small.
-
-        The plug-in estimate is low by about (K - 1) / (2 N ln 2) bits (Miller, 1955): 0.07 bits at ten frames a code.
-        """
+        """Whether there are so few frames that the entropy comes out visibly too small: fewer than ten for a code."""
         return self.frames < 10 * 2**self.nominal_bits
 
     @property
@@ -49,12 +48,10 @@ def measure(counts: np.ndarray, frame_rate: float) -> Information | None:
     frames = int(counts[0].sum())
     if frames == 0:
         return None
-    share = counts / frames
-    logarithm = np.log2(share, out=np.zeros_like(share), where=share > 0)
     return Information(
         used=np.count_nonzero(counts, axis=1) / counts.shape[1],
-        entropy=np.maximum(-(share * logarithm).sum(axis=1), 0.0),
-        top=share.max(axis=1),
+        entropy=entropy(counts),
+        top=counts.max(axis=1) / frames,
         nominal_bits=math.log2(counts.shape[1]),
         frame_rate=frame_rate,
         frames=frames,

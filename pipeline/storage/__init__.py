@@ -17,6 +17,7 @@ from pipeline.storage.conditions import honours_conditions
 from pipeline.storage.files import published_file
 from pipeline.storage.leftovers import sweep
 from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
+from pipeline.storage.positioned import PositionedIO
 from pipeline.storage.publishing import create, publish, remove
 from pipeline.storage.ranges import read_ranges
 from pipeline.storage.reading import open_read, read_ahead, read_bytes
@@ -27,6 +28,7 @@ __all__ = [
     "NotAnObject",
     "ObjectInfo",
     "ObjectTooLarge",
+    "PositionedIO",
     "StorageError",
     "absolute",
     "bytes_ahead",

@@ -8,7 +8,6 @@ what it asks for, and no more is fetched until it goes on from there.
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from typing import Any, TypeAlias
 
 from pipeline.storage.address import StorageError, named
 from pipeline.storage.client import is_s3
+from pipeline.storage.positioned import PositionedIO
 from pipeline.storage.retrying import Patience, answer_of
 
 FIRST_RANGE = 2**20
@@ -54,35 +54,18 @@ class _Part:
     data: Future[bytes]
 
 
-class RangedStream(io.RawIOBase):
+class RangedStream(PositionedIO):
     """A seekable stream over `fetch(start, stop)`, which begins to fetch a range and returns at once."""
 
     def __init__(self, fetch: Fetch, size: int) -> None:
+        super().__init__(size)
         self._fetch = fetch
-        self._size = size
-        self._position = 0
         self._read_to = 0
         """Where the last read ended."""
         self._window = 0
         """Bytes to have ahead of the reader."""
         self._parts: deque[_Part] = deque()
         """Neighbouring ranges, the first of which holds the position once it is read from."""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if position < 0:
-            raise OSError(f"seek to {position}, before the beginning")
-        self._position = position
-        return position
 
     def readinto(self, buffer: Any) -> int:
         wanted = min(len(buffer), self._size - self._position)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import s3fs
 
 from pipeline import storage
-from tests.seaweed import seaweed
+from tests.seaweed import s3_clients, seaweed
 
 
 def test_an_output_in_a_bucket_makes_the_page_that_a_local_one_makes(
-    root: Path, page_of: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, page_of: Callable[..., str], tmp_path: Path
 ):
-    with seaweed(tmp_path) as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
+    with seaweed(tmp_path) as environment, s3_clients(environment):
         client = s3fs.S3FileSystem(skip_instance_cache=True)
         client.mkdir("report")
         client.put(f"{root}/", "report/codes/", recursive=True)
