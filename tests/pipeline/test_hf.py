@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from benchmarks.read import Counter, random_output
 from pipeline.columns import DamagedTable
 from pipeline.hf import load_codes
 from pipeline.output import read_output
-from tests.seaweed import seaweed
+from tests.seaweed import s3_clients, seaweed
 
 CLIPS, SHARDS = 500, 4
 Load = Callable[..., Any]
@@ -223,15 +222,11 @@ def test_a_stream_goes_on_where_its_state_was_taken(output: Path, load: Load):
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory, output: Path) -> Iterator[str]:
     """The output in a bucket of a real S3 server."""
-    before = dict(os.environ)
-    with seaweed(tmp_path_factory.mktemp("weed")) as environment:
-        os.environ.update(environment)
+    with seaweed(tmp_path_factory.mktemp("weed")) as environment, s3_clients(environment):
         client = s3fs.S3FileSystem()
         client.mkdir("codes")
         client.put(f"{output}/", "codes/random/", recursive=True)
         yield "s3://codes/random"
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def test_a_bucket_gives_the_rows_of_a_folder_for_a_quarter_of_its_bytes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,17 @@ import s3fs
 
 from pipeline.export.rows import Row
 from pipeline.export.token_files import read_documents
-from tests.seaweed import seaweed
+from tests.seaweed import s3_clients, seaweed
 
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Iterator[s3fs.S3FileSystem]:
     """A client, and a bucket `data` with the dataset under `codes`."""
-    with seaweed(tmp_path_factory.mktemp("weed")) as environment:
-        before = dict(os.environ)
-        os.environ.update(environment)
+    with seaweed(tmp_path_factory.mktemp("weed")) as environment, s3_clients(environment):
         client = s3fs.S3FileSystem()
         client.mkdir("data")
         client.put(f"{dataset}/", "data/codes/", recursive=True)
         yield client
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.mark.parametrize(("to", "settings"), [("moss-tts", ["references.enabled=true"]), ("lhotse", ["asr.buckets=2"])])
