@@ -4,8 +4,8 @@
         --train 's3://bucket/audioset/train-*.tar' --eval 's3://bucket/audioset/eval-*.tar' --output s3://bucket/codes
 
 Takes AudioSet as WebDataset tars (audio, and .json with the labels) or as Parquet (audio bytes, and columns of labels).
-Labels and everything else that the source says of a clip stay in the column `metadata`. Clips that were never more than
-a broken download become rejects. Submitting the same job again resumes it.
+Labels get a column of their own, everything else that the source says of a clip stays in `metadata`. Clips that were
+never more than a broken download become rejects. Submitting the same job again resumes it.
 """
 
 from __future__ import annotations

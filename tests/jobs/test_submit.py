@@ -111,7 +111,7 @@ def test_the_audioset_job_runs_on_a_cluster_and_keeps_the_labels(cluster: str, t
     assert result.returncode == 0, result.stdout + result.stderr
     assert (output / "_SUCCESS").exists()
     train = [row for path in (output / "data" / "train").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
-    labels = {row["key"]: json.loads(row["metadata"])["labels"] for row in train}
+    labels = {row["key"]: row["labels"] for row in train}
     assert labels == {"yt-0870": LABELS["0870.wav"], "yt-0880": LABELS["0880.wav"], "yt-0890": ["Speech"]}
     (evaluated,) = (output / "data" / "eval").glob("*.parquet")
     assert pq.read_table(evaluated)["key"].to_pylist() == ["yt-0920"]
