@@ -25,8 +25,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/moss-tok tokenize configs/demo.yaml
 
+# Two files at a time: much of the suite waits for clusters and servers to start.
 test: check $(BROWSER)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 
 # A headless Chromium for the tests of the report; about 100 MB, and no root.
 $(BROWSER): | $(READY)

@@ -18,7 +18,9 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str], row_group_rows: int
     """
     table = table.replace_schema_metadata(dict(sorted(metadata.items())))
     sink = io.BytesIO()
-    pq.write_table(
-        table, sink, row_group_size=row_group_rows, compression="zstd", use_dictionary=True, write_page_checksum=True
-    )
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", use_dictionary=True, write_page_checksum=True
+    ) as writer:
+        if table.num_rows:  # `datasets` cannot read a row group without rows, and one such file would fail the dataset
+            writer.write_table(table, row_group_size=row_group_rows)
     return sink.getvalue()

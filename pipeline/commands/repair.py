@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{repairs.shards:,} shards: {repairs.sound:,} sound, {len(repairs.rebuilt):,} with new manifests, "
             f"{len(repairs.undone):,} undone, {repairs.missing:,} not done yet"
         )
+        if not arguments.read:
+            print("objects were looked at by size alone: --read hashes them, and finds flipped bits")
         if repairs.rebuilt or repairs.undone:
             print("the command that made the output does what is left, and writes the card and _SUCCESS again")
     return ExitStatus.FAILED if repairs.undone else ExitStatus.DONE

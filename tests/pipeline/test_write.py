@@ -96,6 +96,19 @@ def test_hugging_face_datasets_reads_the_codes_that_were_written(tmp_path: Path)
         assert (row["key"], row["text"]) == (clip.info.origin.key, clip.info.description.text)
 
 
+def test_a_shard_without_rows_spoils_nothing_for_hugging_face_datasets(tmp_path: Path) -> None:
+    """All of its clips were rejected: its file says that it was done, and the others must load beside it."""
+    for name, clips in (("a", []), ("b", random_clips(3, 20, 2))):
+        table = codes_table(name, clips, 2, 1024, 24_000)
+        (tmp_path / f"{name}.parquet").write_bytes(to_parquet(table, METADATA, 10_000))
+    assert pq.ParquetFile(tmp_path / "a.parquet").schema_arrow.names[0] == "id"
+    files = str(tmp_path / "*.parquet")
+    whole = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert whole.num_rows == 3
+    streamed = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    assert len(list(streamed)) == 3
+
+
 def test_reading_some_layers_reads_few_bytes(tmp_path: Path) -> None:
     write_random(str(tmp_path / "a.parquet"), clips=100, frames=100, layers=32)
     footer = pq.read_metadata(tmp_path / "a.parquet")
