@@ -71,3 +71,10 @@ class Layout:
 
     def rejects(self, spec: ShardSpec) -> str:
         return storage.join(self.root, "rejects", spec.split, f"{spec.shard_id}.parquet")
+
+    def gone(self, uri: str) -> FileNotFoundError:
+        """What to raise where an object of a committed shard is not there."""
+        return FileNotFoundError(
+            f"{uri}: gone, although its shard is committed (moss-tok verify tells what else is): put it back from a "
+            f"copy, or run moss-tok repair {self.root} and then tokenize again"
+        )

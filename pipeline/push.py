@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -52,7 +52,8 @@ class Push:
 def plan_push(output: Output, incomplete: bool = False) -> Push:
     """What of an output goes to a repo: committed shards with their manifests, the record, the plan and the card.
 
-    Raises PushError for an output that is not complete, unless `incomplete` allows it, or that has no card.
+    Raises PushError for an output that is not complete, unless `incomplete` allows it, or that has no card, and
+    FileNotFoundError for an object of a committed shard that is gone.
     """
     root = output.layout.root
     present = {info.uri[len(root) + 1 :]: info.size for info in storage.list_objects(root)}
@@ -64,6 +65,7 @@ def plan_push(output: Output, incomplete: bool = False) -> Push:
         )
     if "README.md" not in present:
         raise PushError(f"{root}: no README.md yet, which loading needs: tokenize writes it when it ends")
+    _check_whole(output, present)
     wanted = [*FIRST, *_shard_paths(output), *LAST]
     left_out = {
         path: "of a shard that is not committed"
@@ -119,10 +121,19 @@ def check_repo(repo: str) -> None:
         raise ValueError(f"{repo}: the name of a repo is OWNER/NAME, such as me/demo-codes")
 
 
-def _why_not(path: str) -> str:
-    if path.startswith(("data/", "rejects/")):
-        return "of a shard that is not committed"
-    return "not part of the dataset"
+def _check_whole(output: Output, present: Container[str]) -> None:
+    """Every committed shard has its data, and its rejects where its manifest counts some."""
+    layout, without_rejects = output.layout, {}
+    for spec in output.specs:
+        if spec.shard_id not in output.done:
+            continue
+        if layout.data(spec)[len(layout.root) + 1 :] not in present:
+            raise layout.gone(layout.data(spec))
+        if layout.rejects(spec)[len(layout.root) + 1 :] not in present:
+            without_rejects[spec.shard_id] = spec
+    for manifest in read_manifests(layout, set(without_rejects)):
+        if manifest.rejects:
+            raise layout.gone(layout.rejects(without_rejects[manifest.shard_id]))
 
 
 def _shard_paths(output: Output) -> list[str]:

@@ -22,6 +22,7 @@ from pipeline.output import read_output
 from pipeline.push import Push as Plan
 from pipeline.push import crowded, plan_push
 from tests.hub import TOKEN, Hub, Repo, hub
+from tests.pipeline.conftest import Tokenized
 from tests.support import ROOT, rows, run_command
 
 Push = Callable[..., str]
@@ -217,6 +218,19 @@ def test_a_damaged_shard_is_not_sent(output: Path, push: Push, server: Hub):
     data[1000] ^= 1
     path.write_bytes(data)
     assert f"{path.name}: other bytes than its manifest says" in push(output, status=2)
+
+
+@pytest.mark.parametrize("folder", ["data", "rejects"])
+def test_a_committed_object_that_is_gone_is_named_with_the_remedy(
+    tokenized: Tokenized, push: Push, server: Hub, tmp_path: Path, folder: str
+):
+    output = Path(shutil.copytree(tokenized.output, tmp_path / "made"))
+    lost = next(output.glob(f"{folder}/*/*.parquet"))
+    lost.unlink()
+    for options in ([], ["--dry-run"]):
+        assert f"{lost}: gone, although its shard is committed" in (printed := push(output, *options, status=2))
+        assert f"moss-tok repair {output}" in printed
+    assert not server.repos
 
 
 def test_a_hub_that_cannot_be_reached_is_named_with_the_remedy(
