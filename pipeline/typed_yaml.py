@@ -53,8 +53,7 @@ def validate(root: type[Root], document: Mapping[str, Any], where: str) -> Root:
     try:
         return root.model_validate(document)
     except ValidationError as error:
-        faults = "\n".join(dict.fromkeys(f"  {_fault(detail, root)}" for detail in error.errors()))
-        raise ConfigError(f"{where}: cannot be used:\n{faults}") from error
+        raise ConfigError(f"{where}: cannot be used:\n{_faults(error.errors(), root)}") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -87,16 +86,25 @@ def _apply(document: dict[str, Any], override: str) -> None:
     node[keys[-1]] = value
 
 
-def _fault(detail: ErrorDetails, root: type[BaseModel]) -> str:
-    # A value of several allowed types is reported once per type, with the type's name at the end of its path.
-    path = [str(part) for part in detail["loc"] if not str(part).startswith(("constrained-", "literal["))]
-    where = ".".join(path)
+def _faults(details: Sequence[ErrorDetails], root: type[BaseModel]) -> str:
+    """A line for each key. A value of several allowed types has a fault for each type, all of them in one line."""
+    lines: dict[str, list[str]] = {}
+    for detail in details:
+        # The type's name is then at the end of the path.
+        path = [str(part) for part in detail["loc"] if not str(part).startswith(("constrained-", "literal["))]
+        faults = lines.setdefault(".".join(path), [])
+        if (fault := _fault(detail, path, root)) not in faults:
+            faults.append(fault)
+    return "\n".join(f"  {where}: {'; or '.join(faults)}" for where, faults in lines.items())
+
+
+def _fault(detail: ErrorDetails, path: Sequence[str], root: type[BaseModel]) -> str:
     if detail["type"] == "extra_forbidden":
         section = _section_at(root, path[:-1])
-        return f"{where}: unknown key; allowed here: {_names(section)}" if section else f"{where}: unknown key"
+        return f"unknown key; allowed here: {_names(section)}" if section else "unknown key"
     if detail["type"] == "missing":
-        return f"{where}: required and missing"
-    return f"{where}: {detail['msg'].removeprefix('Value error, ')}, but found {_describe(detail['input'])}"
+        return "required and missing"
+    return f"{detail['msg'].removeprefix('Value error, ')}, but found {_describe(detail['input'])}"
 
 
 def _section_at(section: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
