@@ -18,6 +18,8 @@ from pipeline.tally import Tally
 from pipeline.totals import Totals
 from pipeline.typed_yaml import ConfigError
 
+FROM_A_COPY = "put it back from a copy of the output; without one, tokenize into a new output"
+
 
 class OutputMismatch(ConfigError):
     """The output was made with other settings; the message names each difference."""
@@ -117,17 +119,24 @@ def open_output(config: Config) -> Output:
 
 
 def read_output(uri: str) -> Output:
-    """The output at `uri` as it is. Raises FileNotFoundError if there is none."""
+    """The output at `uri` as it is. Raises FileNotFoundError if it, or its plan, is not there, and ValueError if its
+    record or its plan is damaged."""
     layout = Layout(storage.absolute(uri))
     try:
-        record = RunRecord.from_json(storage.read_bytes(layout.run))
+        written = storage.read_bytes(layout.run)
     except FileNotFoundError:
         raise FileNotFoundError(f"{uri}: no output of moss-tok: {layout.run} is not there") from None
-    plan = storage.read_bytes(layout.plan)
+    try:
+        record = RunRecord.from_json(written)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{layout.run}: {error}: {FROM_A_COPY}") from error
+    try:
+        plan = storage.read_bytes(layout.plan)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{layout.plan}: the plan of this output is gone: {FROM_A_COPY}") from None
     if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
         raise ValueError(
-            f"{layout.plan} is not the plan that {layout.run} was written for: it was damaged or changed; put it back "
-            "from a copy, or tokenize into a new output"
+            f"{layout.plan}: not the plan that {layout.run} was written for, but damaged or changed: {FROM_A_COPY}"
         )
     specs = read_plan(plan)
     planned = {spec.shard_id for spec in specs}

@@ -12,12 +12,11 @@ from pipeline import schema, storage
 from pipeline.items import ShardSpec
 from pipeline.layout import Layout
 from pipeline.manifest import committed
-from pipeline.output import Output
+from pipeline.output import FROM_A_COPY, Output
 from pipeline.plan import read_plan
 from pipeline.provenance import RunRecord
 from pipeline.verify.report import Difference, Report
 
-FROM_A_COPY = "put it back from a copy of the output; without one, tokenize into a new output"
 AGAIN = "run `moss-tok tokenize` with the same configuration again: it does what is missing and ends with {}"
 REMOVE = "look what it is, and move it out of the output"
 
