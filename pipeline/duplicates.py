@@ -147,7 +147,7 @@ class _Divider:
 def _divide(output: Output, spec: ShardSpec, divider: _Divider) -> int:
     info = storage.stat(output.layout.data(spec))
     if info is None:
-        raise FileNotFoundError(f"{output.layout.data(spec)}: not there, although its shard is committed: see verify")
+        raise output.layout.gone(output.layout.data(spec))
     rows = 0
     for batch in read_columns(info, COLUMNS):
         divider.add(batch)

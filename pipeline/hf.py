@@ -109,13 +109,9 @@ def committed_shards(output: Output, split: str) -> list[ObjectInfo]:
             len(planned),
             split,
         )
-    names = [f"{spec.shard_id}.parquet" for spec in done]
-    if lost := [name for name in names if name not in listed]:
-        raise FileNotFoundError(
-            f"{root}/data/{split}/{lost[0]}: committed and gone: restore it, or delete its manifest "
-            "and run tokenize again"
-        )
-    return [listed[name] for name in names]
+    if lost := [spec for spec in done if f"{spec.shard_id}.parquet" not in listed]:
+        raise output.layout.gone(output.layout.data(lost[0]))
+    return [listed[f"{spec.shard_id}.parquet"] for spec in done]
 
 
 def _split_of(output: Output, split: str | None) -> str:

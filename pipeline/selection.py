@@ -139,10 +139,14 @@ class _Data:
     """The data object of a shard, open."""
 
     def __init__(self, output: Output, spec: ShardSpec) -> None:
+        self._layout = output.layout
         self._uri = output.layout.data(spec)
 
     def __enter__(self) -> _Data:
-        self._stream = storage.open_read(self._uri)
+        try:
+            self._stream = storage.open_read(self._uri)
+        except FileNotFoundError:
+            raise self._layout.gone(self._uri) from None
         self._file: pq.ParquetFile = self._checked(lambda: open_table(self._stream))
         return self
 

@@ -56,7 +56,7 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[
     uri = output.layout.data(spec)
     info = storage.stat(uri)
     if info is None:
-        raise FileNotFoundError(f"{uri}: gone, and its manifest says that it is committed: see moss-tok verify")
+        raise output.layout.gone(uri)
     for batch in read_columns(info, [*_COLUMNS, *layers]):
         fields = batch.select(_COLUMNS).to_pylist()
         frames = np.array([row["num_frames"] for row in fields], np.int64)

@@ -99,7 +99,7 @@ def _read_row(output: Output, spec: ShardSpec, clip_id: str) -> dict[str, Any]:
         "rms",
         *_layers(output),
     ]
-    with open_file(output.layout.data(spec)) as file:
+    with open_file(output.layout, output.layout.data(spec)) as file:
         for batch in file.iter_batches(NEAR_ROWS, columns=columns, use_threads=False):
             ids = batch.column("id").to_pylist()
             if clip_id in ids:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.items import ShardSpec
+from pipeline.layout import Layout
 from pipeline.output import Output
 from pipeline.report.tables import open_file
 
@@ -34,14 +36,14 @@ def find_examples(output: Output, shards_by_reason: dict[str, list[str]]) -> dic
             if shard_id in shards and len(examples[reason]) < EXAMPLES
         }
         if short:
-            _collect(output.layout.rejects(specs[shard_id]), short)
+            _collect(output.layout, specs[shard_id], short)
     return examples
 
 
-def _collect(uri: str, examples: dict[str, list[Example]]) -> None:
+def _collect(layout: Layout, spec: ShardSpec, examples: dict[str, list[Example]]) -> None:
     """Add to the examples of each reason until there are enough."""
     columns = ["id", "source", "key", "stage", "reason", "message"]
-    with open_file(uri) as file:
+    with open_file(layout, layout.rejects(spec)) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
             for row in batch.to_pylist():
                 known = examples.get(row["reason"], [])

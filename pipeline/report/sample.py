@@ -94,7 +94,7 @@ def take_sample(output: Output, max_frames: int = MAX_FRAMES, max_shards: int = 
 
 def _add_shard(sample: Sample, output: Output, spec: ShardSpec, max_frames: int) -> None:
     layers = [schema.layer_column(layer) for layer in range(len(sample.counts))]
-    with open_file(output.layout.data(spec)) as file:
+    with open_file(output.layout, output.layout.data(spec)) as file:
         _add_sizes(sample, file.metadata)
         for batch in file.iter_batches(BATCH_ROWS, columns=[*_COLUMNS, *layers], use_threads=False):
             if sample.frames >= max_frames:

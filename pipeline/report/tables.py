@@ -9,13 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.layout import Layout
 from pipeline.table import open_table
 
 
 @contextlib.contextmanager
-def open_file(uri: str) -> Iterator[pq.ParquetFile]:
+def open_file(layout: Layout, uri: str) -> Iterator[pq.ParquetFile]:
     """The file, for as long as it is read. Raises OSError if it cannot be had and ValueError if it is damaged."""
-    with storage.open_read(uri) as stream:
+    try:
+        stream = storage.open_read(uri)
+    except FileNotFoundError:
+        raise layout.gone(uri) from None
+    with stream:
         try:
             yield open_table(stream)
         except storage.StorageError:

@@ -1,4 +1,4 @@
-"""An output that is taken up again: what of its record and its plan is lost or damaged is named, with the remedy."""
+"""An output that is taken up again: what of it is lost or damaged is named, with the remedy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.duplicates import find_duplicates
+from pipeline.export.rows import read_rows
+from pipeline.hf import committed_shards
 from pipeline.layout import Layout
-from pipeline.output import read_output
+from pipeline.manifest import read_manifests
+from pipeline.output import Output, read_output
 from pipeline.repair import repair
+from pipeline.report.rejects import find_examples
+from pipeline.report.sample import take_sample
+from pipeline.selection import Selection, select_rows
 from pipeline.status import Observer
 from tests.pipeline.conftest import Tokenized
 
@@ -37,3 +44,31 @@ def test_a_flipped_record_or_plan_is_named_with_the_remedy(layout: Layout, name:
     path.write_bytes(data)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: .*put it back from a copy"):
         read_output(layout.root)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        take_sample,
+        find_duplicates,
+        lambda output: list(select_rows(output, Selection(), 1)[1]),
+        lambda output: [row for spec in output.specs for row in read_rows(output, spec, 0)],
+        lambda output: committed_shards(output, "train"),
+    ],
+    ids=["report", "duplicates", "decode", "export", "load_codes"],
+)
+def test_lost_data_of_a_committed_shard_is_named_with_the_remedy(layout: Layout, read: Callable[[Output], object]):
+    output = read_output(layout.root)
+    data = layout.data(next(spec for spec in output.specs if spec.split == "train"))
+    Path(data).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{re.escape(data)}: gone, .* run moss-tok repair"):
+        read(output)
+
+
+def test_lost_rejects_are_named_with_the_remedy(layout: Layout):
+    output = read_output(layout.root)
+    by_shard = {manifest.shard_id: manifest.rejects_by_reason for manifest in read_manifests(layout, output.done)}
+    spec = next(spec for spec in output.specs if by_shard[spec.shard_id])
+    Path(layout.rejects(spec)).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{re.escape(layout.rejects(spec))}: gone"):
+        find_examples(output, {reason: [spec.shard_id] for reason in by_shard[spec.shard_id]})
