@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from types import FrameType
 
-from pipeline import logs
+from pipeline import interrupt, logs
 from pipeline.commands import NAMES
 from pipeline.exit_status import ExitStatus
 
@@ -37,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     logs.configure("text")
     warnings.filterwarnings("ignore", message=".*untrained codec", category=UserWarning)  # the commands say it better
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt.listen()
     try:
         arguments = _parser().parse_args(argv)
         run: Callable[[argparse.Namespace], int] = arguments.run
@@ -51,10 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Every error of ours that a user can mend is one of these, and says what to do.
         print(f"moss-tok: {_plain(error)}", file=sys.stderr)
         return ExitStatus.USAGE
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _plain(error: BaseException) -> str:

@@ -6,13 +6,15 @@ import logging
 import math
 import os
 import signal
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import ray
 
-from pipeline import storage
+from pipeline import interrupt, storage
 from pipeline.config import ClusterConfig, Config
 from pipeline.output import Output
 from pipeline.typed_yaml import ConfigError
@@ -23,6 +25,7 @@ Nodes: TypeAlias = "Mapping[str, Mapping[str, float]]"
 """What each node that is alive has (CPU, GPU), by its id."""
 
 FEWEST_PLACES, MOST_PLACES = 2, 64  # each open shard has up to 40 MB of waveforms in the object store
+ANSWER_SECONDS = 5.0
 READER_CPUS = 1.0  # at least one reader must run beside the actors, or they wait for ever
 
 
@@ -49,7 +52,10 @@ class ActorShape:
 
 
 def connect(cluster: ClusterConfig) -> None:
-    """Join the configured cluster, or the one that a submitted job is in, or start Ray on this machine alone."""
+    """Join the configured cluster, or the one that a submitted job is in, or start Ray on this machine alone.
+
+    Raises ClusterError, and KeyboardInterrupt where a signal ended Ray's start.
+    """
     address = joined_address(cluster)
     options: dict[str, Any] = {"address": address}
     if not address:
@@ -58,13 +64,36 @@ def connect(cluster: ClusterConfig) -> None:
         cpus = max(os.cpu_count() or 1, math.ceil(actors * cluster.cpus_per_actor) + 1)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+    else:
+        _probe(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+    except SystemExit:  # which Ray's handler of SIGTERM raises
+        interrupt.check()
+        raise
     except Exception as error:  # Ray has no common type for the ways in which a cluster cannot be had
+        interrupt.check()
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ClusterError(f"{where} cannot be used: {type(error).__name__}: {error}") from error
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there, which aborts
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there, which aborts
+
+
+def _probe(address: str) -> None:
+    """Raises ClusterError where nothing listens at host:port, or ray://host:port: Ray would try for many minutes.
+
+    What names no port ("auto", "local", services with a scheme of their own) is left to Ray.
+    """
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        if parts.scheme in ("", "ray") and parts.hostname and parts.port:
+            socket.create_connection((parts.hostname, parts.port), timeout=ANSWER_SECONDS).close()
+    except ValueError as error:
+        raise ClusterError(f"the Ray cluster at {address} cannot be used: this is no host:port: {error}") from error
+    except OSError as error:
+        why = error.strerror or error
+        raise ClusterError(f"the Ray cluster at {address} cannot be used: nothing answers there ({why})") from error
 
 
 def joined_address(cluster: ClusterConfig) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 
-from pipeline import logs
+from pipeline import interrupt, logs
 from pipeline.actors import TokenizerActor
 from pipeline.cluster import connect, live_nodes, warn_of_local_output
 from pipeline.config import Config
@@ -66,6 +66,7 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
     if output.todo:
         connect(config.cluster)
         try:
+            interrupt.check()
             warn_of_local_output(output, live_nodes())
             driver.run(tokenizer)
         finally:
@@ -101,6 +102,7 @@ class _Driver:
             replicas = Replicas(self._config, record, self._run_id, tokenizer, self.schedule, note)
             try:
                 while self.schedule.remaining and not self.stopped:
+                    interrupt.check()
                     replicas.follow()
                     self._assign(replicas)
                     self._listen(replicas)

@@ -83,6 +83,25 @@ def test_an_interrupt_stops_within_seconds_and_says_how_to_go_on(
     assert data_files(output) == clean
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_python_drops_while_ray_starts_ends_the_run(tmp_path: Path, number: signal.Signals):
+    """What a hook of `fork` raises is printed and dropped; here one is interrupted in the driver, and once."""
+    hook = f"""
+import os, signal
+if os.environ.pop("INTERRUPT_A_FORK", None):
+    numbers = [{int(number)}]
+    os.register_at_fork(after_in_parent=lambda: [signal.raise_signal(numbers.pop()) for _ in numbers[:1]])
+"""
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    output = tmp_path / "codes"
+    environment = {"PYTHONPATH": str(tmp_path), "INTERRUPT_A_FORK": "1"}
+    ended = run_command(*many_shards(output), environment=environment, timeout=120)
+    assert "Exception ignored" in ended.stderr
+    assert ended.returncode == 130
+    assert "to go on: moss-tok tokenize" in ended.stderr
+    assert not list(output.rglob("*.parquet"))
+
+
 def test_two_jobs_on_one_output_make_it_once(clean: dict[str, bytes], tmp_path: Path):
     output = tmp_path / "codes"
     jobs = [start_command(*many_shards(output)) for _ in range(2)]

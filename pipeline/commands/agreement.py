@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
             info, decoded = audio.decode(file)
         except audio.AudioError as error:
             raise ValueError(f"{file}: {error}") from error
+        except OSError as error:
+            raise ValueError(f"{file}: cannot be read: {error.strerror or error}: give audio files") from error
         mixed = audio.to_channels(decoded, config.number_channels)
         waveforms.append(torch.from_numpy(audio.resample(mixed, info.sample_rate, config.sampling_rate)))
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -50,7 +50,8 @@ class Filters:
 def read_ids(uris: Iterable[str]) -> frozenset[str]:
     """The ids of text files that hold one on each line, or a JSON object with `id`; about 100 bytes of memory each.
 
-    A listing of `moss-tok duplicates` also has the clips to keep, which are no rejects. Raises ValueError.
+    A listing of `moss-tok duplicates` also has the clips to keep, which are no rejects. Raises ValueError, and
+    FileNotFoundError for a file that is not there.
     """
     ids: set[str] = set()
     for uri in uris:
@@ -58,6 +59,8 @@ def read_ids(uris: Iterable[str]) -> frozenset[str]:
             lines = storage.read_bytes(uri).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"{uri}: a reject list is a text file with an id on each line: {error}") from error
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{uri}: filters.reject_lists names it, and it is not there") from None
         ids.update(found for line in lines if (found := _rejected(uri, line)))
     return frozenset(ids)
 

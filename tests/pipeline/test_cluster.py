@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
 
+from pipeline import cluster, interrupt
 from pipeline.cluster import (
     ClusterError,
     actor_shape,
@@ -128,17 +136,119 @@ def test_who_waits_for_room_is_told_what_is_needed_and_what_there_is():
     )
 
 
-def test_a_cluster_that_cannot_be_had_is_one_error_that_names_it(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """Something that listens at a port of this machine."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        yield server
+
+
+def address_of(server: socket.socket) -> str:
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent(listener: socket.socket) -> Iterator[str]:
+    """An address that does not even refuse: its queue of connections is full."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield address_of(listener)
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray would try for many minutes"))
+
+
+def test_a_cluster_that_cannot_be_had_is_one_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+):
     def refuse(**options: Any) -> None:
         raise ConnectionError("timed out")
 
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(ClusterError, match=r"the Ray cluster at head:6379 cannot be used: ConnectionError: timed out"):
-        connect(ClusterConfig(address="head:6379"))
+    address = address_of(listener)
+    with pytest.raises(ClusterError, match=rf"the Ray cluster at {address} cannot be used: ConnectionError: timed out"):
+        connect(ClusterConfig(address=address))
 
 
-def test_the_handler_of_sigterm_is_kept_through_rays_start(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ray, "init", lambda **options: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+@pytest.mark.usefixtures("no_ray")
+def test_an_address_that_refuses_is_not_tried_again_and_again(scheme: str, listener: socket.socket):
+    address = scheme + address_of(listener)
+    listener.close()
+    with pytest.raises(ClusterError, match=rf"the Ray cluster at {address} cannot be used: nothing answers there"):
+        connect(ClusterConfig(address=address))
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_an_address_of_the_environment_is_tried_as_well(monkeypatch: pytest.MonkeyPatch, listener: socket.socket):
+    monkeypatch.setenv("RAY_ADDRESS", address_of(listener))
+    listener.close()
+    with pytest.raises(ClusterError, match="nothing answers there"):
+        connect(ClusterConfig())
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_an_address_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch, silent: str):
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
+    with pytest.raises(ClusterError, match=r"nothing answers there \(timed out\)"):
+        connect(ClusterConfig(address=silent))
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_an_interrupt_ends_the_wait_for_an_answer(monkeypatch: pytest.MonkeyPatch, silent: str):
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 60.0)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        connect(ClusterConfig(address=silent))
+    timer.join()
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_an_address_whose_port_is_no_number_is_refused():
+    with pytest.raises(ClusterError, match="this is no host:port"):
+        connect(ClusterConfig(address="head:port"))
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "service://head:1"])
+def test_what_is_no_host_and_port_is_left_to_ray(monkeypatch: pytest.MonkeyPatch, address: str):
+    given: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda **options: given.append(options["address"]))
+    connect(ClusterConfig(address=address))
+    assert given == [address]
+
+
+@pytest.mark.parametrize("outcome", [None, ConnectionError("timed out")])
+def test_the_handler_of_sigterm_is_kept_through_rays_start(monkeypatch: pytest.MonkeyPatch, outcome: Exception | None):
+    def start(**options: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if outcome:
+            raise outcome
+
+    monkeypatch.setattr(ray, "init", start)
     before = signal.getsignal(signal.SIGTERM)
-    connect(ClusterConfig(address="head:6379"))
+    with pytest.raises(ClusterError) if outcome else contextlib.nullcontext():
+        connect(ClusterConfig(address="local"))
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_is_an_interrupt_though_rays_handler_makes_an_exit_of_it(monkeypatch: pytest.MonkeyPatch):
+    def start(**options: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", start)
+    interrupt.listen()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            connect(ClusterConfig(address="local"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
