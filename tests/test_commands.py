@@ -96,11 +96,13 @@ def test_a_hub_that_cannot_be_reached_gets_both_remedies(tmp_path: Path):
         (["tokenize", CONFIG, "model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16'"),
         (["tokenize", CONFIG, "model.num_quantizers=33"], "model.num_quantizers: 33, but cat-tiny has 32"),
         (["tokenize", CONFIG, "input.splits.train=[nowhere/*.wav]"], "nowhere/*.wav: nothing there"),
+        (["agreement", "--model", "cat-tiny", "nothing.wav"], "nothing.wav: cannot be read"),
         (["plan", CONFIG, "dtype"], "an override is section.key=value"),
     ],
 )
 def test_bad_usage_ends_with_status_2_and_names_the_key(arguments: list[str], complaint: str, tmp_path: Path):
-    result = run_command(*arguments, *([f"output.uri={tmp_path / 'o'}"] if arguments[-1] != "nothing.yaml" else []))
+    overrides = [f"output.uri={tmp_path / 'o'}"] if CONFIG in arguments else []
+    result = run_command(*arguments, *overrides)
     assert result.returncode == 2
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
