@@ -12,9 +12,11 @@ row, model and layers, are not made again: the same command after an interruptio
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from pipeline.commands.options import add_output
 from pipeline.exit_status import ExitStatus
+from pipeline.formats import AUDIO_ENDINGS
 
 HELP = "turn rows back into sound"
 
@@ -51,6 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         ids=tuple(arguments.id), shards=tuple(arguments.shard), split=arguments.split, start=start, stop=stop
     )
     total, rows = select_rows(output, selection, arguments.num_quantizers)
+    if not total and start != stop and arguments.rows:
+        there, _ = select_rows(output, replace(selection, start=0, stop=None))
+        raise ValueError(f"beyond the end: --rows {arguments.rows} of a selection that has {there:,} committed rows")
     kind = arguments.out.rpartition(".")[2].lower() if single else arguments.format
     files = SoundFiles(storage.absolute(arguments.out), kind, single, comment_of(output.record))
     with Bar() as bar:
@@ -78,6 +83,8 @@ def _range(arguments: argparse.Namespace) -> tuple[int, int | None]:
     if not colon or not all(part.strip().isdecimal() or not part for part in (first, last)):
         raise ValueError(f"--rows {arguments.rows}: give START:STOP, such as 100:200, 100: or :200")
     start, stop = int(first or 0), int(last) if last else None
+    if stop is not None and start >= stop:
+        raise ValueError(f"--rows {arguments.rows}: no rows: STOP is one past the last of them, and above START")
     if arguments.limit is not None:
         if arguments.limit < 0:
             raise ValueError(f"--limit {arguments.limit}: give 0 or more")
@@ -86,8 +93,10 @@ def _range(arguments: argparse.Namespace) -> tuple[int, int | None]:
 
 
 def _is_file(arguments: argparse.Namespace) -> bool:
-    """Whether -o names a sound file; raises ValueError if there may be more than one row for it."""
+    """Whether -o names a sound file; raises ValueError for one of another format, or of maybe more than one row."""
     if not arguments.out.lower().endswith((".wav", ".flac")):
+        if arguments.out.lower().endswith(AUDIO_ENDINGS):
+            raise ValueError(f"{arguments.out}: sound is written as .wav or .flac: give such a file, or a folder")
         return False
     if len(set(arguments.id)) != 1:
         raise ValueError(f"{arguments.out}: one file holds one row: give one --id, or a folder for -o")
