@@ -244,11 +244,6 @@ def test_sigterm_is_an_interrupt_though_rays_handler_makes_an_exit_of_it(monkeyp
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
         signal.raise_signal(signal.SIGTERM)
 
-    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(ray, "init", start)
-    interrupt.listen()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            connect(ClusterConfig(address="local"))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with interrupt.listening(), pytest.raises(KeyboardInterrupt):
+        connect(ClusterConfig(address="local"))
