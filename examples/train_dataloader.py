@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,24 +90,24 @@ def make_loader(dataset: Any, batches: ResumableBatches, num_workers: int) -> Da
     return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=collate)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", help="folder or URI of a dataset of codes")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--num-quantizers", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--num-workers", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--steps", type=int, help="stop after so many batches")
-    parser.add_argument("--checkpoint", type=Path, help="where the position is kept; each rank adds its number")
-    arguments = parser.parse_args()
-
+def run(arguments: argparse.Namespace) -> None:
+    """Train, or what stands for it. Raises ValueError, LookupError or OSError for what a user can mend."""
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size {arguments.batch_size}: give 1 or more")
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     dataset = load_codes(arguments.output, arguments.split, arguments.num_quantizers)
     batches = ResumableBatches(len(dataset), arguments.batch_size, rank, world_size, even=world_size > 1)
+    if not len(batches):
+        raise ValueError(
+            f"{arguments.output}: {len(dataset)} clips in split {arguments.split}, not enough for one batch of "
+            f"{arguments.batch_size} on each of {world_size} ranks"
+        )
     position = arguments.checkpoint and arguments.checkpoint.with_suffix(f".{rank}.json")
     if position and position.exists():
-        batches.load_state_dict(json.loads(position.read_text()))
+        try:
+            batches.load_state_dict(json.loads(position.read_text()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{position}: {error}: go on with what it was taken with, or delete it") from error
 
     steps = 0
     while batches.epoch < arguments.epochs and steps != arguments.steps:
@@ -123,5 +124,24 @@ def main() -> None:
             position.write_text(json.dumps(batches.state_dict()))
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", help="folder or URI of a dataset of codes")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--num-quantizers", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--num-workers", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="stop after so many batches")
+    parser.add_argument("--checkpoint", type=Path, help="where the position is kept; each rank adds its number")
+    arguments = parser.parse_args()
+    try:
+        run(arguments)
+    except (ValueError, LookupError, OSError) as error:
+        print(f"train_dataloader: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from benchmarks.read import random_output
-from examples.train_dataloader import PAD, ResumableBatches, make_loader
+from examples.train_dataloader import PAD, ResumableBatches, main, make_loader
 from pipeline.hf import load_codes
 from tests.support import ROOT
 
@@ -114,6 +115,36 @@ def test_the_script_stops_and_goes_on(output: Path, tmp_path: Path):
     assert [line.partition(":")[0] for line in printed.splitlines()] == [
         f"rank 0 epoch 0 batch {number}" for number in (1, 2, 3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["nowhere"], "nowhere: no output of moss-tok"),
+        (["OUTPUT", "--split", "dev"], "no split dev: it has train"),
+        (["OUTPUT", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
+        (["OUTPUT", "--checkpoint", "POSITION"], "the state was taken with batch_size 5, and now it is 8"),
+        (["EMPTY"], "0 clips in split train"),
+    ],
+)
+def test_the_script_refuses_in_one_line(
+    output: Path,
+    tmp_path: Path,
+    options: list[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    (tmp_path / "position.0.json").write_text(json.dumps(sampler(0).state_dict() | {"world_size": 1}))
+    names = {"OUTPUT": str(output), "POSITION": str(tmp_path / "position.json")}
+    if "EMPTY" in options:
+        names["EMPTY"] = random_output(tmp_path / "empty" / "codes", 1, 0, 20)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(sys, "argv", ["train_dataloader.py", *(names.get(option, option) for option in options)])
+    assert main() == 2
+    *_, last = capsys.readouterr().err.splitlines()  # of a bar and the line
+    assert last.startswith("train_dataloader: ")
+    assert complaint in last
 
 
 def test_the_python_of_the_page_on_loading_runs(output: Path, tmp_path: Path):
