@@ -25,6 +25,7 @@ Audio datasets into discrete codes with the MOSS Audio Tokenizer.
   moss-tok report out/demo                        a page to look at and listen to
   moss-tok verify out/demo                        whether an output is whole and still true
   moss-tok repair out/demo                        mend manifests, undo shards that are damaged
+  moss-tok duplicates out/demo -o drop.txt        clips that are copies of others
   moss-tok export out/demo --to nemo -o out/asr   what trainers read
   moss-tok push out/demo me/demo-codes            to a dataset repo of the Hugging Face hub
   moss-tok agreement --dtype bfloat16 a.wav       what another precision changes
