@@ -29,7 +29,7 @@ READ_THREADS = 16  # a manifest is latency, not bandwidth
 
 
 class NothingToExport(ValueError):
-    """No row is left; the message counts why."""
+    """There is no row, or none is left; the message counts why."""
 
 
 def run_export(config: ExportConfig, progress: Progress) -> Report:
@@ -100,10 +100,12 @@ def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec]) -> Repo
             report.add(part)
     report.unknown_rejects = len(read_ids(config.filters.reject_lists)) - report.removed.get("reject_list", 0)
     storage.publish(storage.join(root, "_moss_tok", "report.json"), report.to_json())
+    if not report.rows:
+        raise NothingToExport(f"{config.dataset.uri}: nothing to export: the dataset has no rows")
     if not report.written:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.removed.items()))
         raise NothingToExport(
-            f"{config.dataset.uri}: nothing to export: of {report.rows:,} rows all are left out: {reasons or 'none'}"
+            f"{config.dataset.uri}: nothing to export: of {report.rows:,} rows all are left out: {reasons}"
         )
     storage.publish(storage.join(root, "_SUCCESS"), b"")
     return report

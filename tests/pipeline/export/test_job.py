@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.read import random_output
 from pipeline.export import part
 from pipeline.export.config import load_export_config
 from pipeline.export.job import NothingToExport, run_export
@@ -162,12 +163,15 @@ def parts(folder: Path) -> list[Path]:
     return list((folder / "_moss_tok" / "parts").iterdir())
 
 
-def test_a_dataset_without_text_says_so(export: Callable[..., Any], tmp_path: Path, corpus: Path):
+def test_a_dataset_without_text_or_without_rows_says_so(export: Callable[..., Any], tmp_path: Path, corpus: Path):
     output = tmp_path / "silent"
     tokenize_in_process(demo_config(output, f"input.splits={{train: [{corpus}/folder/librivox/0880.wav]}}"))
     with pytest.raises(NothingToExport, match="of 1 rows all are left out: no_text 1"):
         export("moss-tts", uri=output)
     assert not (tmp_path / "moss-tts" / "_SUCCESS").exists()
+    with pytest.raises(NothingToExport, match="nothing to export: the dataset has no rows"):
+        export("nemo", uri=Path(random_output(tmp_path / "empty" / "codes", shards=1, clips=0, frames=20)))
+    assert not (tmp_path / "nemo" / "_SUCCESS").exists()
     _, report = export("tokens", "tokens.template=['{audio}']", uri=output)
     assert report.written == {"train": 1}
 
