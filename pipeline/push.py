@@ -93,9 +93,7 @@ def push(output: Output, plan: Push, repo: str, public: bool, sent: Callable[[st
     where it holds another dataset, and for an object that differs from its manifest.
     """
     check_repo(repo)
-    token = os.environ.get("HF_TOKEN")
-    if not token:
-        raise PushError("no token: put one with write access into the environment variable HF_TOKEN")
+    token = hub_token()
     if folders := crowded(plan):
         folder, count = next(iter(folders.items()))
         raise PushError(
@@ -113,6 +111,14 @@ def push(output: Output, plan: Push, repo: str, public: bool, sent: Callable[[st
         while batch := list(_uploaded(api, repo, islice(additions, COMMIT_FILES))):
             api.create_commit(repo, batch, commit_message=f"Add {len(batch)} files", repo_type="dataset")
     return f"{api.endpoint}/datasets/{repo}"
+
+
+def hub_token() -> str:
+    """The token, from the environment. Raises PushError without one."""
+    token = os.environ.get("HF_TOKEN")
+    if not token:
+        raise PushError("no token: put one with write access into the environment variable HF_TOKEN")
+    return token
 
 
 def check_repo(repo: str) -> None:

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from pipeline.commands.printing import warn_untrained
     from pipeline.output import read_output
-    from pipeline.push import FOLDER_FILES, check_repo, crowded, plan_push, push
+    from pipeline.push import FOLDER_FILES, check_repo, crowded, hub_token, plan_push, push
     from pipeline.totals import format_bytes
 
     check_repo(arguments.repo)
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  too many files for the hub in {folder}: {count:,}, and {FOLDER_FILES:,} are allowed")
         warn_untrained(output.record)
         return ExitStatus.DONE
+    hub_token()  # without one nothing begins
     disable_progress_bars()  # the client's own, one for each batch
     counts = {True: 0, False: 0}
     with tqdm(total=plan.size, unit="B", unit_scale=True, desc="pushing", file=sys.stderr) as bar:

@@ -190,7 +190,8 @@ def test_without_a_token_it_says_where_to_put_one(
     output: Path, push: Push, server: Hub, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("HF_TOKEN")
-    assert "HF_TOKEN" in push(output, status=2)
+    assert "HF_TOKEN" in (printed := push(output, status=2))
+    assert "pushing" not in printed, "no bar of what does not begin"
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "the hub refused" in push(output, status=2)
     assert not server.repos
