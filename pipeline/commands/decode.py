@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     total, rows = select_rows(output, selection, arguments.num_quantizers)
     if not total and start != stop and arguments.rows:
         available, _ = select_rows(output, replace(selection, start=0, stop=None))
-        raise ValueError(f"beyond the end: --rows {arguments.rows} of a selection that has {available:,} committed rows")
+        raise ValueError(
+            f"beyond the end: --rows {arguments.rows} of a selection that has {available:,} committed rows"
+        )
     kind = arguments.out.rpartition(".")[2].lower() if single else arguments.format
     files = SoundFiles(storage.absolute(arguments.out), kind, single, comment_of(output.record))
     with Bar() as bar:
