@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+from typing import ClassVar
 
 import pytest
 
+import pipeline.run
 from pipeline import interrupt
+from tests.support import demo_config
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +56,32 @@ def test_other_signals_interrupt_nothing():
         interrupt.check()
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_driver_ends_with_an_interrupt_that_was_dropped_in_its_loop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """The actors here never take a shard, so without a look at what was noted the driver would wait for ever."""
+    rounds: list[int] = []
+
+    class Replicas:
+        all: ClassVar[list[object]] = []
+
+        def __init__(self, *given: object) -> None:
+            self.inbox: Queue[object] = Queue()
+
+        def follow(self) -> None:
+            assert not rounds, "the interrupt is lost"
+            rounds.append(1)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+        def end(self) -> None:
+            rounds.append(2)
+
+    monkeypatch.setattr(pipeline.run, "Replicas", Replicas)
+    monkeypatch.setattr(pipeline.run, "connect", lambda cluster: None)
+    monkeypatch.setattr(pipeline.run, "live_nodes", dict)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run.run(demo_config(tmp_path / "codes"))
+    assert rounds == [1, 2]
