@@ -33,16 +33,15 @@ def resample_tensor(waveform: Tensor, orig_rate: int, new_rate: int) -> Tensor:
     if orig_rate == new_rate or samples == 0:
         return waveform
     divisor = math.gcd(orig_rate, new_rate)
-    bank = filter_bank(orig_rate // divisor, new_rate // divisor)
+    orig, new = orig_rate // divisor, new_rate // divisor
+    bank = filter_bank(orig, new)
     length = resampled_length(samples, orig_rate, new_rate)
     rows = -(-length // bank.row_out)
     missing = rows * bank.row_in + bank.lookahead - samples
     padded = F.pad(waveform, (bank.lookback, max(0, missing)))
     output = waveform.new_empty(channels, rows, bank.row_out)
     with exact_float32(waveform.device):
-        for (first, last, start, _), taps in zip(
-            bank.tiles, _taps_on(orig_rate // divisor, new_rate // divisor, waveform.device), strict=True
-        ):
+        for (first, last, start, _), taps in zip(bank.tiles, _taps_on(orig, new, waveform.device), strict=True):
             windows = padded[:, bank.lookback + start :].unfold(1, taps.shape[0], bank.row_in)[:, :rows]
             output[:, :, first:last] = windows @ taps
     return output.reshape(channels, -1)[:, :length]

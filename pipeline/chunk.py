@@ -14,7 +14,7 @@ from pipeline.config import InputConfig, PrepareConfig
 from pipeline.items import Clip, ClipPart, Origin, Prepared, RawClip, Reject, ShardSpec
 from pipeline.prepare import Target, prepare_clip
 from pipeline.read import read_shard
-from pipeline.watchdog import Watchdog
+from pipeline.watchdog import NO_WATCHDOG, Watchdog
 
 CHUNK_BYTES = 8 * 2**20  # of waveform: large enough that handing it over costs nothing, small enough to flow
 CHUNK_CLIPS = 256
@@ -61,7 +61,6 @@ class Resumption:
 
 
 FROM_THE_START = Resumption()
-NO_WATCHDOG = Watchdog()
 
 
 def prepare_shard(

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -19,6 +17,7 @@ import pyarrow as pa
 from datasets.utils import tqdm
 from filelock import FileLock
 
+from pipeline.in_order import in_order
 from pipeline.items import stable_hash
 from pipeline.storage import ObjectInfo
 
@@ -71,7 +70,7 @@ def _write(path: Path, group: Sequence[ObjectInfo], read: ReadShard, advance: Ca
     try:
         writer: pa.RecordBatchStreamWriter | None = None
         with pa.OSFile(str(temporary), "wb") as sink:
-            for batches in _in_order(lambda info: list(read(info)), group):
+            for batches in in_order(lambda info: list(read(info)), group, SHARDS_AHEAD):
                 for batch in batches:
                     writer = writer or pa.ipc.new_stream(sink, batch.schema)
                     writer.write_batch(batch)
@@ -81,16 +80,3 @@ def _write(path: Path, group: Sequence[ObjectInfo], read: ReadShard, advance: Ca
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _in_order(
-    function: Callable[[ObjectInfo], list[pa.RecordBatch]], shards: Sequence[ObjectInfo]
-) -> Iterator[list[pa.RecordBatch]]:
-    pending: deque[Future[list[pa.RecordBatch]]] = deque()
-    with ThreadPoolExecutor(SHARDS_AHEAD) as pool:
-        for info in shards:
-            pending.append(pool.submit(function, info))
-            if len(pending) > SHARDS_AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()

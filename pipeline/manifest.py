@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 
 from pipeline import storage
+from pipeline.in_order import in_order
 from pipeline.layout import Layout
 from pipeline.sealed import seal, unseal
 
@@ -62,8 +63,7 @@ def committed(layout: Layout, planned: int = 0) -> set[str]:
 
 def read_manifests(layout: Layout, shard_ids: set[str]) -> Iterator[ShardManifest]:
     """The manifests of the given shards, sorted by id. Raises ValueError for one that cannot be understood."""
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        yield from pool.map(lambda shard_id: read_manifest(layout, shard_id), sorted(shard_ids))
+    return in_order(partial(read_manifest, layout), sorted(shard_ids), READ_THREADS)
 
 
 def read_manifest(layout: Layout, shard_id: str) -> ShardManifest:

@@ -16,7 +16,7 @@ from moss_tok import audio
 from pipeline.config import LoudnessConfig, PrepareConfig
 from pipeline.items import Clip, ClipEnd, ClipInfo, ClipPart, Prepared, RawClip, Reject
 from pipeline.measures import Measures
-from pipeline.watchdog import Watchdog
+from pipeline.watchdog import NO_WATCHDOG, Watchdog
 
 PART_FRAMES = 2000  # of the model, whole attention blocks (125): 160 s at 12.5 a second, 15 MB of mono at 24 kHz
 
@@ -36,11 +36,8 @@ class Target:
         return -(-num_samples // self.samples_per_frame)
 
 
-_NO_WATCHDOG = Watchdog()
-
-
 def prepare_clip(
-    raw: RawClip, config: PrepareConfig, target: Target, watchdog: Watchdog = _NO_WATCHDOG
+    raw: RawClip, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG
 ) -> Iterator[Prepared]:
     """A Clip, or the ClipParts of a longer one and its ClipEnd; a Reject, in place of either or after parts.
 

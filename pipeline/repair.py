@@ -7,10 +7,10 @@ what was committed is undone: its manifest and objects are deleted, so that the 
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pipeline import storage
+from pipeline.in_order import in_order
 from pipeline.items import ShardSpec
 from pipeline.layout import Layout
 from pipeline.manifest import ShardManifest, commit, read_manifest
@@ -46,16 +46,15 @@ def repair(uri: str, read: bool = False) -> Repairs:
     def mend(spec: ShardSpec) -> tuple[str, str, str]:
         return (spec.shard_id, *_mend(layout, spec, spec.shard_id in output.done, fingerprint, read))
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        for shard_id, state, reason in pool.map(mend, output.specs):
-            if state == "rebuilt":
-                repairs.rebuilt[shard_id] = reason
-            elif state == "undone":
-                repairs.undone[shard_id] = reason
-            elif state == "sound":
-                repairs.sound += 1
-            else:
-                repairs.missing += 1
+    for shard_id, state, reason in in_order(mend, output.specs, THREADS):
+        if state == "rebuilt":
+            repairs.rebuilt[shard_id] = reason
+        elif state == "undone":
+            repairs.undone[shard_id] = reason
+        elif state == "sound":
+            repairs.sound += 1
+        else:
+            repairs.missing += 1
     if repairs.rebuilt or repairs.undone or repairs.missing:
         # They sum up and sign what was there before; the next run writes them again.
         storage.remove(layout.success)

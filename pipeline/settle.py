@@ -115,7 +115,8 @@ def _describe(spec: ShardSpec, data: bytes, rejects: bytes) -> ShardManifest:
     summary: dict[str, Any] = json.loads(footer[_SHARD])
     if summary["shard_id"] != spec.shard_id:
         raise ValueError(f"it belongs to shard {summary['shard_id']}")
-    if (summary["rejects_bytes"], summary["rejects_sha256"]) != (len(rejects), _sha256(rejects)):
+    rejects_sha256 = _sha256(rejects)
+    if (summary["rejects_bytes"], summary["rejects_sha256"]) != (len(rejects), rejects_sha256):
         found = f"of {len(rejects)} bytes" if rejects else "missing"
         raise ValueError(f"it goes with rejects of {summary['rejects_bytes']} bytes, and they are {found}")
     reasons = read_table(pa.BufferReader(rejects), ["reason"]).column("reason").to_pylist() if rejects else []
@@ -138,7 +139,7 @@ def _describe(spec: ShardSpec, data: bytes, rejects: bytes) -> ShardManifest:
         output_bytes=len(data),
         sha256=_sha256(data),
         rejects_bytes=len(rejects),
-        rejects_sha256=_sha256(rejects),
+        rejects_sha256=rejects_sha256,
         attempt=0,
         started_at=now,
         finished_at=now,

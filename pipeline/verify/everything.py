@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeAlias
 
 from pipeline.config import ModelConfig
 from pipeline.encode import Encoder, load_encoder
+from pipeline.in_order import in_order
 from pipeline.items import ShardSpec
 from pipeline.output import Output
 from pipeline.provenance import describe_model
@@ -69,14 +69,7 @@ def verify(
 
 def _check_shards(output: Output, specs: Iterable[ShardSpec]) -> Iterator[ShardFinding]:
     """The findings in the order of the plan, a few shards at a time."""
-    pending: deque[Future[ShardFinding]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
-        for spec in specs:
-            pending.append(pool.submit(check_shard, output, spec))
-            if len(pending) > THREADS:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    return in_order(partial(check_shard, output), specs, THREADS)
 
 
 def _encoder(output: Output, name: str | None) -> Encoder:
