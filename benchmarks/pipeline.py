@@ -2,13 +2,14 @@
 
     python -m benchmarks.pipeline [--kinds "FLAC 16k" …] [--hours 6] [--speed 5000] [--folder DIR]
 
-For each kind of file it makes shards of short and of long clips, takes the rate at which as many processes as there
-are cores decode them and do nothing else, and then runs the whole pipeline under Ray twice with a codec that only takes
-time (benchmarks/stand_in.py):
+For each kind of file it makes shards of short and of long clips, takes the rates at which as many processes as there
+are cores decode them and do nothing else, with our own code and with soundfile and torchaudio, and then runs the whole
+pipeline under Ray twice with a codec that only takes time (benchmarks/stand_in.py):
 
 1. at --speed x real time, where decoding is the bottleneck. "of decoding alone" is the audio that a reader prepares in
    a second of its CPU time, as a share of what decoding alone gave: what is lost by reading and handing over. "of all
-   CPU" counts the CPU time of every process of the run instead.
+   CPU" counts the CPU time of every process of the run instead, and "of the libraries" is the speed of the run as a
+   share of what soundfile and torchaudio's resampler would give on all cores with nothing around them.
 2. at half of what the first gave, where the codec is the bottleneck: "busy" is the share of the time between the first
    batch and the last in which the encoder was at work.
 
@@ -30,9 +31,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import yaml
 
 from benchmarks.decode import KINDS, encode_file, prepare, signal_of
@@ -91,11 +94,13 @@ def _measure(kind: str, length: str, arguments: argparse.Namespace, folder: Path
     cores = os.cpu_count() or 1
     shards = max(2, math.ceil(arguments.hours * 3600 / sum(lengths)))
     print(f"\n{kind}, clips of {length}: {shards} shards of {sum(lengths):,.0f} s, {cores} cores", flush=True)
-    before = _rate_alone(tar, cores)
+    before = _rates_alone(tar, cores)
     fast = _run(tar, shards, arguments.speed, arguments.set, folder / "fast")
-    alone = (before + _rate_alone(tar, cores)) / 2
+    alone, libraries = ((first + second) / 2 for first, second in zip(before, _rates_alone(tar, cores), strict=True))
     print(f"  decoding alone           {alone:,.0f} x real time per core, {cores} processes at once")
+    print(f"  soundfile and torchaudio {libraries:,.0f} x")
     _report(f"codec of {arguments.speed:,.0f} x", fast, alone)
+    print(f"    of the libraries       {fast.speed / (libraries * cores):.0%}")
     slow_speed = fast.speed / 2
     slow = _run(tar, shards, slow_speed, arguments.set, folder / "slow")
     _report(f"codec of {slow_speed:,.0f} x", slow, alone)
@@ -135,31 +140,43 @@ def make_tar(path: Path, kind: str, lengths: Sequence[float]) -> None:
             tar.addfile(member, io.BytesIO(data))
 
 
-def rate_alone(tar: Path) -> float:
-    """Audio-seconds per CPU-second of this process over the clips of a tar, prepared again and again for a while."""
+def print_rates(tar: Path) -> None:
+    """Audio-seconds per CPU-second of this process over the clips of a tar, with our code and with the libraries."""
+    import torch
+    from torchaudio.transforms import Resample
+
+    torch.set_num_threads(1)
     keep_freed_memory()
     with tarfile.open(tar) as archive:
         clips = [archive.extractfile(member).read() for member in archive.getmembers()[:100]]  # type: ignore[union-attr]
     seconds = sum(prepare(clip, RATE).shape[1] for clip in clips) / RATE
-    started, began = time.process_time(), time.monotonic()
-    rounds = 0
-    while time.monotonic() < began + ALONE_SECONDS:
-        for clip in clips:
-            prepare(clip, RATE)
-        rounds += 1
-    return float(rounds * seconds / (time.process_time() - started))
+    resample = Resample(soundfile.info(io.BytesIO(clips[0])).samplerate, RATE)
+
+    def with_libraries(clip: bytes) -> None:
+        samples, _ = soundfile.read(io.BytesIO(clip), dtype="float32", always_2d=True)
+        resample(torch.from_numpy(samples).mean(1))
+
+    for work in (partial(prepare, rate=RATE), with_libraries):
+        started, began = time.process_time(), time.monotonic()
+        rounds = 0
+        while time.monotonic() < began + ALONE_SECONDS:
+            for clip in clips:
+                work(clip)
+            rounds += 1
+        print(rounds * seconds / (time.process_time() - started))
 
 
-def _rate_alone(tar: Path, processes: int) -> float:
-    """The mean of so many processes at once: cores share caches and memory, in a run as well as here."""
-    code = f"import pathlib, benchmarks.pipeline as b; print(b.rate_alone(pathlib.Path({str(tar)!r})))"
+def _rates_alone(tar: Path, processes: int) -> tuple[float, float]:
+    """Means over so many processes at once: cores share caches and memory, in a run as well as here."""
+    code = f"import pathlib, benchmarks.pipeline as b; b.print_rates(pathlib.Path({str(tar)!r}))"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as Ray has it in tasks of one CPU
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
     ]
-    rates = [float(process.communicate()[0]) for process in started]
-    return sum(rates) / processes
+    rates = [[float(rate) for rate in process.communicate()[0].split()] for process in started]
+    ours, libraries = (sum(column) / processes for column in zip(*rates, strict=True))
+    return ours, libraries
 
 
 def _run(tar: Path, shards: int, speed: float, settings: Sequence[str], folder: Path) -> Figures:

@@ -65,7 +65,7 @@ def _energies(part: np.ndarray, samples_per_frame: int) -> np.ndarray:
     """Sum of squares of each frame: a sum over the whole part would depend on where the parts are cut."""
     channels, num_samples = part.shape
     whole = num_samples // samples_per_frame * samples_per_frame
-    squares = np.square(part, dtype=np.float64)
+    squares = np.square(part)
     frames = squares[:, :whole].reshape(channels, -1, samples_per_frame).sum(axis=2)
     rest = squares[:, whole:].sum(axis=1, keepdims=True)
     energies: np.ndarray = np.concatenate([frames, rest], axis=1).sum(axis=0)
