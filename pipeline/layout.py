@@ -66,8 +66,12 @@ class Layout:
     def manifest(self, shard_id: str) -> str:
         return storage.join(self.manifests, f"{shard_id}.json")
 
+    def split_data(self, split: str) -> str:
+        """The folder of a split's data objects."""
+        return storage.join(self.root, "data", split)
+
     def data(self, spec: ShardSpec) -> str:
-        return storage.join(self.root, "data", spec.split, f"{spec.shard_id}.parquet")
+        return storage.join(self.split_data(spec.split), f"{spec.shard_id}.parquet")
 
     def rejects(self, spec: ShardSpec) -> str:
         return storage.join(self.root, "rejects", spec.split, f"{spec.shard_id}.parquet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -54,11 +54,21 @@ def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
 
 
 def committed(layout: Layout, planned: int = 0) -> set[str]:
-    """Ids of the shards that are done: listed, nothing read. A listing of many is split by how ids begin."""
+    """Ids of the shards that are done: listed, nothing read."""
+    return _listed(layout.manifests, ".json", planned)
+
+
+def with_data(layout: Layout, splits: Iterable[str], planned: int = 0) -> set[str]:
+    """Ids of the shards whose data object is there: listed, nothing read."""
+    return set().union(*(_listed(layout.split_data(split), ".parquet", planned) for split in splits))
+
+
+def _listed(folder: str, ending: str, planned: int) -> set[str]:
+    """Names in a folder without their ending. A listing of many is split by how ids begin."""
     digits = len(f"{planned // NAMES_PER_LISTING:x}") if planned > NAMES_PER_LISTING else 0
     prefixes = ["".join(start) for start in product("0123456789abcdef", repeat=digits)] if digits else []
-    names = storage.list_names(layout.manifests, prefixes)
-    return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
+    names = storage.list_names(folder, prefixes)
+    return {name.removesuffix(ending) for name in names if name.endswith(ending) and not name.startswith(".")}
 
 
 def read_manifests(layout: Layout, shard_ids: set[str]) -> Iterator[ShardManifest]:

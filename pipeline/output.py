@@ -63,7 +63,8 @@ class Output:
     def finish(self, tally: Tally | None = None) -> Totals:
         """Write the totals, the card and, if every planned shard is committed, `_SUCCESS`.
 
-        `tally` is what `tally()` was and the shards of this run.
+        `tally` is what `tally()` was and the shards of this run. Raises FileNotFoundError in place of the last where
+        data is gone that was committed once.
         """
         tally = tally or self.tally()
         self._count(tally, self.done)
@@ -72,6 +73,7 @@ class Output:
         self.save(tally)
         storage.publish(self.layout.card, self._card(tally).encode())
         if tally.complete:
+            self._check_data()
             storage.publish(self.layout.success, self.layout.checksums().encode())
         storage.sweep(self.layout.root)
         return tally.totals
@@ -81,6 +83,12 @@ class Output:
         present = [self.layout.data(spec) for spec in self.specs if spec.shard_id not in missing]
         seen = survey(present, self.record.num_quantizers, self.record.model.codebook_size)
         return dataset_card(self.record, tally.totals, len(self.specs), self.card, seen)
+
+    def _check_data(self) -> None:
+        there = manifest.with_data(self.layout, {spec.split for spec in self.specs}, len(self.specs))
+        for spec in self.specs:
+            if spec.shard_id not in there:
+                raise self.layout.gone(self.layout.data(spec))
 
     def _count(self, tally: Tally, shard_ids: set[str]) -> None:
         for shard in manifest.read_manifests(self.layout, tally.uncounted(shard_ids)):

@@ -100,6 +100,16 @@ def test_a_damaged_shard_is_done_again_to_the_bytes_of_a_clean_run(
     assert data_files(output) == data_files(clean)
 
 
+def test_an_output_that_lost_data_is_not_called_complete_again(output: Path, clean: Path) -> None:
+    layout, spec = Layout(str(output)), first_with_rejects(output)
+    gone(Path(layout.data(spec)))
+    with pytest.raises(FileNotFoundError, match=f"{spec.shard_id}.parquet: gone.*moss-tok repair"):
+        finish(output)
+    repair(str(output))
+    finish(output)
+    assert data_files(output) == data_files(clean)
+
+
 def test_without_reading_only_sizes_are_looked_at(output: Path) -> None:
     layout, spec = Layout(str(output)), first_with_rejects(output)
     flipped(Path(layout.data(spec)))

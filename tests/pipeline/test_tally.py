@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import manifest
@@ -14,6 +15,7 @@ from pipeline.layout import Layout
 from pipeline.manifest import ShardManifest
 from pipeline.output import Output
 from pipeline.provenance import RunRecord, record_run
+from pipeline.schema import codes_schema
 from pipeline.tally import Tally
 from pipeline.totals import Totals
 from tests.support import demo_config
@@ -116,7 +118,11 @@ def test_two_jobs_that_each_know_a_part_end_with_the_whole(open_again: Callable[
     """Each gave up a shard that the other committed: the one that ends last finds all of them, and says so."""
     one, other = open_again(), open_again()
     tallies = (one.tally(), other.tally())
+    no_rows = codes_schema(one.record.num_quantizers, one.record.model.codebook_size).empty_table()
     for number, spec in enumerate(SPECS):
+        data = Path(one.layout.data(spec))
+        data.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(no_rows, data)
         manifest.commit(one.layout, manifest_of(spec))
         tallies[number % 2].add(manifest_of(spec))
     Path(one.layout.plan).write_bytes(b"plan")
