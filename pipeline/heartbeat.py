@@ -73,6 +73,10 @@ class Heartbeat:
         """`state`, or "silent" for one that should be running and has not moved for a while."""
         return SILENT if self.state == RUNNING and now - self.moved_at > SILENT_SECONDS else self.state
 
+    def may_be_at_work(self, now: float) -> bool:
+        """Whether nothing speaks against it: it has moved lately, and its process, where it is of this host, is there."""
+        return self.state_at(now) == RUNNING and (self.host != socket.gethostname() or _exists(self.pid))
+
 
 def new_run_id() -> str:
     """A name for a run: when it began, for people who sort, and six random digits."""
@@ -96,6 +100,16 @@ def read_heartbeats(layout: Layout) -> list[Heartbeat]:
     with ThreadPoolExecutor(READ_THREADS) as pool:
         found = pool.map(lambda name: _read(storage.join(layout.runs, name)), names)
         return sorted((beat for beat in found if beat is not None), key=lambda beat: beat.started_at)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _read(uri: str) -> Heartbeat | None:

@@ -7,9 +7,11 @@ what was committed is undone: its manifest and objects are deleted, so that the 
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 
 from pipeline import storage
+from pipeline.heartbeat import read_heartbeats
 from pipeline.in_order import in_order
 from pipeline.items import ShardSpec
 from pipeline.layout import Layout
@@ -34,13 +36,20 @@ class Repairs:
     """Why the shard has to be done again."""
 
 
-def repair(uri: str, read: bool = False) -> Repairs:
-    """Mend the output at `uri`, which no run may be working on. With `read`, every object is read and hashed.
+class OutputInUse(ValueError):
+    """A run is working on the output, as far as its heartbeats tell; the message names it and what to do."""
 
-    Raises FileNotFoundError if there is no output, ValueError if its record or its plan is damaged.
+
+def repair(uri: str, read: bool = False, force: bool = False) -> Repairs:
+    """Mend the output at `uri`, which no run may be working on. With `read`, every object is read and hashed; with
+    `force`, heartbeats of runs are not looked at.
+
+    Raises FileNotFoundError if there is no output, ValueError if its record or its plan is damaged, OutputInUse.
     """
     output = read_output(uri)
     layout, fingerprint = output.layout, output.record.fingerprint
+    if not force:
+        _refuse_beside_a_run(layout)
     repairs = Repairs(shards=len(output.specs))
 
     def mend(spec: ShardSpec) -> tuple[str, str, str]:
@@ -60,6 +69,17 @@ def repair(uri: str, read: bool = False) -> Repairs:
         storage.remove(layout.success)
         storage.remove(layout.totals)
     return repairs
+
+
+def _refuse_beside_a_run(layout: Layout) -> None:
+    """A shard is for a moment data without a manifest, and to mend that beside its writer would undo good work."""
+    now = time.time()
+    for beat in read_heartbeats(layout):
+        if beat.may_be_at_work(now):
+            raise OutputInUse(
+                f"{layout.root}: the run {beat.run_id} (process {beat.pid} on {beat.host}) was at work on it "
+                f"{now - beat.moved_at:.0f} s ago: stop it; if it is dead already, wait a minute or give --force"
+            )
 
 
 def _mend(layout: Layout, spec: ShardSpec, done: bool, fingerprint: str, read: bool) -> tuple[str, str]:

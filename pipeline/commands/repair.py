@@ -2,6 +2,7 @@
 
   moss-tok repair out/demo                 manifests that are lost or damaged, objects that are gone or cut
   moss-tok repair s3://bucket/codes --read every object is read and hashed as well
+  moss-tok repair out/demo --force         the run that seems to be at work is dead, for certain
 
 A manifest is made again from the objects that it counts. A shard whose objects are damaged is undone: they are deleted,
 and `moss-tok tokenize` does that shard again, and it alone. `moss-tok verify` finds more, and changes nothing. Exit
@@ -22,6 +23,7 @@ HELP = "make lost manifests again, undo damaged shards"
 def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument("--read", action="store_true", help="read and hash every object, not only their sizes")
+    parser.add_argument("--force", action="store_true", help="even if a run has moved in the last minute")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -30,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from pipeline.repair import repair
 
-    repairs = repair(arguments.output, arguments.read)
+    repairs = repair(arguments.output, arguments.read, arguments.force)
     if arguments.json:
         print(json.dumps(asdict(repairs), indent=1))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,3 +46,15 @@ def test_a_run_that_does_not_move_is_silent_and_one_that_ended_stays_ended() -> 
 
 def test_runs_that_begin_together_have_names_of_their_own() -> None:
     assert len({new_run_id() for _ in range(100)}) == 100
+
+
+def test_a_run_may_be_at_work_unless_it_ended_or_does_not_move_or_its_process_here_is_gone() -> None:
+    beat = first_beat("a")
+    now = beat.moved_at
+    assert beat.may_be_at_work(now)
+    assert not replace(beat, state="done").may_be_at_work(now)
+    assert not beat.may_be_at_work(now + SILENT_SECONDS + 1)
+    with subprocess.Popen(["true"]) as process:
+        pass
+    assert not replace(beat, pid=process.pid).may_be_at_work(now)
+    assert replace(beat, pid=process.pid, host="elsewhere").may_be_at_work(now)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import heartbeat
 from pipeline.items import ShardSpec
 from pipeline.layout import Layout
 from pipeline.output import read_output
-from pipeline.repair import repair
+from pipeline.repair import OutputInUse, repair
 from tests.support import data_files, demo_config, run_command, tokenize_in_process
 
 
@@ -108,6 +109,15 @@ def test_an_output_that_lost_data_is_not_called_complete_again(output: Path, cle
     repair(str(output))
     finish(output)
     assert data_files(output) == data_files(clean)
+
+
+def test_nothing_is_mended_beside_a_run_unless_forced(output: Path) -> None:
+    layout, spec = Layout(str(output)), first_with_rejects(output)
+    Path(layout.manifest(spec.shard_id)).unlink()
+    heartbeat.publish(layout, heartbeat.first_beat("at-work"))
+    with pytest.raises(OutputInUse, match=r"run at-work .* stop it"):
+        repair(str(output))
+    assert list(repair(str(output), force=True).rebuilt) == [spec.shard_id]
 
 
 def test_without_reading_only_sizes_are_looked_at(output: Path) -> None:
