@@ -74,7 +74,7 @@ class Heartbeat:
         return SILENT if self.state == RUNNING and now - self.moved_at > SILENT_SECONDS else self.state
 
     def may_be_at_work(self, now: float) -> bool:
-        """Whether nothing speaks against it: it has moved lately, and its process, where it is of this host, is there."""
+        """Whether nothing speaks against it: it has moved lately, and its process, if it is of this host, is there."""
         return self.state_at(now) == RUNNING and (self.host != socket.gethostname() or _exists(self.pid))
 
 

@@ -7,8 +7,8 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -90,9 +90,7 @@ def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) ->
     # The leading dot keeps readers that glob *.parquet away from a file that is still being written.
     temporary = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            with contextlib.suppress(OSError):  # a file system without locks is only not swept
-                fcntl.flock(file, fcntl.LOCK_EX)  # see pipeline/storage/leftovers.py
+        with _new_file(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -105,3 +103,15 @@ def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) ->
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _new_file(path: str) -> Iterator[BinaryIO]:
+    """Locked, by which `sweep` (see pipeline/storage/leftovers.py) knows that it is being written."""
+    while True:
+        with open(path, "xb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks is only not swept
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:  # else it was swept in the moment before it was locked
+                yield file
+                return

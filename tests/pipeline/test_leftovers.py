@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -41,6 +42,24 @@ def test_a_writer_holds_its_file_until_it_has_its_name(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "link", sweep_and_link)
     assert storage.create(str(tmp_path / "a.parquet"), b"whole")
     assert swept == [0]
+    assert (tmp_path / "a.parquet").read_bytes() == b"whole"
+
+
+def test_a_file_that_is_swept_before_its_writer_locks_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    swept = []
+    lock = fcntl.flock
+
+    def sweep_and_lock(file: BinaryIO, operation: int) -> None:
+        if not swept and not operation & fcntl.LOCK_NB:
+            swept.append(0)
+            swept[0] = storage.sweep(str(tmp_path))
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_and_lock)
+    assert storage.create(str(tmp_path / "a.parquet"), b"whole")
+    assert swept == [1]
     assert (tmp_path / "a.parquet").read_bytes() == b"whole"
 
 
