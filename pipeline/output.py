@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from pipeline import manifest, storage
+from pipeline import logs, manifest, storage
 from pipeline.card import dataset_card
 from pipeline.config import CardConfig, Config
 from pipeline.items import ShardSpec
@@ -17,6 +18,8 @@ from pipeline.survey import survey
 from pipeline.tally import Tally
 from pipeline.totals import Totals
 from pipeline.typed_yaml import ConfigError
+
+logger = logging.getLogger(__name__)
 
 FROM_A_COPY = "put it back from a copy of the output; without one, tokenize into a new output"
 
@@ -41,6 +44,14 @@ class Output:
     def todo(self) -> list[ShardSpec]:
         """The shards that were not committed when it was opened."""
         return [spec for spec in self.specs if spec.shard_id not in self.done]
+
+    @property
+    def progress(self) -> str:
+        """How much there is to do, for people."""
+        shards = f"{len(self.specs):,} shard{'s' * (len(self.specs) != 1)}"
+        if not self.done:
+            return f"{shards} to do"
+        return f"{shards}, {f'{len(self.done):,}' if self.todo else 'all'} of them committed already"
 
     def tally(self) -> Tally:
         """What earlier runs have counted."""
@@ -156,6 +167,7 @@ def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
         raise OutputMismatch(
             f"{layout.root} holds other files, such as {min(others)}: choose an empty or a new folder for output.uri"
         )
+    logger.info("listing the input", extra=logs.plain())
     specs = plan_shards(config.input)
     plan = plan_bytes(specs)
     if not storage.create(layout.plan, plan) and storage.read_bytes(layout.plan) != plan:

@@ -6,6 +6,7 @@ passes through the driver: only specifications out and manifests in.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from concurrent.futures import Future
@@ -31,6 +32,8 @@ from pipeline.schedule import Failure, Schedule, Try
 from pipeline.storage import StorageError
 from pipeline.tally import Tally
 from pipeline.totals import Totals
+
+logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 POLL_SECONDS = 2.0
@@ -61,6 +64,7 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
     """
     config = with_absolute_uris(config)
     output = open_output(config)
+    logger.info("%s", output.progress, extra=logs.plain())
     started = time.monotonic()
     driver = _Driver(config, output)
     if output.todo:

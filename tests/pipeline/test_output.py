@@ -72,3 +72,13 @@ def test_lost_rejects_are_named_with_the_remedy(layout: Layout):
     Path(layout.rejects(spec)).unlink()
     with pytest.raises(FileNotFoundError, match=f"{re.escape(layout.rejects(spec))}: gone"):
         find_examples(output, {reason: [spec.shard_id] for reason in by_shard[spec.shard_id]})
+
+
+def test_how_much_there_is_to_do_is_told_in_a_line(layout: Layout):
+    whole = read_output(layout.root)
+    count = len(whole.specs)
+    assert whole.progress == f"{count} shards, all of them committed already"
+    Path(layout.manifest(whole.specs[0].shard_id)).unlink()
+    assert read_output(layout.root).progress == f"{count} shards, {count - 1} of them committed already"
+    shutil.rmtree(layout.manifests)
+    assert read_output(layout.root).progress == f"{count} shards to do"
