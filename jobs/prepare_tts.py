@@ -10,29 +10,14 @@ clip of the same speaker where there is one. It runs in one process; the same jo
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from pipeline.cli import main
+from pipeline.commands.export import job_arguments
 
 CONFIG = Path(__file__).parent.parent / "configs" / "export_tts.yaml"
 
 
-def arguments_of(argv: list[str] | None = None) -> list[str]:
-    """The arguments of `moss-tok` that do what these ask for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, metavar="URI", help="the dataset of codes")
-    parser.add_argument("--out", required=True, metavar="URI", help="folder of the export")
-    parser.add_argument("--to", choices=("moss-tts", "tokens"), default="moss-tts", help="default: %(default)s")
-    parser.add_argument("--config", default=str(CONFIG), help="configuration to begin with (default: %(default)s)")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="section.key=value", help="set keys of it"
-    )
-    given = parser.parse_args(argv)
-    overrides = ["--set", *given.set] if given.set else []
-    return ["export", given.dataset, "--to", given.to, "--out", given.out, "--config", given.config, *overrides]
-
-
 if __name__ == "__main__":
-    sys.exit(main(arguments_of()))
+    sys.exit(main(job_arguments(__doc__, ("moss-tts", "tokens"), CONFIG, sys.argv[1:])))

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.commands.options import add_output
 from pipeline.exit_status import ExitStatus
@@ -30,8 +32,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=("moss-tts", "tokens", "nemo", "lhotse"), help="the format")
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder or URI of the export")
     parser.add_argument("--config", metavar="FILE", help="YAML file to begin with, such as configs/export_tts.yaml")
+    _add_set(parser, "-s")
+
+
+def job_arguments(description: str | None, formats: Sequence[str], config: Path, argv: Sequence[str]) -> list[str]:
+    """The arguments of `moss-tok` that do what those of a job ask for: it writes one of `formats`, the first of them
+    unless told otherwise, and begins with `config`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, metavar="URI", help="the dataset of codes")
+    parser.add_argument("--out", required=True, metavar="URI", help="folder of the export")
+    parser.add_argument("--to", choices=formats, default=formats[0], help="default: %(default)s")
+    parser.add_argument("--config", default=str(config), help="configuration to begin with (default: %(default)s)")
+    _add_set(parser)
+    given = parser.parse_args(argv)
+    overrides = ["--set", *given.set] if given.set else []
+    return ["export", given.dataset, "--to", given.to, "--out", given.out, "--config", given.config, *overrides]
+
+
+def _add_set(parser: argparse.ArgumentParser, *short: str) -> None:
     parser.add_argument(
-        *("--set", "-s"),
+        *("--set", *short),
         nargs="+",
         action="extend",
         default=[],
