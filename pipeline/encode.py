@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from moss_tok.stack import StreamState
 from moss_tok.transfer import HostCopy
 from pipeline.config import ModelConfig
 from pipeline.items import Clip, ClipInfo, CodedClip
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Encoder:
     """A model and how much it is given at once."""
 
     def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
-        """Of a clip of more than `max_frames` frames, only so many are encoded at once."""
+        """At most `max_frames` frames are encoded at once, and of fewer clips or of one in parts where it is more."""
         self._model = model
         self._num_quantizers = num_quantizers
         self._max_frames = max_frames
@@ -45,18 +48,18 @@ class Encoder:
     def launch(self, clips: Sequence[Clip]) -> Launched:
         """Begin a batch. A GPU goes on with it when this has returned, so that the next can be made ready meanwhile.
 
-        Short of GPU memory, it halves the batch and tries again.
+        Short of GPU memory, it halves how much is encoded at once, from here on, and tries again.
         """
-        if len(clips) == 1 and clips[0].info.num_samples > self._max_frames * self._model.downsample_rate:
-            return Launched.done([self._encode_in_parts(clips[0])])
+        frames = sum(-(-clip.info.num_samples // self._model.downsample_rate) for clip in clips)
+        if frames > self._max_frames:
+            return Launched.done(self._encode_in_pieces(clips))
         try:
             codes = self._launch(clips)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
-            if len(clips) == 1:
-                return Launched.done([self._encode_in_parts(clips[0])])
-            half = len(clips) // 2
-            return Launched.done(self.encode(clips[:half]) + self.encode(clips[half:]))
+            self._max_frames = max(1, frames // 2)
+            logger.warning("%d frames at once, as %d are too many for the memory: %s", self._max_frames, frames, error)
+            return Launched.done(self._encode_in_pieces(clips))
         return Launched(ready=lambda: codes.ready, wait=lambda: self._split(clips, codes.wait()))
 
     def stream(self) -> CodeStream:
@@ -76,10 +79,13 @@ class Encoder:
             CodedClip(clip.info, np.ascontiguousarray(part.numpy())) for clip, part in zip(clips, parts, strict=True)
         ]
 
-    def _encode_in_parts(self, clip: Clip) -> CodedClip:
+    def _encode_in_pieces(self, clips: Sequence[Clip]) -> list[CodedClip]:
+        if len(clips) > 1:
+            half = len(clips) // 2
+            return self.encode(clips[:half]) + self.encode(clips[half:])
         stream = self.stream()
-        stream.step(clip.waveform)
-        return stream.finish(clip.info)
+        stream.step(clips[0].waveform)
+        return [stream.finish(clips[0].info)]
 
 
 class CodeStream:

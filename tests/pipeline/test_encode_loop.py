@@ -153,11 +153,16 @@ def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.M
         return encode(waveforms, states, **options)
 
     monkeypatch.setattr(model, "encode_step", small)
-    halved = Encoder(model, 4, max_frames=1000).encode(clips)
-    assert sizes == [5, 2, 3, 1, 2]
-    for one, other in zip(whole, halved, strict=True):
+    encoder = Encoder(model, 4, max_frames=1000)
+    halved = encoder.encode(clips)
+    assert sizes == [5, 2, 1, 1, 1]  # of 20 frames, then of at most 10
+    sizes.clear()
+    again = encoder.encode(clips)
+    assert sizes == [2, 1, 1, 1], "what did not fit once is not tried again"
+    for one, other, third in zip(whole, halved, again, strict=True):
         assert one.info is other.info
         assert np.array_equal(one.codes, other.codes)
+        assert np.array_equal(one.codes, third.codes)
 
 
 def test_a_clip_over_the_budget_is_streamed_to_the_same_codes():
