@@ -12,6 +12,8 @@ from pipeline.prepare import Target, prepare_clip
 from pipeline.read import read_shard
 
 BITS_PER_CODE = 10.2
+COLUMN_BYTES = 500
+"""Of a layer's column in each shard beside codes and codebook: page headers, statistics, its part of the footer."""
 SAMPLED_SHARDS = 8
 CLIPS_PER_SAMPLED_SHARD = 16
 
@@ -27,7 +29,9 @@ class Estimate:
     output_bytes: float
 
 
-def estimate(specs: Sequence[ShardSpec], config: Config, target: Target, num_quantizers: int) -> Estimate:
+def estimate(
+    specs: Sequence[ShardSpec], config: Config, target: Target, num_quantizers: int, codebook_size: int
+) -> Estimate:
     """Decode the first clips of shards spread evenly over the plan.
 
     Where the listing tells how many clips there are, hours scale with clips; in tars, whose size is nearly all audio,
@@ -43,7 +47,15 @@ def estimate(specs: Sequence[ShardSpec], config: Config, target: Target, num_qua
         sampled_seconds = sum(length or 0 for length in lengths) / target.sample_rate
         seconds += sampled_seconds * _scale(group, items)
     frames = seconds * target.sample_rate / target.samples_per_frame
-    return Estimate(clips, rejects, seconds / 3600, frames, frames * num_quantizers * BITS_PER_CODE / 8)
+    column = (
+        frames * BITS_PER_CODE / 8 + len(specs) * COLUMN_BYTES + _dictionary_bytes(frames, len(specs), codebook_size)
+    )
+    return Estimate(clips, rejects, seconds / 3600, frames, num_quantizers * column)
+
+
+def _dictionary_bytes(frames: float, shards: int, codebook_size: int) -> float:
+    """Of a layer in all shards: each begins its column with the 16-bit codes that occur in it."""
+    return 2 * min(frames, shards * codebook_size)
 
 
 def _by_format(specs: Sequence[ShardSpec]) -> Iterator[list[ShardSpec]]:

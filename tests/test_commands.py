@@ -46,11 +46,14 @@ def test_the_command_encode_makes_a_dataset_without_ray(tmp_path: Path):
 
 
 def test_plan_estimates_what_the_run_then_makes(demo: Path):
-    result = run_command("plan", CONFIG)
+    result = run_command("plan", CONFIG, "input.clips_per_shard=10")
     assert result.returncode == 0, result.stderr
-    hours = float(next(line for line in result.stdout.splitlines() if "hours" in line).split()[-1])
+    figures = {line.split()[0]: line.split() for line in result.stdout.splitlines() if "about" in line}
     made = sum(row["duration"] for row in rows(demo)) / 3600
-    assert made * 0.6 < hours < made * 1.7
+    assert made * 0.6 < float(figures["hours"][-1]) < made * 1.7
+    written = sum(path.stat().st_size for path in (demo / "data").rglob("*.parquet")) / 1000
+    assert figures["output"][-1] == "kB"
+    assert written * 0.6 < float(figures["output"][-2]) < written * 1.7
 
 
 def test_the_command_agreement_prints_every_layer(tmp_path: Path):

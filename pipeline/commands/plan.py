@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     record = record_run(config)
     specs = plan_shards(config.input)
-    guess = estimate(specs, config, target_of(record), record.num_quantizers)
+    guess = estimate(specs, config, target_of(record), record.num_quantizers, record.model.codebook_size)
     kinds = Counter(f"{spec.split}, {spec.format}" for spec in specs)
     print(f"{arguments.config} would write to {storage.absolute(config.output.uri)}:")
     print(
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "sampled": f"{guess.clips} clips, {guess.rejects} of them rejected",
                 "hours": f"about {guess.hours:,.3f}",
                 "codes": f"about {guess.frames * record.num_quantizers:,.0f}",
-                "output": f"about {format_bytes(guess.output_bytes)} of codes",
+                "output": f"about {format_bytes(guess.output_bytes)}",
             }
         )
     )
