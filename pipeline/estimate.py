@@ -13,7 +13,7 @@ from pipeline.read import read_shard
 
 BITS_PER_CODE = 10.2
 COLUMN_BYTES = 500
-"""Of a layer's column in each shard beside codes and codebook: page headers, statistics, its part of the footer."""
+"""Of a layer in each shard, beside codes and dictionary: page headers, statistics, its part of the footer."""
 SAMPLED_SHARDS = 8
 CLIPS_PER_SAMPLED_SHARD = 16
 
@@ -47,15 +47,9 @@ def estimate(
         sampled_seconds = sum(length or 0 for length in lengths) / target.sample_rate
         seconds += sampled_seconds * _scale(group, items)
     frames = seconds * target.sample_rate / target.samples_per_frame
-    column = (
-        frames * BITS_PER_CODE / 8 + len(specs) * COLUMN_BYTES + _dictionary_bytes(frames, len(specs), codebook_size)
-    )
+    dictionaries = 2 * min(frames, len(specs) * codebook_size)  # each shard's column begins with the codes in it
+    column = frames * BITS_PER_CODE / 8 + dictionaries + len(specs) * COLUMN_BYTES
     return Estimate(clips, rejects, seconds / 3600, frames, num_quantizers * column)
-
-
-def _dictionary_bytes(frames: float, shards: int, codebook_size: int) -> float:
-    """Of a layer in all shards: each begins its column with the 16-bit codes that occur in it."""
-    return 2 * min(frames, shards * codebook_size)
 
 
 def _by_format(specs: Sequence[ShardSpec]) -> Iterator[list[ShardSpec]]:
