@@ -1,7 +1,8 @@
 """What a run says of itself beside its output, for people: who runs it, how far it is, when it moved, how it ended.
 
-Each run overwrites one object of its own, `_moss_tok/runs/<run_id>.json`, every few seconds. Nothing decides by it:
-what is done is what manifests say, and a run whose object is old may be dead, cut off from the store, or stopped.
+Each run overwrites one object of its own, `_moss_tok/runs/<run_id>.json`, every few seconds. No run decides by it: what
+is done is what manifests say, and a run whose object is old may be dead, cut off from the store, or stopped. Only
+`repair`, which no run may meet, refuses where one seems to be at work.
 """
 
 from __future__ import annotations
