@@ -28,8 +28,8 @@ from pipeline.output import Output, open_output, with_absolute_uris
 from pipeline.pace import ActorFigures
 from pipeline.reject_limit import too_many_rejects
 from pipeline.replicas import Replica, Replicas, cause
-from pipeline.schedule import Failure, Schedule, Try
-from pipeline.storage import StorageError
+from pipeline.schedule import OUTAGE_SECONDS, Failure, Schedule, Try
+from pipeline.storage import StorageError, StoreUnavailable
 from pipeline.tally import Tally
 from pipeline.totals import Totals
 
@@ -153,6 +153,10 @@ class _Driver:
         elif isinstance(getattr(error, "cause", error), NodeDiedError | ObjectLostError):
             for line in self.schedule.node_gone([tried], f"its reader's node is gone: {cause(error)}"):
                 self._monitor.note(line, tried.spec)
+        elif isinstance(error, StoreUnavailable):
+            self._monitor.note(self.schedule.store_away(tried, cause(error)), tried.spec)
+            if self.schedule.store_is_gone:
+                self.stopped = f"a store has not answered for {OUTAGE_SECONDS / 60:.0f} minutes: {cause(error)}"
         else:
             self._monitor.note(self.schedule.failed(tried, cause(error)), tried.spec)
 

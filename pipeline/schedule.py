@@ -1,9 +1,11 @@
 """Which shard is tried next, and what becomes of one whose try came to nothing: the rules alone, without Ray.
 
-A try ends in one of five ways:
+A try ends in one of six ways:
 
 - **committed**: the shard is done.
 - **an error** of its own, such as an input that cannot be read: tried again after a while, `max_attempts` times.
+- **a store is away**: it did not answer for long, and since the try began no shard was committed. No fault of the shard
+  either. Where others are committed meanwhile, the store is there, and it is an error of the shard's own.
 - **its actor died** while its node lived. Which of the shards that were open in it did that, if any, nobody can tell:
   they all are tried again last and alone. A shard that is alone in its actor when that dies is to blame, and is given
   up when that has happened `max_attempts` times.
@@ -25,6 +27,7 @@ from pipeline.items import ShardSpec
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 PREEMPTIONS_PER_ATTEMPT = 10
+OUTAGE_SECONDS = 900.0  # of a store, before a run ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Try:
     """Which try of the shard this is, from 1."""
     alone: bool
     """Whether nothing else may be open in the same actor."""
+    committed_before: int = 0
+    """Shards that this run had committed when it was given out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,19 @@ class Schedule:
         self._troubles: dict[str, _Trouble] = {}
         self._max_attempts = max_attempts
         self._clock = clock
+        self._committed = 0
+        self._away_since: float | None = None
         self.failures: list[Failure] = []
 
     @property
     def remaining(self) -> int:
         """Shards that are neither committed nor given up."""
         return len(self._queue) + len(self._suspects) + len(self._later) + self._open
+
+    @property
+    def store_is_gone(self) -> bool:
+        """Whether a store has been away for so long that it makes no sense to wait for it."""
+        return self._away_since is not None and self._clock() - self._away_since >= OUTAGE_SECONDS
 
     def take(self, beside: int) -> Try | None:
         """The next shard for an actor that has `beside` others open; None if there is none for it now."""
@@ -95,10 +107,12 @@ class Schedule:
             return None
         self._open += 1
         trouble = self._troubles.get(spec.shard_id)
-        return Try(spec, trouble.tries + 1 if trouble else 1, alone)
+        return Try(spec, trouble.tries + 1 if trouble else 1, alone, self._committed)
 
     def committed(self, done: Try) -> None:
         self._open -= 1
+        self._committed += 1
+        self._away_since = None
         self._troubles.pop(done.spec.shard_id, None)
 
     def failed(self, tried: Try, reason: str) -> str:
@@ -109,6 +123,15 @@ class Schedule:
             return self._give_up(tried.spec, f"failed {trouble.errors} times and is given up", reason)
         self._try_later(tried.spec, trouble.errors)
         return _line(tried.spec, f"failed, try {trouble.errors} of {self._max_attempts}", reason)
+
+    def store_away(self, tried: Try, reason: str) -> str:
+        """A store did not answer. Returns what becomes of the shard, for people."""
+        if tried.committed_before < self._committed:
+            return self.failed(tried, reason)
+        if self._away_since is None:
+            self._away_since = self._clock()
+        self._try_later(tried.spec, self._trouble(tried).tries)
+        return _line(tried.spec, "found a store away and goes back to the queue", reason)
 
     def actor_died(self, tries: Sequence[Try], reason: str) -> list[str]:
         """An actor died with these open, and its node lives. Returns what becomes of each, for people."""

@@ -12,12 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import s3fs
 
 from pipeline import storage
+from pipeline.actors import TokenizerActor
+from pipeline.items import ShardSpec
 from pipeline.layout import Layout
-from pipeline.manifest import commit, read_manifests
+from pipeline.manifest import ShardManifest, commit, read_manifests
 from pipeline.output import read_output
+from pipeline.run import run
 from pipeline.settle import publish_shard
 from tests.rclone import rclone
 from tests.seaweed import Seaweed, s3_clients
@@ -100,6 +104,34 @@ def test_a_run_outlives_the_death_of_the_store_and_ends_with_the_bytes_of_a_clea
     made = objects("s3://audio/codes", "data", "rejects")
     assert made == objects("s3://audio/clean", "data", "rejects")
     assert count(made) == len(inventory)
+
+
+def away_at_first() -> type[TokenizerActor]:
+    """Actors whose first try of each shard finds the store away, and whose second try does in a reader."""
+
+    @ray.remote(num_returns="streaming")
+    def read() -> Iterator[None]:
+        raise storage.StoreUnavailable("s3://audio/a.tar: cannot read it, tried for 60 s: no route to host")
+        yield
+
+    class AwayAtFirst(TokenizerActor):
+        def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
+            if attempt == 1:
+                raise storage.StoreUnavailable("s3://audio/codes: cannot write it, tried for 60 s: no route to host")
+            if attempt == 2:
+                ray.get(next(read.remote()))
+            return super().tokenize(spec, attempt)
+
+    return AwayAtFirst
+
+
+def test_a_store_that_is_away_for_longer_than_a_call_waits_costs_no_shard_its_tries(
+    tmp_path: Path, clean: dict[str, bytes]
+) -> None:
+    config = demo_config(tmp_path / "codes", *SETTINGS, "cluster.max_attempts=1", "cluster.actors=1")
+    summary = run(config, away_at_first())
+    assert (summary.failures, summary.stopped) == ([], None)
+    assert objects(str(tmp_path / "codes"), "data", "rejects") == clean
 
 
 SETTINGS = (sources(str(CORPUS), "webdataset/*.tar", "parquet/*.parquet"), "input.clips_per_shard=10")

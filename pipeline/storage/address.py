@@ -18,6 +18,10 @@ class StorageError(OSError):
     """An object cannot be reached; the message names its URI and what to do."""
 
 
+class StoreUnavailable(StorageError):
+    """A store has not answered for as long as one call waits: the fault is more likely its own than the object's."""
+
+
 class NotAnObject(StorageError):
     """No object can have this address, however often it is tried: a folder, a device, a name that no store takes."""
 

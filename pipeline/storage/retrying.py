@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.storage.address import HOPELESS, DamagedObject, StorageError, named
+from pipeline.storage.address import HOPELESS, DamagedObject, StorageError, StoreUnavailable, named
 
 PATIENCE_SECONDS = 60.0
 """From the first failure of a call: no longer, because the shard as a whole is tried again later."""
@@ -52,14 +52,22 @@ class Patience:
         now = time.monotonic()
         if self._until is None:
             self._until = now + PATIENCE_SECONDS
-        if is_permanent(error) or now >= self._until:
+        if is_permanent(error):
             raise error
+        if now >= self._until:
+            raise StoreUnavailable(
+                f"{self._uri}: cannot {self._action} it, tried for {PATIENCE_SECONDS:.0f} s: {_reason(error)}"
+            ) from error
         pause = self._pause * random.uniform(0.5, 1.0)  # so that a thousand workers do not come back together
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         level = logging.INFO if self._pause < 1 else logging.WARNING
-        reason = str(error) or type(error).__name__
-        logger.log(level, "%s: cannot %s it, trying again in %.1f s: %s", self._uri, self._action, pause, reason)
+        message = "%s: cannot %s it, trying again in %.1f s: %s"
+        logger.log(level, message, self._uri, self._action, pause, _reason(error))
         return pause
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def reach(filesystem: Any, uri: str, action: str, call: Callable[[], Result]) -> Result:

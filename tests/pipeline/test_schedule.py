@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from pipeline.items import ShardSpec
-from pipeline.schedule import LONGEST_RETRY_SECONDS, PREEMPTIONS_PER_ATTEMPT, Schedule, Try
+from pipeline.schedule import LONGEST_RETRY_SECONDS, OUTAGE_SECONDS, PREEMPTIONS_PER_ATTEMPT, Schedule, Try
 
 
 class Clock:
@@ -64,6 +64,30 @@ def test_an_error_is_tried_again_after_a_while_that_doubles_and_given_up_after_t
     assert schedule.remaining == 0
     (failure,) = schedule.failures
     assert (failure.spec.uri, failure.reason) == ("s3://bucket/a.tar", "no such key")
+
+
+def test_a_store_that_is_away_is_no_fault_of_the_shards_however_often_they_are_tried():
+    schedule, clock = schedule_of("ab", max_attempts=1)
+    for _ in range(5):
+        for tried in [take(schedule), take(schedule, beside=1)]:
+            assert "found a store away" in schedule.store_away(tried, "no route to host")
+        clock.now += LONGEST_RETRY_SECONDS
+    assert not schedule.store_is_gone
+    schedule.committed(take(schedule))
+    clock.now += OUTAGE_SECONDS
+    assert not schedule.store_is_gone, "it was there for the other shard"
+    schedule.store_away(take(schedule), "no route to host")
+    clock.now += OUTAGE_SECONDS
+    assert schedule.store_is_gone
+    assert schedule.failures == []
+
+
+def test_a_store_that_answers_others_meanwhile_is_not_away():
+    schedule, _ = schedule_of("ab", max_attempts=1)
+    bad, good = take(schedule), take(schedule, beside=1)
+    schedule.committed(good)
+    assert "is given up" in schedule.store_away(bad, "503 for this object alone")
+    assert not schedule.store_is_gone
 
 
 def test_a_shard_that_waits_holds_up_none_of_the_others_and_comes_first_when_it_is_due():

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from s3fs.errors import translate_boto_error
 
-from pipeline.storage import NotAnObject, StorageError
+from pipeline.storage import NotAnObject, StorageError, StoreUnavailable
 from pipeline.storage.retrying import PATIENCE_SECONDS, Patience, is_permanent
 
 
@@ -88,5 +88,5 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     now += PATIENCE_SECONDS - 1
     patience.pause_after(ConnectionResetError())
     now += 1
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(StoreUnavailable, match="s3://bucket/a: cannot read it, tried for 60 s: ConnectionResetError"):
         patience.pause_after(ConnectionResetError())
