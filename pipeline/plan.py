@@ -11,7 +11,6 @@ import os
 import posixpath
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from itertools import islice
 from typing import Any, TypeAlias, cast
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of
+from pipeline.in_order import in_order
 from pipeline.items import ShardSpec, stable_hash
 from pipeline.storage import ObjectInfo, StorageError
 from pipeline.table import read_table
@@ -30,7 +30,7 @@ from pipeline.tabular import read_records
 logger = logging.getLogger(__name__)
 
 READ_ROWS = 50_000
-LISTING_THREADS = 16  # footers and manifests are small reads: their time is the store's latency
+LISTING_THREADS = 16  # listings, footers and manifests are small reads: their time is the store's latency
 
 _PLAN_SCHEMA = pa.schema(
     [
@@ -64,18 +64,18 @@ def plan_shards(config: InputConfig) -> list[ShardSpec]:
     """
     specs: list[ShardSpec] = []
     owners: dict[str, str] = {}
-    for split, patterns in config.splits.items():
-        for pattern in patterns:
-            kind, objects = _list_pattern(pattern, config.format)
-            owner = f"{pattern} (split {split})"
-            for info in objects:
-                if info.uri in owners:
-                    raise PlanError(
-                        f"{info.uri}: matched by {owners[info.uri]} and by {owner}, so its clips "
-                        "would be in the dataset twice: change input.splits so that one of them matches it"
-                    )
-                owners[info.uri] = owner
-            specs.extend(_PLANNERS[kind](split, objects, config))
+    patterns = [(split, pattern) for split, patterns in config.splits.items() for pattern in patterns]
+    listings = in_order(lambda named: _list_pattern(named[1], config.format), patterns, LISTING_THREADS)
+    for (split, pattern), (kind, objects) in zip(patterns, listings, strict=True):
+        owner = f"{pattern} (split {split})"
+        for info in objects:
+            if info.uri in owners:
+                raise PlanError(
+                    f"{info.uri}: matched by {owners[info.uri]} and by {owner}, so its clips "
+                    "would be in the dataset twice: change input.splits so that one of them matches it"
+                )
+            owners[info.uri] = owner
+        specs.extend(_PLANNERS[kind](split, objects, config))
     if not specs:
         first = ", ".join([*islice(owners, 3), *(["..."] if len(owners) > 3 else [])])
         raise PlanError(f"no clips in {first}: the manifests or Parquet files have no rows")
@@ -201,20 +201,19 @@ def _plan_ranges(
     config: InputConfig,
 ) -> Iterator[ShardSpec]:
     """A shard for each range of each object; the objects are looked into a few at a time."""
-    with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        found = pool.map(lambda info: ranges_of(info.uri, config), objects)
-        for info, ranges in zip(objects, found, strict=True):
-            for start, stop, size, clips in ranges:
-                yield ShardSpec(
-                    split=split,
-                    format=kind,
-                    uri=info.uri,
-                    start=start,
-                    stop=stop,
-                    size=info.size if stop is None else size,
-                    clips=clips,
-                    version=info.version,
-                )
+    found = in_order(lambda info: ranges_of(info.uri, config), objects, LISTING_THREADS)
+    for info, ranges in zip(objects, found, strict=True):
+        for start, stop, size, clips in ranges:
+            yield ShardSpec(
+                split=split,
+                format=kind,
+                uri=info.uri,
+                start=start,
+                stop=stop,
+                size=info.size if stop is None else size,
+                clips=clips,
+                version=info.version,
+            )
 
 
 _PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], InputConfig], Iterator[ShardSpec]]] = {
