@@ -71,8 +71,8 @@ class MossAudioTokenizerModel(nn.Module):
         """Load a codec from a local folder, an embedded codec's name ("cat-tiny") or a hub repo id.
 
         `dtype` ("float32" or "bfloat16") is the precision of the transformers' matrix products; the rest is float32.
-        `parts` loads only what encoding or decoding needs. Weights are mapped from disk and assigned: no random
-        initialisation, no second copy. Raises ModelNotFoundError, HubUnreachableError, ConfigError or
+        `parts` loads only what encoding or decoding needs. Weights are mapped from disk and assigned, without random
+        initialisation; those of float32 products on a CPU are then copied into an order of their own. Raises ModelNotFoundError, HubUnreachableError, ConfigError or
         CheckpointError, each saying what is wrong.
         """
         precision = DTYPES.get(str(dtype).removeprefix("torch."))
@@ -259,8 +259,8 @@ class MossAudioTokenizerModel(nn.Module):
         """One chunk (C, samples) of each of several streams -> codes (num_quantizers, frames) and hidden (frames, D)
         of each.
 
-        A chunk that is not whole frames ends its stream: it is zero-padded. New states come back where `keep` asks
-        for them.
+        A chunk that is not whole frames ends its stream: it is zero-padded. `states` is None for whole clips, which
+        leave no new ones.
         """
         if self.encoder is None:
             raise RuntimeError("this codec was loaded with parts='decoder': it cannot encode")
