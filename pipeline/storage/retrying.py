@@ -48,7 +48,8 @@ class Patience:
         self._until: float | None = None
 
     def pause_after(self, error: Exception) -> float:
-        """Seconds to wait before the next try; raises the error if there is to be none."""
+        """Seconds to wait before the next try. Raises the error if it is hopeless, StoreUnavailable if it took too
+        long."""
         now = time.monotonic()
         if self._until is None:
             self._until = now + PATIENCE_SECONDS
@@ -59,8 +60,9 @@ class Patience:
                 f"{self._uri}: cannot {self._action} it, tried for {PATIENCE_SECONDS:.0f} s: {_reason(error)}"
             ) from error
         pause = self._pause * random.uniform(0.5, 1.0)  # so that a thousand workers do not come back together
+        # Once for a person to see: a dozen calls that all wait would fill the screen.
+        level = logging.WARNING if self._pause < 1 <= 2 * self._pause else logging.INFO
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
-        level = logging.INFO if self._pause < 1 else logging.WARNING
         message = "%s: cannot %s it, trying again in %.1f s: %s"
         logger.log(level, message, self._uri, self._action, pause, _reason(error))
         return pause

@@ -72,10 +72,13 @@ def test_what_will_be_refused_for_ever_is_not_asked_for_again(error: Exception) 
     ],
     ids=repr,
 )
-def test_what_may_pass_is_tried_again_after_growing_pauses(error: Exception) -> None:
+def test_what_may_pass_is_tried_again_after_growing_pauses_and_warned_of_once(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     assert not is_permanent(error)
     patience = Patience("s3://bucket/a", "read")
     pauses = [patience.pause_after(error) for _ in range(20)]
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert 0 < pauses[0] <= 0.1
     assert 2.5 <= min(pauses[-5:]) <= max(pauses) <= 5
 
