@@ -180,7 +180,7 @@ def _row_group_ranges(uri: str, config: InputConfig) -> list[Range]:
             footer = pq.read_metadata(stream)
     except StorageError:
         raise
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):  # UnicodeDecodeError too, of the name of a column
         return [(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
     ranges: list[Range] = []
     start, rows, size = 0, 0, 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline import plan, storage
 from pipeline.config import InputConfig
-from pipeline.items import RawClip, ShardSpec
+from pipeline.items import RawClip, Reject, ShardSpec
 from pipeline.plan import PlanError, plan_bytes, plan_shards, read_plan
 from pipeline.read import read_shard
 from pipeline.storage import StorageError
@@ -216,6 +216,15 @@ def test_a_parquet_file_without_a_footer_is_a_shard_for_the_reader_to_reject(tmp
         ("b.parquet", 1, 3),
         ("c.parquet", None, None),
     ]
+
+
+def test_a_parquet_footer_whose_names_are_not_utf8_is_a_shard_for_the_reader_to_reject(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(parquet_of(3, 3).replace(b"audio", b"\xffudio"))
+    config = config_of(tmp_path)
+    (spec,) = plan_shards(config)
+    (reject,) = read_shard(spec, config)
+    assert isinstance(reject, Reject)
+    assert reject.reason == "damaged_source"
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
