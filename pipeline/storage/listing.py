@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.storage.address import resolve
+from pipeline.storage.address import NotAnObject, resolve
 from pipeline.storage.retrying import reach
 
 STAT_THREADS = 16
@@ -80,9 +80,16 @@ def stat(uri: str) -> ObjectInfo | None:
 
 
 def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
-    """`stat` of each, in order, a few at a time."""
+    """`stat` of each, in order, a few at a time; None for a link that leads round in a circle and the like, too."""
+
+    def look(uri: str) -> ObjectInfo | None:
+        try:
+            return stat(uri)
+        except NotAnObject:
+            return None
+
     with ThreadPoolExecutor(STAT_THREADS) as pool:
-        return list(pool.map(stat, uris))
+        return list(pool.map(look, uris))
 
 
 def list_names(folder: str, prefixes: Sequence[str] = ()) -> set[str]:

@@ -74,6 +74,7 @@ def test_links_are_read_through_and_dangling_ones_are_missed_by_name(
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.wav").symlink_to("../blobs/0f3c")
     (tmp_path / "files" / "b.wav").symlink_to("../blobs/gone")
-    first, second = read_all(tmp_path / "files")
+    (tmp_path / "files" / "c.wav").symlink_to("c.wav")
+    first, gone, circle = read_all(tmp_path / "files")
     assert first.data == b"data"
-    assert second.reason == "missing"
+    assert gone.reason == circle.reason == "missing"
