@@ -63,6 +63,22 @@ def test_librispeech_brings_transcripts_and_speakers(tokenize: Tokenize, tmp_pat
     assert len(card) == 3
 
 
+def test_librispeech_transcripts_that_cannot_be_read_cost_no_clip(tokenize: Tokenize, tmp_path: Path):
+    root = tmp_path / "LibriSpeech"
+    for name, clip in zip(("19-198-0000", "26-495-0000"), CLIPS, strict=False):
+        speaker, chapter, _ = name.split("-")
+        (root / speaker / chapter).mkdir(parents=True)
+        shutil.copy(SPEECH / clip, root / speaker / chapter / f"{name}.flac")
+    (root / "19" / "198" / "19-198.trans.txt").mkdir()
+    with (root / "26" / "495" / "26-495.trans.txt").open("wb") as file:
+        file.truncate(2**30)
+    found = by_key(tokenize("librispeech_folder.yaml", {"test": str(root)}))
+    assert {row["text"] for row in found.values()} == {None}
+    why = {row["speaker_id"]: row["metadata"]["unreadable_transcripts"] for row in found.values()}
+    assert "not a file but a directory" in why["19"]
+    assert "1073741824 bytes" in why["26"]
+
+
 def test_common_voice_brings_sentences_speakers_and_the_language(tokenize: Tokenize, tmp_path: Path):
     clips = tmp_path / "cv" / "fr" / "clips"
     clips.mkdir(parents=True)
