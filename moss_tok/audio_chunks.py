@@ -11,7 +11,8 @@ from io import BufferedIOBase
 from moss_tok.audio_limits import AudioError
 
 _MAX_CHUNKS = 1_000_000  # a file of empty chunks must not keep a walk busy for minutes
-_WAV_SLACK = 64  # bytes; writers that count their own 44-byte header as data are common
+_WAV_SLACK = 64  # bytes that the data chunk alone may claim too many
+_WAV_HEADER = 44  # bytes; writers that count their own header as data are common
 
 
 def walk_wav(file: BufferedIOBase) -> tuple[int | None, bool]:
@@ -28,6 +29,7 @@ def walk_wav(file: BufferedIOBase) -> tuple[int | None, bool]:
     size = file.seek(0, 2)
     head = _at(file, 0, 12)
     order = ">" if head[:4] == b"RIFX" else "<"
+    riff_size = struct.unpack(order + "I", head[4:8])[0] + 8
     offset, tag, data_size64 = 12, None, 0
     for _ in range(_MAX_CHUNKS):
         header = _at(file, offset, 8)
@@ -43,13 +45,14 @@ def walk_wav(file: BufferedIOBase) -> tuple[int | None, bool]:
             if length == 0xFFFFFFFF and data_size64:
                 length = data_size64
             streamed = 0x7FFFF000 <= length <= 0x80000000 or 0xFFFFF000 <= length <= 0xFFFFFFFF
-            if not streamed and length > size - offset + _WAV_SLACK:
+            missing = length - (size - offset)
+            allowed = _WAV_SLACK if riff_size <= size else 0  # a cut is missed by both sizes, a miscount often by one
+            if not streamed and missing > allowed and missing != _WAV_HEADER:
                 raise _truncated("the WAV data chunk", length, size - offset)
             if length == 0 and not _audio_follows(_at(file, offset, 8), size - offset, order):
                 raise AudioError("no_samples", "the WAV data chunk is empty")
             return tag, length == 0
         offset += length + (length & 1)
-    riff_size = struct.unpack(order + "I", head[4:8])[0] + 8
     if riff_size > size:
         raise _truncated("the RIFF header", riff_size, size)
     raise AudioError("no_samples", "the WAV file has no data chunk")

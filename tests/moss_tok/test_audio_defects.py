@@ -120,6 +120,11 @@ def test_a_wav_data_size_beyond_the_file_is_refused_and_one_that_counts_its_head
     np.testing.assert_array_equal(decode(with_wav_data_size(wav, size + 44))[1], decode(wav)[1])
 
 
+@pytest.mark.parametrize("lost", [1, 2, 43, 64])
+def test_a_wav_that_lacks_its_last_bytes_is_refused(lost):
+    assert refusal(clip("wav 16")[:-lost]).reason == "truncated"
+
+
 def nan_in(index: int, value: float) -> bytes:
     samples = np.zeros(1_000, np.float32)
     samples[index] = value
