@@ -12,6 +12,7 @@ from io import BufferedIOBase
 import av
 import numpy as np
 import soundfile
+from av.codec.context import Flags2
 from numpy.typing import NDArray
 
 from moss_tok.audio_format import Container
@@ -140,6 +141,9 @@ def read_pyav(
             raise AudioError("decode_error", f"no decoder for the coding inside this {container.format} file")
         check_stream(stream.codec_context.sample_rate, stream.codec_context.channels, limits)
         stream.codec_context.thread_count = 1
+        if (container.demuxer, stream.codec_context.name) == ("caf", "alac"):
+            # The last packet holds only what is left of the clip, and FFmpeg would cut its padding off once more.
+            stream.codec_context.flags2 |= Flags2.skip_manual
         frames = (frame for frame in source.decode(stream) if frame.samples)
         first = next(frames, None)
         if first is None:

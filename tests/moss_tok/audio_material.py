@@ -103,6 +103,7 @@ LOSSLESS = {
     "wavpack": ("pyav", "wv", "wavpack", 44_100, 2),
     "tta": ("pyav", "tta", "tta", 44_100, 2),
     "alac": ("pyav", "ipod", "alac", 44_100, 2),
+    "alac caf": ("soundfile", "CAF", "ALAC_16", 44_100, 2),
     "mov pcm": ("pyav", "mov", "pcm_s16le", 44_100, 2),
 }
 LOSSY = {
