@@ -131,7 +131,7 @@ class Replicas:
     def follow(self) -> None:
         """Look at the cluster, if it is time: bury what is dead, start what there is room for, end what there is not.
 
-        Raises ConfigError if no actor can be started.
+        Raises ConfigError if no actor can be started. Once `lost` is there, nothing is started any more.
         """
         now = time.monotonic()
         if now < self._next_look:
@@ -142,11 +142,20 @@ class Replicas:
             node_gone = replica.node is not None and replica.node not in self._nodes
             if node_gone or (replica.death is not None and now - replica.died_at >= LOOK_SECONDS):
                 self._bury(replica, node_gone)
+        if self.lost:
+            return
         room = room_for_actors(self._config, self._shape, self._nodes)
         self._say_room(room)
         wanted = actors_to_start(self._config, self._shape, self._nodes) if self._grows else room
         self._fit(min(wanted, self._schedule.remaining), now)
         self._complain_of_waiting(now)
+
+    @property
+    def lost(self) -> str | None:
+        """Why no actor can ever be had again, if so: a cluster may get new nodes, a Ray of this run's own does not."""
+        if self._grows or self._nodes:
+            return None
+        return "the Ray that this run started on this machine has died or was killed; committed shards stay"
 
     def died(self, replica: Replica, error: RayActorError) -> None:
         """A call came to this. What is open goes back to the schedule later, when the fate of the node is known."""

@@ -108,6 +108,9 @@ class _Driver:
                 while self.schedule.remaining and not self.stopped:
                     interrupt.check()
                     replicas.follow()
+                    if replicas.lost:
+                        self.stopped = replicas.lost
+                        break
                     self._assign(replicas)
                     self._listen(replicas)
                     self._poll(replicas)

@@ -6,7 +6,7 @@ Any key of the configuration can be set on the command line, as section.key=valu
   moss-tok tokenize configs/demo.yaml 'input.splits.train=[a.tar, b.tar]' cluster.actors=2
 
 The same command again does only the shards that are not committed. Exit status: 0 every shard is committed, 1 some
-failed or too many clips were rejected, 2 the configuration cannot be used, 130 interrupted.
+failed, or the run stopped early and says why, 2 the configuration cannot be used, 130 interrupted.
 """
 
 from __future__ import annotations
