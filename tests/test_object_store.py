@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ def test_a_publish_is_seen_whole_and_a_missing_object_is_missing(bucket: s3fs.S3
     with pytest.raises(FileNotFoundError):
         storage.read_bytes("s3://audio/objects/none.bin")
     assert storage.list_names("s3://audio/nothing-here") == set()
+
+
+def test_the_mark_of_a_folder_is_nothing_in_it(bucket: s3fs.S3FileSystem):
+    """Consoles make folders by an empty object whose key ends with a slash: an output may begin there."""
+    bucket.call_s3("put_object", Bucket="audio", Key="folder-of-a-console/", Body=b"")
+    assert bucket.find("audio/folder-of-a-console") == ["audio/folder-of-a-console/"]
+    for found in (storage.list_names, partial(storage.list_names, prefixes=[""]), storage.list_objects):
+        assert not found("s3://audio/folder-of-a-console")
 
 
 def test_a_bucket_that_one_may_not_read_is_an_error_that_names_it(bucket: s3fs.S3FileSystem, tmp_path: Path):

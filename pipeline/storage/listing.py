@@ -45,7 +45,7 @@ def list_objects(pattern: str) -> list[ObjectInfo]:
     for name, detail in found.items():
         if detail.get("islink"):
             detail = _follow(filesystem, name, detail)
-        if detail["type"] == "file" and not _hidden(name, path):
+        if detail["type"] == "file" and not _marks_a_folder(name) and not _hidden(name, path):
             infos.append(_info(filesystem, name, detail))
     return sorted(infos, key=lambda info: info.uri)
 
@@ -53,6 +53,11 @@ def list_objects(pattern: str) -> list[ObjectInfo]:
 def _find(filesystem: Any, path: str) -> dict[str, dict[str, Any]]:
     globs = any(mark in path for mark in "*?[") and not filesystem.exists(path)
     return cast("dict[str, dict[str, Any]]", (filesystem.glob if globs else filesystem.find)(path, detail=True))
+
+
+def _marks_a_folder(name: str) -> bool:
+    """Whether this is the empty object that consoles, and some stores, put where a folder is to be shown."""
+    return name.endswith("/")
 
 
 def _hidden(name: str, pattern: str) -> bool:
@@ -104,7 +109,7 @@ def list_names(folder: str, prefixes: Sequence[str] = ()) -> set[str]:
 
     def names_with(prefix: str) -> set[str]:
         found = reach(filesystem, folder, "list", lambda: filesystem.find(path, prefix=prefix))
-        return {posixpath.basename(name) for name in found}
+        return {posixpath.basename(name) for name in found if not _marks_a_folder(name)}
 
     if prefixes and "prefix" in inspect.signature(filesystem.find).parameters:
         with ThreadPoolExecutor(LIST_THREADS) as pool:
@@ -113,7 +118,7 @@ def list_names(folder: str, prefixes: Sequence[str] = ()) -> set[str]:
         names = reach(filesystem, folder, "list", lambda: filesystem.ls(path, detail=False))
     except FileNotFoundError:
         return set()
-    return {posixpath.basename(name) for name in names}
+    return {posixpath.basename(name) for name in names if not _marks_a_folder(name)}
 
 
 def _follow(filesystem: Any, path: str, link: dict[str, Any]) -> dict[str, Any]:
