@@ -68,16 +68,18 @@ def connect(cluster: ClusterConfig) -> None:
         _probe(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
-    except SystemExit:  # which Ray's handler of SIGTERM raises
+        try:
+            ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there, which aborts
+    except SystemExit:  # which that handler raises, at the latest while it is replaced
+        signal.signal(signal.SIGTERM, on_sigterm)
         interrupt.check()
         raise
     except Exception as error:  # Ray has no common type for the ways in which a cluster cannot be had
         interrupt.check()
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ClusterError(f"{where} cannot be used: {type(error).__name__}: {error}") from error
-    finally:
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there, which aborts
 
 
 def _probe(address: str) -> None:

@@ -247,3 +247,26 @@ def test_sigterm_is_an_interrupt_though_rays_handler_makes_an_exit_of_it(monkeyp
     monkeypatch.setattr(ray, "init", start)
     with interrupt.listening(), pytest.raises(KeyboardInterrupt):
         connect(ClusterConfig(address="local"))
+
+
+def test_both_signals_at_once_are_an_interrupt_though_the_second_waits_for_the_handler_to_be_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As they come where Ray's core has held the interpreter for a while."""
+    both = [signal.SIGINT, signal.SIGTERM]
+
+    def start(**options: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
+        for number in both:
+            os.kill(os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+
+    monkeypatch.setattr(ray, "init", start)
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupt.listening():
+        handler = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            connect(ClusterConfig(address="local"))
+        assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.getsignal(signal.SIGTERM) is before
