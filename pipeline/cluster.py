@@ -156,11 +156,16 @@ def actors_to_start(config: Config, shape: ActorShape, nodes: Nodes) -> int:
 
 
 def places_in_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int) -> int:
-    """How many shards each of so many actors is to have open, so that every CPU that is left reads."""
+    """How many shards each of so many actors is to have open now, so that every CPU that is left reads."""
     if config.cluster.shards_per_actor != "auto":
         return config.cluster.shards_per_actor
     reading = total(nodes, "CPU") - actors * shape.cpus
     return max(FEWEST_PLACES, min(MOST_PLACES, math.ceil(reading / max(actors, 1)) + 1))
+
+
+def most_places(config: Config) -> int:
+    """How many shards an actor may ever have open, however many CPUs join."""
+    return MOST_PLACES if config.cluster.shards_per_actor == "auto" else config.cluster.shards_per_actor
 
 
 def check_room(config: Config, shape: ActorShape, nodes: Nodes) -> None:

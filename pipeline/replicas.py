@@ -26,6 +26,7 @@ from pipeline.cluster import (
     describe_room,
     joined_address,
     live_nodes,
+    most_places,
     places_in_actor,
     room_for_actors,
 )
@@ -45,8 +46,6 @@ class Replica:
     """An actor and what it was given."""
 
     actor: Any
-    places: int
-    """Shards that it may have open at once."""
     node: str | None = None
     """Id of its node once the model is loaded. Until then it is given nothing."""
     open: dict[str, Try] = field(default_factory=dict)
@@ -68,12 +67,8 @@ class Replica:
         return self.node is not None and self.death is None
 
     def has_place(self, depth: int) -> bool:
-        """Whether it may be given a shard beside `depth` others."""
-        return (
-            self.ready
-            and len(self.open) == depth < self.places
-            and not any(tried.alone for tried in self.open.values())
-        )
+        """Whether it may be given a shard as soon as it has `depth` others open."""
+        return self.ready and len(self.open) == depth and not any(tried.alone for tried in self.open.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +108,8 @@ class Replicas:
             check_room(config, self._shape, self._nodes)
         self._shell: Any = ray.remote(tokenizer)
         self.all: list[Replica] = []
+        self.places = 0
+        """Shards that each actor may have open at once."""
         self.inbox: SimpleQueue[Reply] = SimpleQueue()
         self._room = -1
         self._next_look = 0.0
@@ -147,6 +144,7 @@ class Replicas:
         room = room_for_actors(self._config, self._shape, self._nodes)
         self._say_room(room)
         wanted = actors_to_start(self._config, self._shape, self._nodes) if self._grows else room
+        self.places = places_in_actor(self._config, self._shape, self._nodes, min(room, self._schedule.remaining))
         self._fit(min(wanted, self._schedule.remaining), now)
         self._complain_of_waiting(now)
 
@@ -176,21 +174,19 @@ class Replicas:
             self._remove(replica)
         if now >= self._next_start:
             for _ in range(wanted - len(living)):
-                replica = self._start(wanted)
+                replica = self._start()
                 self.all.append(replica)
                 self.call(replica, self._started, "ready")
 
-    def _start(self, actors: int) -> Replica:
-        """One of so many actors."""
-        places = places_in_actor(self._config, self._shape, self._nodes, actors)
+    def _start(self) -> Replica:
         shell = self._shell.options(
             num_cpus=self._shape.cpus,
             num_gpus=self._shape.gpus,
-            max_concurrency=places + 2,  # and one each for `ready` and `figures`
+            max_concurrency=most_places(self._config) + 2,  # and one each for `ready` and `figures`
             max_restarts=0,
             max_task_retries=0,
         )
-        return Replica(shell.remote(self._config, self._record, self._run_id), places)
+        return Replica(shell.remote(self._config, self._record, self._run_id))
 
     def _started(self, replica: Replica, result: Future[Any]) -> None:
         error = result.exception()

@@ -122,7 +122,7 @@ class _Driver:
 
     def _assign(self, replicas: Replicas) -> None:
         """Fill up the actors, in rounds, so that a short queue is spread over all of them."""
-        for depth in range(max((replica.places for replica in replicas.all), default=0)):
+        for depth in range(replicas.places):
             for replica in replicas.all:
                 if replica.has_place(depth) and (tried := self.schedule.take(beside=depth)) is not None:
                     replica.open[tried.spec.shard_id] = tried

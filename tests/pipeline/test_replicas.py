@@ -1,44 +1,113 @@
-"""What becomes of a run whose nodes are all gone."""
+"""What the actors of a run do as nodes come and go, with a cluster that is a dictionary and actors that are futures."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 
-import pipeline.run
-from pipeline import interrupt, replicas
-from tests.support import demo_config
+from pipeline import replicas
+from pipeline.config import Config, parse_config
+from pipeline.items import ShardSpec
+from pipeline.replicas import LOOK_SECONDS, Replicas
+from pipeline.schedule import Schedule
+
+HEAD, GPU_NODE = {"CPU": 0.0}, {"CPU": 16.0, "GPU": 1.0}
+
+
+class FakeActor:
+    """Its methods are called as those of Ray's; `loads` says on which node it is ready."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.readiness: Future[str] = Future()
+
+    @property
+    def _actor_id(self) -> bytes:
+        return id(self).to_bytes(8, "big")
+
+    @property
+    def ready(self) -> Any:
+        class Method:
+            remote = staticmethod(lambda: Method)
+            future = staticmethod(lambda: self.readiness)
+
+        return Method
+
+    def loads(self, node: str) -> None:
+        self.readiness.set_result(node)
+
+
+class FakeCluster:
+    """Nodes, actors and time, all at the test's will."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, dict[str, float]] = {"head": HEAD}
+        self.started: list[FakeActor] = []
+        self.killed: list[FakeActor] = []
+        self.seconds = 0.0
+        self.notes: list[str] = []
+
+    def run(self, shards: int = 1000, **settings: Any) -> Replicas:
+        about = {"split": "train", "format": "webdataset", "size": 1, "version": "1"}
+        specs = [ShardSpec(uri=f"{number}.tar", **about) for number in range(shards)]  # type: ignore[arg-type]
+        config = config_of(**settings)
+        return Replicas(config, None, "run", FakeActor, Schedule(specs, 3), self.notes.append)  # type: ignore[arg-type]
+
+    def follow(self, run: Replicas, seconds: float = LOOK_SECONDS) -> None:
+        """Let time pass, look at the cluster, hear what actors say."""
+        self.seconds += seconds
+        run.follow()
+        while not run.inbox.empty():
+            run.inbox.get().deliver()
+
+    @property
+    def alive(self) -> list[FakeActor]:
+        return [actor for actor in self.started if actor not in self.killed]
+
+    def remote(self, _: type) -> FakeCluster:
+        self.asked: dict[str, Any] = {}
+        return self
+
+    def options(self, **options: Any) -> Any:
+        class Shell:
+            @staticmethod
+            def remote(*_: Any) -> FakeActor:
+                self.started.append(FakeActor(options))
+                return self.started[-1]
+
+        return Shell
+
+
+def config_of(device: str = "auto", **cluster: Any) -> Config:
+    inputs = {"splits": {"train": ["a.tar"]}}
+    cluster = {"address": "head:6379"} | cluster
+    return parse_config({"input": inputs, "output": {"uri": "o"}, "model": {"device": device}, "cluster": cluster})
 
 
 @pytest.fixture
-def gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One node while the run begins, none at every later look, and an end to the wait of a run that does wait."""
-    looks = iter([{"node": {"CPU": 4.0}}])
-    rounds = iter(range(3))
-
-    def check() -> None:
-        if next(rounds, None) is None:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(replicas, "live_nodes", lambda: next(looks, {}))
-    monkeypatch.setattr(pipeline.run, "live_nodes", dict)
-    monkeypatch.setattr(pipeline.run, "connect", lambda cluster: None)
-    monkeypatch.setattr(pipeline.run, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(replicas.Replicas, "_fit", lambda self, wanted, now: None)
-    monkeypatch.setattr(interrupt, "check", check)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """A head without CPUs."""
+    fake = FakeCluster()
+    monkeypatch.setattr(replicas, "live_nodes", lambda: dict(fake.nodes))
+    monkeypatch.setattr(replicas, "time", SimpleNamespace(monotonic=lambda: fake.seconds))
+    monkeypatch.setattr(ray, "remote", fake.remote)
+    monkeypatch.setattr(ray, "kill", fake.killed.append)
+    monkeypatch.setattr(ray, "available_resources", lambda: {})
+    return fake
 
 
-@pytest.mark.usefixtures("gone")
-def test_a_run_whose_own_ray_died_stops_and_says_so(tmp_path: Path):
-    summary = pipeline.run.run(demo_config(tmp_path / "codes"))
-    assert summary.stopped is not None
-    assert "the Ray that this run started on this machine has died" in summary.stopped
-    assert not (tmp_path / "codes" / "_SUCCESS").exists()
-
-
-@pytest.mark.usefixtures("gone")
-def test_a_run_on_a_cluster_waits_for_nodes(tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.run.run(demo_config(tmp_path / "codes", "cluster.address=head:6379"))
+def test_an_actor_that_was_asked_for_before_there_were_nodes_keeps_every_cpu_of_them_reading(cluster: FakeCluster):
+    run = cluster.run(actors=2, device="cuda")
+    cluster.follow(run)
+    for name in ("first", "second"):
+        cluster.nodes[name] = GPU_NODE
+        cluster.follow(run)
+        assert run.places == 15 + 1
+    cluster.nodes["cpus"] = {"CPU": 30.0}
+    cluster.follow(run)
+    assert run.places == 30 + 1
+    assert all(actor.options["max_concurrency"] > run.places for actor in cluster.alive)
