@@ -145,14 +145,16 @@ def room_for_actors(config: Config, shape: ActorShape, nodes: Nodes) -> int:
 def actors_to_start(config: Config, shape: ActorShape, nodes: Nodes) -> int:
     """How many actors to have on a cluster that may grow: `room_for_actors`, and those whose waiting makes it grow.
 
-    An autoscaler adds nodes for what waits. At least one waits where there is no room at all; of a number that was
-    asked for, all that could be placed at once without taking the last CPU from the readers.
+    An autoscaler adds nodes for actors that wait, and for nothing else: Ray does not tell it of readers, as they are
+    tied to nodes. So all that were asked for wait; of `auto` as many again as there is room for, which fills a cluster
+    of any size in a few steps. But none waits that would find a place on these nodes: it would take the last CPU from
+    the readers.
     """
+    room = room_for_actors(config, shape, nodes)
+    if sum(shape.places(node) for node in nodes.values()) > room:
+        return max(1, room)
     asked = config.cluster.actors
-    least = max(1, room_for_actors(config, shape, nodes))
-    if asked == "auto":
-        return least
-    return max(least, min(asked, int((total(nodes, "CPU") - READER_CPUS) / shape.cpus) if shape.cpus else asked))
+    return max(1, 2 * room) if asked == "auto" else asked
 
 
 def places_in_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int) -> int:

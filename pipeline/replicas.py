@@ -167,7 +167,8 @@ class Replicas:
 
     def _fit(self, wanted: int, now: float) -> None:
         # The dead are on their way out with what they had: see `_bury`.
-        living = [replica for replica in self.all if replica.death is None]
+        # The newest go first: of those that are not ready, they wait for a place where older ones load.
+        living = [replica for replica in reversed(self.all) if replica.death is None]
         spare = sorted(living, key=lambda replica: (replica.ready, len(replica.open)))
         for replica in spare[: max(0, len(living) - wanted)]:
             self._schedule.give_back(list(replica.open.values()))

@@ -77,11 +77,16 @@ def test_actors_follow_the_gpus_or_else_half_of_the_cpus_and_leave_one_to_read_w
     ("config", "nodes", "started"),
     [
         (config_of(device="cuda"), [{"CPU": 0.0}], 1),
-        (config_of(device="cuda", actors=8), [{"CPU": 0.0}], 1),
+        (config_of(device="cuda", actors=8), [{"CPU": 0.0}], 8),
         (config_of(actors=8), [{"CPU": 16.0, "GPU": 1.0}], 8),
-        (config_of(actors=8), [{"CPU": 4.0, "GPU": 1.0}], 3),
+        (config_of(actors=8), [{"CPU": 2.0, "GPU": 1.0}], 8),
         (config_of(actors=8), [{"CPU": 8.0, "GPU": 8.0}], 7),
-        (config_of(), [{"CPU": 16.0, "GPU": 2.0}], 2),
+        (config_of(actors=8), [{"CPU": 1.0, "GPU": 1.0}], 1),
+        (config_of(), [{"CPU": 16.0, "GPU": 2.0}], 4),
+        (config_of(), [{"CPU": 8.0, "GPU": 8.0}], 7),
+        (config_of(), [{"CPU": 0.0}], 1),
+        (config_of(), [{"CPU": 4.0}], 2),
+        (config_of(actors=8), [{"CPU": 4.0}], 3),
     ],
 )
 def test_on_a_cluster_that_grows_actors_wait_for_nodes_but_never_for_the_last_cpu_of_the_readers(

@@ -111,3 +111,22 @@ def test_an_actor_that_was_asked_for_before_there_were_nodes_keeps_every_cpu_of_
     cluster.follow(run)
     assert run.places == 30 + 1
     assert all(actor.options["max_concurrency"] > run.places for actor in cluster.alive)
+
+
+def test_auto_asks_a_cluster_that_grows_for_as_many_again_until_it_grows_no_more(cluster: FakeCluster):
+    run = cluster.run(device="cuda")
+    waiting = []
+    for number in range(4):
+        cluster.follow(run)
+        waiting.append(len(cluster.alive) - number)
+        cluster.nodes[f"gpu {number}"] = GPU_NODE
+        cluster.alive[number].loads(f"gpu {number}")
+    assert waiting == [1, 1, 2, 3]
+    assert not cluster.killed
+
+
+def test_auto_asks_for_no_more_actors_than_shards_are_left(cluster: FakeCluster):
+    run = cluster.run(shards=3, device="cuda")
+    cluster.nodes |= {"first": GPU_NODE, "second": GPU_NODE}
+    cluster.follow(run)
+    assert len(cluster.alive) == 3
