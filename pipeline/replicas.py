@@ -135,6 +135,8 @@ class Replicas:
             return
         self._next_look = now + LOOK_SECONDS
         self._nodes = live_nodes()
+        if not self._worked and not self._shape.gpus:
+            self._look_for_gpus()
         for replica in list(self.all):
             node_gone = replica.node is not None and replica.node not in self._nodes
             if node_gone or (replica.death is not None and now - replica.died_at >= LOOK_SECONDS):
@@ -142,6 +144,7 @@ class Replicas:
         if self.lost:
             return
         room = room_for_actors(self._config, self._shape, self._nodes)
+        self.places = places_in_actor(self._config, self._shape, self._nodes, min(room, self._schedule.remaining))
         self._say_room(room)
         wanted = actors_to_start(self._config, self._shape, self._nodes) if self._grows else room
         self.places = places_in_actor(self._config, self._shape, self._nodes, min(room, self._schedule.remaining))
@@ -164,6 +167,14 @@ class Replicas:
         """End every actor, whatever it is at."""
         for replica in self.all:
             self._kill(replica)
+
+    def _look_for_gpus(self) -> None:
+        """Whether a run is on CPUs is settled when its first actor works: until then a GPU may join."""
+        shape = actor_shape(self._config, self._nodes)
+        if shape.gpus:
+            self._shape = shape
+            for replica in list(self.all):
+                self._remove(replica)
 
     def _fit(self, wanted: int, now: float) -> None:
         # The dead are on their way out with what they had: see `_bury`.
@@ -252,7 +263,9 @@ class Replicas:
             )
 
     def _describe_room(self) -> str:
-        return describe_room(self._shape, self._nodes)
+        asks_for_cpus = self._config.model.device == "auto" and not self._shape.gpus and not self._worked
+        hint = "; as none has a GPU, actors ask for CPUs alone: see model.device" if asks_for_cpus else ""
+        return describe_room(self._shape, self._nodes) + hint
 
 
 def _is_dead(replica: Replica) -> bool:

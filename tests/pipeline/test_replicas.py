@@ -130,3 +130,33 @@ def test_auto_asks_for_no_more_actors_than_shards_are_left(cluster: FakeCluster)
     cluster.nodes |= {"first": GPU_NODE, "second": GPU_NODE}
     cluster.follow(run)
     assert len(cluster.alive) == 3
+
+
+def test_auto_takes_the_gpu_that_joins_before_any_actor_has_worked(cluster: FakeCluster):
+    run = cluster.run()
+    cluster.follow(run)
+    assert [actor.options["num_gpus"] for actor in cluster.alive] == [0.0]
+    assert "as none has a GPU, actors ask for CPUs alone: see model.device" in cluster.notes[0]
+    cluster.nodes["gpu"] = GPU_NODE
+    cluster.follow(run)
+    assert {actor.options["num_gpus"] for actor in cluster.alive} == {1.0}
+
+
+def test_a_run_that_works_on_cpus_stays_there(cluster: FakeCluster):
+    run = cluster.run()
+    cluster.nodes["cpus"] = {"CPU": 4.0}
+    cluster.follow(run)
+    cluster.started[0].loads("cpus")
+    cluster.follow(run)
+    cluster.nodes["gpu"] = GPU_NODE
+    cluster.follow(run)
+    assert {actor.options["num_gpus"] for actor in cluster.alive} == {0.0}
+
+
+def test_a_run_that_has_seen_a_gpu_does_not_go_back_to_cpus_when_it_is_taken_away(cluster: FakeCluster):
+    run = cluster.run()
+    cluster.nodes["gpu"] = GPU_NODE
+    cluster.follow(run)
+    del cluster.nodes["gpu"]
+    cluster.follow(run)
+    assert {actor.options["num_gpus"] for actor in cluster.alive} == {1.0}
