@@ -149,7 +149,7 @@ class Replicas:
         wanted = actors_to_start(self._config, self._shape, self._nodes) if self._grows else room
         self.places = places_in_actor(self._config, self._shape, self._nodes, min(room, self._schedule.remaining))
         self._fit(min(wanted, self._schedule.remaining), now)
-        self._complain_of_waiting(now)
+        self._complain_of_waiting(room, now)
 
     @property
     def lost(self) -> str | None:
@@ -251,15 +251,18 @@ class Replicas:
             self._note(f"the cluster has room for {room} actors now, {self._room} before")
         self._room = room
 
-    def _complain_of_waiting(self, now: float) -> None:
-        if any(replica.ready for replica in self.all):
+    def _complain_of_waiting(self, room: int, now: float) -> None:
+        ready = any(replica.ready for replica in self.all)
+        if ready and room:  # without room readers have no CPU, and nobody else would say so
             self._next_complaint = now + PATIENCE_SECONDS
         elif now >= self._next_complaint:
             self._next_complaint = now + PATIENCE_SECONDS
+            what = "no reader has had a CPU" if ready else "no actor has been ready"
+            why = "" if ready else ": they wait for a place or load the model"
             free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
             self._note(
-                f"no actor has been ready for {PATIENCE_SECONDS:.0f} s: they wait for a place or load the model; "
-                f"{self._describe_room()}; free: {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs"
+                f"{what} for {PATIENCE_SECONDS:.0f} s{why}; {self._describe_room()}; free: {free.get('GPU', 0):g} GPUs "
+                f"and {free.get('CPU', 0):g} CPUs; what an autoscaler does about it: ray status"
             )
 
     def _describe_room(self) -> str:

@@ -12,7 +12,7 @@ import ray
 from pipeline import replicas
 from pipeline.config import Config, parse_config
 from pipeline.items import ShardSpec
-from pipeline.replicas import LOOK_SECONDS, Replicas
+from pipeline.replicas import LOOK_SECONDS, PATIENCE_SECONDS, Replicas
 from pipeline.schedule import Schedule
 
 HEAD, GPU_NODE = {"CPU": 0.0}, {"CPU": 16.0, "GPU": 1.0}
@@ -160,3 +160,25 @@ def test_a_run_that_has_seen_a_gpu_does_not_go_back_to_cpus_when_it_is_taken_awa
     del cluster.nodes["gpu"]
     cluster.follow(run)
     assert {actor.options["num_gpus"] for actor in cluster.alive} == {1.0}
+
+
+def test_who_waits_for_nodes_is_told_at_once_and_again_and_again(cluster: FakeCluster):
+    run = cluster.run(actors=2, device="cuda", gpus_per_actor=4)
+    cluster.follow(run)
+    cluster.follow(run, PATIENCE_SECONDS)
+    cluster.follow(run, PATIENCE_SECONDS)
+    first, *later = cluster.notes
+    assert first.startswith("cluster.actors: room for 0 of 2 now, the others wait: an actor needs 4 GPUs and 1 CPUs")
+    assert [note.split(":")[0] for note in later] == ["no actor has been ready for 60 s"] * 2
+    assert "ray status" in later[0]
+
+
+def test_an_actor_that_takes_the_last_cpu_from_the_readers_is_told_of(cluster: FakeCluster):
+    """A node with as many CPUs as the actor reserves. Nothing would ever be read, and nobody would say so."""
+    run = cluster.run(actors=1, device="cuda", cpus_per_actor=16)
+    cluster.nodes["gpu"] = GPU_NODE
+    cluster.follow(run)
+    cluster.started[0].loads("gpu")
+    cluster.follow(run)
+    cluster.follow(run, PATIENCE_SECONDS)
+    assert cluster.notes[-1].startswith("no reader has had a CPU for 60 s; an actor needs 1 GPUs and 16 CPUs")
