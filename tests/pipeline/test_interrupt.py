@@ -66,6 +66,7 @@ def test_the_driver_ends_with_an_interrupt_that_was_dropped_in_its_loop(
 
     class Replicas:
         all: ClassVar[list[object]] = []
+        places = 0
         lost = None
 
         def __init__(self, *given: object) -> None:
