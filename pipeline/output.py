@@ -178,4 +178,5 @@ def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
     record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest())
     if not storage.create(layout.run, record.to_json()):  # last: where it is, the plan is complete
         return open_output(config)  # another job began this output at the same time: go on with it, if it is the same
-    return Output(layout, record, specs, set(), config.card)
+    as_read = RunRecord.from_json(record.to_json())  # with sorted keys, so that the card is the same after a resume
+    return Output(layout, as_read, specs, set(), config.card)

@@ -14,19 +14,31 @@ from pipeline.export.rows import read_rows
 from pipeline.hf import committed_shards
 from pipeline.layout import Layout
 from pipeline.manifest import read_manifests
-from pipeline.output import Output, read_output
+from pipeline.output import Output, open_output, read_output
 from pipeline.repair import repair
 from pipeline.report.rejects import find_examples
 from pipeline.report.sample import take_sample
 from pipeline.selection import Selection, select_rows
 from pipeline.status import Observer
 from tests.pipeline.conftest import Tokenized
+from tests.support import CORPUS, demo_config
 
 
 @pytest.fixture
 def layout(tokenized: Tokenized, tmp_path: Path) -> Layout:
     """Of an output that a test may spoil."""
     return Layout(str(shutil.copytree(tokenized.output, tmp_path / "codes")))
+
+
+def test_who_begins_an_output_and_who_goes_on_with_it_write_the_same_card(tmp_path: Path):
+    folder = CORPUS / "folder"
+    splits = f"input.splits={{train: ['{folder / 'librivox'}'], dev: ['{folder / 'sounds'}']}}"
+    config = demo_config(tmp_path / "codes", splits)
+    cards = []
+    for output in (open_output(config), open_output(config)):
+        output.finish()
+        cards.append(Path(output.layout.card).read_text())
+    assert cards[0] == cards[1]
 
 
 @pytest.mark.parametrize("use", [read_output, repair, Observer])
