@@ -46,12 +46,15 @@ def choose(clips: Mapping[str, int], sample: int | None, seed: int) -> dict[str,
 def check_again(output: Output, spec: ShardSpec, positions: Collection[int], encoder: Encoder) -> Report:
     """Read and encode the clips at these positions of a shard, and compare each with its row or reject."""
     report = Report()
-    ids = {clip_id(spec.shard_id, Origin(index=position, source="", key="")) for position in positions}
+    ids = {clip_id(spec.shard_id, Origin(index=index, source="", key="")): index for index in positions}
     try:
         stored = read_stored(output.layout, spec, ids)
     except Exception:  # a damaged object makes Arrow raise what it likes, and is in the report of the shard already
         return report
-    _Again(output, spec, stored, encoder, report).check(set(positions))
+    # So is a clip that is in neither object, and there is nothing to compare it with.
+    known = {index for name, index in ids.items() if name in stored.rows or name in stored.rejects}
+    if known:
+        _Again(output, spec, stored, encoder, report).check(known)
     return report
 
 

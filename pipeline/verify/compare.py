@@ -53,10 +53,12 @@ def _rows(uri: str, ids: Collection[str]) -> dict[str, pa.RecordBatch]:
 
 
 def compare_row(coded: CodedClip, clip_id: str, stored: Stored, record: RunRecord) -> tuple[str | None, str] | None:
-    """The first column that differs and what differs in all; None if every column is the same."""
+    """The first column that differs and what differs in all; None if every column is the same.
+
+    The clip is one of `stored`, as a row or a reject; so it is for `compare_reject`.
+    """
     if clip_id not in stored.rows:
-        before = f"it was rejected ({stored.reason(clip_id)})" if stored.reason(clip_id) else "it is in neither object"
-        return None, f"{before}, and now it can be encoded"
+        return None, f"it was rejected ({stored.reason(clip_id)}), and now it can be encoded"
     row = stored.rows[clip_id]
     model = record.model
     shard_id = clip_id.rpartition("-")[0]
@@ -78,7 +80,7 @@ def compare_reject(reject: Reject, clip_id: str, stored: Stored) -> tuple[str | 
     """How the reject differs from what was stored; None if stage and reason are the same."""
     now = f"now {reject.stage} rejects it ({reject.reason}): {reject.message}"
     if clip_id not in stored.rejects:
-        return None, f"it {'has a row' if clip_id in stored.rows else 'is in neither object'}, and {now}"
+        return None, f"it has a row, and {now}"
     stage, reason = (stored.rejects[clip_id][column][0].as_py() for column in ("stage", "reason"))
     if (stage, reason) == (reject.stage, reject.reason):
         return None

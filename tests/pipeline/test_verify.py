@@ -233,6 +233,14 @@ def test_a_changed_code_is_named_by_its_frame_and_the_encoder_is_suspected(outpu
     assert "the waveform is the same" in difference.message
 
 
+@pytest.mark.parametrize("kind", ["data", "rejects"])
+def test_an_object_that_is_gone_is_one_difference_and_no_word_against_the_encoder(output: Path, kind: str):
+    gone = max(output.glob(f"{kind}/*/*.parquet"), key=lambda path: path.stat().st_size)
+    gone.unlink()
+    (difference,) = verify(str(output), sample=None).differences
+    assert (difference.check, difference.uri) == ("objects", str(gone))
+
+
 @pytest.fixture
 def sources(tokenized: Tokenized) -> Iterator[Path]:
     """The sources, put back after the test as they were, with their times."""
