@@ -152,6 +152,9 @@ def test_an_input_that_changed_since_the_plan_fails_its_shard(tmp_path: Path):
     encoder = load_encoder(config.model, opened.record.num_quantizers, config.batch.max_frames)
     with pytest.raises(SourceChanged, match="changed since it was planned"):
         tokenize_shard(first, encoder, config, opened.record)
+    os.unlink(first.uri)
+    with pytest.raises(SourceChanged, match="gone since it was planned: put it back, or tokenize into a new output"):
+        tokenize_shard(first, encoder, config, opened.record)
     assert tokenize_shard(second, encoder, config, opened.record).rows > 0
     assert not (output / "data" / "train" / f"{first.shard_id}.parquet").exists()
 

@@ -47,7 +47,7 @@ def _check_unchanged(spec: ShardSpec) -> None:
         return
     info = storage.stat(spec.uri)
     if info is None:
-        raise SourceChanged(f"{spec.uri}: gone since it was planned")
+        raise SourceChanged(f"{spec.uri}: gone since it was planned: put it back, or tokenize into a new output")
     if storage.changed(spec.version, info.version):
         raise SourceChanged(
             f"{spec.uri}: changed since it was planned (then {spec.version}, now {info.version}): put the old object "
