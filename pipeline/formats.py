@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 _AUDIO_NAMES = """
-wav wave w64 flac mp3 mp2 ogg oga opus m4a mp4 aac webm mka mkv aif aiff aifc au snd caf g722 amr wma sph voc
+wav wave w64 flac mp3 mp2 ogg oga opus spx m4a m4b mp4 mov 3gp aac webm mka mkv aif aiff aifc au snd caf wv tta g722 amr
+wma asf sph nist voc
 """
 AUDIO_ENDINGS = tuple(f".{name}" for name in _AUDIO_NAMES.split())
 """Endings of files that may hold audio. The bytes decide how they are decoded; a wrong ending does no harm."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline import plan, storage
 from pipeline.config import InputConfig
+from pipeline.formats import format_of
 from pipeline.items import RawClip, Reject, ShardSpec
 from pipeline.plan import PlanError, plan_bytes, plan_shards, read_plan
 from pipeline.read import read_shard
@@ -182,6 +183,16 @@ def test_unknown_endings_need_a_format_and_are_left_out_beside_known_ones(
     (spec,) = plan_shards(config_of(tmp_path))
     assert spec.members == ("a.WAV",)
     assert "left out 2 files" in caplog.text
+
+
+AUDIO_NAMES = """
+a.wav a.w64 a.flac a.mp3 a.mp2 a.ogg a.oga a.opus a.spx a.m4a a.m4b a.mp4 a.mov a.3gp a.aac a.webm a.mka a.mkv a.aif
+a.aiff a.aifc a.au a.snd a.caf a.wv a.tta a.amr a.wma a.asf a.sph a.nist a.g722
+"""
+
+
+def test_every_format_that_is_decoded_is_audio_by_its_usual_names() -> None:
+    assert {format_of(name) for name in AUDIO_NAMES.split()} == {"files"}
 
 
 def test_a_manifest_of_an_unknown_ending_is_refused_by_name(tmp_path: Path) -> None:
