@@ -123,7 +123,7 @@ def _add(sample: _Sample, ending: str, tar: tarfile.TarFile, member: tarfile.Tar
         return
     try:
         data = cast(BinaryIO, tar.extractfile(member)).read()
-    except tarfile.ReadError:
+    except _DAMAGE:  # of the tar, or of what it is packed in
         if audio:
             sample.faults[ending] = ("damaged_source", f"the tar stops inside {member.name}")
         raise

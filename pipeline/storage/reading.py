@@ -118,7 +118,12 @@ class _NamedStream(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, uri: str) -> None:
         self._raw = file
-        self._file = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if uri.endswith((".gz", ".tgz")) else file
+        self._file = file
+        self._read = file.read
+        if uri.endswith((".gz", ".tgz")):
+            unpacked = gzip.GzipFile(fileobj=file)
+            self._file = cast(BinaryIO, unpacked)
+            self._read = unpacked.read1  # what comes before damage; read would raise, and drop it
         self._uri = uri
 
     def readable(self) -> bool:
@@ -129,7 +134,7 @@ class _NamedStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with self._errors():
-            data = self._file.read(len(buffer))
+            data = self._read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 

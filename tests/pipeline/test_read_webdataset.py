@@ -316,6 +316,13 @@ def test_a_gzipped_tar_that_is_cut_or_damaged_says_so(read_tar: ReadAll) -> None
         assert outcomes(items)[-1][1] == "damaged_source"
 
 
+def test_a_gzipped_tar_that_is_cut_keeps_what_came_before(read_tar: ReadAll) -> None:
+    packed = gzip.compress(tar_of([(f"{number}.wav", os.urandom(20_000)) for number in range(10)]))
+    items = read_tar(packed[: len(packed) // 2], "shard.tar.gz")
+    assert outcomes(items)[:4] == [(str(number), "clip") for number in range(4)]
+    assert [reason for _, reason in outcomes(items)[-2:]] == ["damaged_source"] * 2
+
+
 @pytest.mark.parametrize("data", [b"", b"x", b"<html>" * 500, bytes(range(256)) * 8])
 def test_what_is_no_tar_is_one_reject(read_tar: ReadAll, data: bytes) -> None:
     assert outcomes(read_tar(data)) == [("", "damaged_source")]
