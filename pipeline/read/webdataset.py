@@ -27,6 +27,7 @@ _NAME_TYPES = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
 )
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError, RecursionError)
 """What tarfile raises, by design or not, on headers that make no sense."""
 
@@ -64,8 +65,11 @@ def read_webdataset(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | 
 def _samples(uri: str, max_clip_bytes: int) -> Iterator[_Sample | str]:
     """The samples, and a message in place of what follows the point where the tar is damaged."""
     sample: _Sample | None = None
+    head = b""
     with storage.open_read(uri) as stream:
         try:
+            head = stream.read(8)
+            stream.seek(0)
             with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
                 while (member := _next(tar)) is not None:
                     if member.isdir():
@@ -79,7 +83,7 @@ def _samples(uri: str, max_clip_bytes: int) -> Iterator[_Sample | str]:
                 end = tar.offset
             trouble = _trouble_at_end(stream, end)
         except _DAMAGE as error:
-            trouble = f"the tar cannot be read on: {error}"
+            trouble = f"the tar cannot be read on: {error}{_hint(head) if sample is None else ''}"
         if sample is not None:
             yield sample
         if trouble is not None:
@@ -147,6 +151,14 @@ def _trouble_at_end(stream: BinaryIO, end: int) -> str | None:
     return None
 
 
+def _hint(head: bytes) -> str:
+    """What to do about a tar that is packed, which its name does not say."""
+    packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
+    if packed is None:
+        return ""
+    return f"; it is packed with {packed}: only gzip is unpacked, where the name ends in .tar.gz or .tgz"
+
+
 def _is_audio(ending: str) -> bool:
     return f".{ending}".endswith(AUDIO_ENDINGS)
 
@@ -162,7 +174,7 @@ def _clips(sample: _Sample, source: str, index: int, config: InputConfig) -> Ite
     audio = [ending for ending in (*sample.parts, *sample.faults) if _is_audio(ending)]
     if not audio:
         origin = Origin(index=index, source=source, key=clean(sample.key))
-        found = ", ".join(sample.parts) or "only links"
+        found = ", ".join(ending or "a file whose name has no ending" for ending in sample.parts) or "only links"
         yield read_reject(origin, "no_audio", f"a sample without audio: it holds {found}")
         return
     description = _describe(sample, config)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import tarfile
@@ -163,6 +165,8 @@ def test_samples_without_audio_are_rejects(read_tar: ReadAll) -> None:
     items = read_tar(tar_of([("a.json", b"{}"), ("b.wav", b"x"), ("c.cls", b"1"), ("README.md", b"x")]))
     assert outcomes(items) == [("a", "no_audio"), ("b", "clip"), ("c", "no_audio"), ("README", "no_audio")]
     assert "it holds json" in items[0].message
+    (unnamed,) = read_tar(tar_of([("clip", b"audio")]))
+    assert "it holds a file whose name has no ending" in unnamed.message
 
 
 def test_links_and_devices_are_never_followed(read_tar: ReadAll) -> None:
@@ -326,6 +330,15 @@ def test_a_gzipped_tar_that_is_cut_keeps_what_came_before(read_tar: ReadAll) -> 
 @pytest.mark.parametrize("data", [b"", b"x", b"<html>" * 500, bytes(range(256)) * 8])
 def test_what_is_no_tar_is_one_reject(read_tar: ReadAll, data: bytes) -> None:
     assert outcomes(read_tar(data)) == [("", "damaged_source")]
+
+
+@pytest.mark.parametrize(("pack", "name"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")])
+def test_a_packed_tar_whose_name_does_not_say_so_is_told_apart(
+    read_tar: ReadAll, pack: Callable[[bytes], bytes], name: str
+) -> None:
+    (reject,) = read_tar(pack(tar_of(TWO_SAMPLES)))
+    assert reject.reason == "damaged_source"
+    assert f"packed with {name}" in reject.message
 
 
 def test_an_empty_tar_holds_nothing_and_nothing_is_wrong(read_tar: ReadAll) -> None:
