@@ -16,6 +16,7 @@ from pipeline.read.rows import audio_column, clip_of_row
 from pipeline.storage import StorageError
 
 BATCH_ROWS = 16  # rows hold whole audio files: a batch is megabytes already
+BATCH_BYTES = 2**28  # of a batch, where each of its rows is as large as its row group: with a dictionary they can be
 MAX_GROUP_ROWS = 10_000_000  # a footer that declares more in one row group lies
 
 
@@ -50,8 +51,9 @@ def _read_rows(
     source = clean(spec.uri)
     for group in range(spec.start, stop):
         trouble = "holds fewer rows than the footer says"
+        batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, file.metadata.row_group(group).total_byte_size)))
         try:
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
+            for batch in file.iter_batches(batch_rows, row_groups=[group], use_threads=False):
                 for position in range(min(batch.num_rows, rows[group + 1] - row)):
                     yield clip_of_row(batch, position, row, row - first, source, column, config)
                     row += 1

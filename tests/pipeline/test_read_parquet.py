@@ -285,6 +285,26 @@ def test_rows_that_the_footer_promises_and_the_pages_lack_are_rejects(
     assert [getattr(item, "reason", None) for item in read_all(path)] == [None] * 3 + ["damaged_source"] * 2
 
 
+def test_rows_that_a_dictionary_makes_of_a_few_bytes_are_taken_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, path = 2**22, tmp_path / "bomb.parquet"
+    audio = pa.DictionaryArray.from_arrays(pa.array([0] * 48, pa.int32()), pa.array([bytes(size)]))
+    pq.write_table(
+        pa.table({"audio": audio}), path, compression="zstd", store_schema=False, dictionary_pagesize_limit=2**30
+    )
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(parquet, "BATCH_BYTES", size)
+    config = InputConfig(splits={"train": (str(path),)})
+    (spec,) = plan_shards(config)
+    before = peak = pa.total_allocated_bytes()
+    for item in read_parquet(spec, config):
+        assert isinstance(item, RawClip)
+        assert len(item.data) == size
+        peak = max(peak, pa.total_allocated_bytes())
+    assert peak - before < 6 * size
+
+
 def test_a_store_that_fails_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"audio": [bytes(10_000)] * 50}), path, compression="none", use_dictionary=False)
