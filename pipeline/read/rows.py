@@ -26,7 +26,7 @@ def audio_column(schema: pa.Schema, uri: str, config: InputConfig) -> str:
         raise SourceError(f"{uri}: {count} columns are named {name}: set input.audio_column")
     kind = schema.field(name).type
     holder = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
-    if not (pa.types.is_binary(holder) or pa.types.is_large_binary(holder)):
+    if not (pa.types.is_binary(holder) or pa.types.is_large_binary(holder) or pa.types.is_binary_view(holder)):
         raise SourceError(f"{uri}: column {name} is {kind}; audio is binary or struct<bytes: binary, path: string>")
     return name
 

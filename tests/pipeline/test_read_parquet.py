@@ -72,7 +72,11 @@ def test_speaker_and_labels_have_the_types_that_datasets_give_them(read_table: R
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.binary(), pa.large_binary(), HUGGING_FACE_AUDIO, pa.struct([("bytes", pa.large_binary())])]
+    "kind",
+    [
+        *(pa.binary(), pa.large_binary(), pa.binary_view()),
+        *(HUGGING_FACE_AUDIO, pa.struct([("bytes", pa.large_binary())])),
+    ],
 )
 def test_audio_is_binary_or_a_struct_with_bytes(read_table: ReadAll, kind: pa.DataType) -> None:
     cells: list[Any] = [b"one", b"", None]
