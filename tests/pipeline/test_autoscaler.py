@@ -1,0 +1,193 @@
+"""Ray's autoscaler over a cluster that begins with a head alone: real raylets on this machine, with pretend GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
+
+from tests.support import CONFIG, data_files, demo_config, start_command, tokenize_in_process, wait_for
+
+SHARDS = "input.clips_per_shard=4"
+WORKERS = 2
+# A node that is killed is noticed by its silence: after a quarter of a minute by default.
+NOTICE_SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+# What a launcher would do on a fresh machine: nothing.
+PHASES = ("setup", "head_setup", "worker_setup", "initialization", "head_start_ray", "worker_start_ray")
+SYNCED = ("cluster_synced_files", "rsync_exclude", "rsync_filter")
+
+
+class GrowingCluster:
+    """A head without CPUs, and an autoscaler that may add nodes of three CPUs and a GPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.folder = Path(f"/tmp/moss-auto-{os.getpid()}")  # Unix sockets have short names, so not pytest's folder
+        self.log = folder / "head.log"
+        # Both sides know the cluster's token, and Ray keeps to the loopback interface.
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+        nodes = folder / "autoscaler.json"
+        nodes.write_text(json.dumps(autoscaler_config(self.address)))
+        command = [
+            *(str(Path(sys.executable).parent / "ray"), "start", "--block", "--head", "--disable-usage-stats"),
+            *("--num-cpus=0", "--num-gpus=0", "--object-store-memory=100000000", "--include-dashboard=false"),
+            *("--node-ip-address=127.0.0.1", f"--port={self.address.split(':')[1]}", f"--temp-dir={self.folder}"),
+            *(f"--autoscaling-config={nodes}", f"--system-config={json.dumps(NOTICE_SOON)}"),
+        ]
+        fake = {
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "AUTOSCALER_METRIC_PORT": str(free_port()),
+        }
+        with self.log.open("w") as log:
+            self.head = subprocess.Popen(command, env=os.environ | self.environment | fake, stdout=log, stderr=log)
+        wait_for(lambda: "Ray runtime started" in self.log.read_text() or self.head.poll() is not None)
+        assert self.head.poll() is None, self.log.read_text()
+
+    def workers(self) -> list[psutil.Process]:
+        """The raylets that the autoscaler has started."""
+        return [process for process in self._processes("raylet") if "monitor.py" in str(process.parent().cmdline())]
+
+    def actors(self) -> list[psutil.Process]:
+        return self._processes("ray::TokenizerActor")
+
+    def remove_node(self, actor: psutil.Process) -> None:
+        """What a preemption is: the actor's node is gone, with all that runs on it."""
+        raylet = next(parent for parent in actor.parents() if parent.name() == "raylet")
+        kill([raylet, *raylet.children(recursive=True)])
+
+    def stop(self) -> None:
+        kill([*psutil.Process(self.head.pid).children(recursive=True), psutil.Process(self.head.pid)])
+        self.head.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _processes(self, name: str) -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process(self.head.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if Path(process.cmdline()[0]).name.startswith(name):
+                    found.append(process)
+        return found
+
+
+def autoscaler_config(address: str) -> dict[str, Any]:
+    """What a cluster launcher would read; the provider is the one with which Ray tests its autoscaler."""
+    provider = {
+        "type": "external",
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+        "gcs_address": address,
+        "head_node_id": FAKE_HEAD_NODE_ID,
+        "launch_multiple": True,
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    }
+    resources = {"CPU": 3, "GPU": 1, "object_store_memory": 100 * 2**20}
+    types = {
+        FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "gpu": {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": WORKERS},
+    }
+    return {
+        "cluster_name": "growing",
+        "max_workers": WORKERS,
+        "idle_timeout_minutes": 3 / 60,
+        "provider": provider,
+        "auth": {},
+        "file_mounts": {},
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
+        "available_node_types": types,
+        **{name: [] for name in (*SYNCED, *(f"{phase}_commands" for phase in PHASES))},
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[GrowingCluster]:
+    cluster = GrowingCluster(tmp_path)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "codes"
+
+
+@pytest.fixture
+def run(cluster: GrowingCluster, output: Path) -> Iterator[subprocess.Popen[str]]:
+    """With the defaults: the GPUs are not there yet, and no number of actors is said."""
+    settings = (SHARDS, f"cluster.address={cluster.address}", "cluster.max_attempts=1")
+    process = start_command("tokenize", CONFIG, f"output.uri={output}", *settings, environment=cluster.environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_run_grows_its_cluster_from_nothing_outlives_a_preemption_and_leaves_no_node_behind(
+    cluster: GrowingCluster, run: subprocess.Popen[str], output: Path, tmp_path: Path
+):
+    held: set[psutil.Process] = set()
+
+    def hold_actors() -> set[psutil.Process]:
+        """Stopped, so that the run cannot be over before what the test waits for has happened."""
+        for actor in set(cluster.actors()) - held:
+            actor.send_signal(signal.SIGSTOP)
+            held.add(actor)
+        return held
+
+    def ended() -> bool:
+        return run.poll() is not None
+
+    wait_for(lambda: len(list(output.glob("_moss_tok/shards/[!.]*.json"))) > 0 or ended())
+    first = cluster.actors()[:1]
+    wait_for(lambda: len(hold_actors()) == WORKERS or ended())
+    assert not ended(), run.communicate()
+    before = set(cluster.workers())
+    assert len(before) == WORKERS
+    cluster.remove_node(first[0])
+    wait_for(lambda: bool(set(cluster.workers()) - before) or ended())
+    for actor in held - set(first):
+        actor.send_signal(signal.SIGCONT)
+    _, complaint = run.communicate(timeout=120)
+    assert run.returncode == 0, complaint
+    assert "waiting for nodes: an actor needs 1 CPUs on one node" in complaint
+    assert "the cluster has room for 2 actors now, 1 before" in complaint
+    assert "lost its node and goes back to the queue" in complaint
+    tokenize_in_process(demo_config(tmp_path / "clean", SHARDS))
+    assert data_files(output) == data_files(tmp_path / "clean")
+    wait_for(lambda: not cluster.workers())
