@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from queue import SimpleQueue
 from textwrap import shorten
 from typing import Any
@@ -31,57 +30,14 @@ from pipeline.cluster import (
     room_for_actors,
 )
 from pipeline.config import Config
-from pipeline.pace import ActorFigures
 from pipeline.provenance import RunRecord
-from pipeline.schedule import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Schedule, Try
+from pipeline.replica import Replica, Reply
+from pipeline.schedule import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Schedule
 from pipeline.typed_yaml import ConfigError
 
 LOOK_SECONDS = 2.0  # between two looks at the cluster; also how long an actor is dead before it is asked why
 PATIENCE_SECONDS = 60.0  # without any actor before that is said, and again and again
 MAX_START_FAILURES = 5  # in a row, with no actor left, before the run ends
-
-
-@dataclass(slots=True, eq=False)
-class Replica:
-    """An actor and what it was given."""
-
-    actor: Any
-    node: str | None = None
-    """Id of its node once the model is loaded. Until then it is given nothing."""
-    open: dict[str, Try] = field(default_factory=dict)
-    """By id of the shard."""
-    death: RayActorError | None = None
-    died_at: float = 0.0
-    gone: bool = False
-    """Nothing that still comes from it counts."""
-    figures: ActorFigures = field(default_factory=ActorFigures)
-    """What it last said of itself."""
-
-    @property
-    def name(self) -> str:
-        """For people and for labels: Ray's id of the actor."""
-        return str(self.actor._actor_id.hex())
-
-    @property
-    def ready(self) -> bool:
-        return self.node is not None and self.death is None
-
-    def has_place(self, depth: int) -> bool:
-        """Whether it may be given a shard as soon as it has `depth` others open."""
-        return self.ready and len(self.open) == depth and not any(tried.alone for tried in self.open.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a call of an actor's method came to."""
-
-    replica: Replica
-    handle: Callable[[Replica, Future[Any]], None]
-    result: Future[Any]
-
-    def deliver(self) -> None:
-        if not self.replica.gone:
-            self.handle(self.replica, self.result)
 
 
 class Replicas:
@@ -144,7 +100,6 @@ class Replicas:
         if self.lost:
             return
         room = room_for_actors(self._config, self._shape, self._nodes)
-        self.places = places_in_actor(self._config, self._shape, self._nodes, min(room, self._schedule.remaining))
         self._say_room(room)
         wanted = actors_to_start(self._config, self._shape, self._nodes) if self._grows else room
         self.places = places_in_actor(self._config, self._shape, self._nodes, min(room, self._schedule.remaining))

@@ -27,7 +27,8 @@ from pipeline.monitor import Monitor
 from pipeline.output import Output, open_output, with_absolute_uris
 from pipeline.pace import ActorFigures
 from pipeline.reject_limit import too_many_rejects
-from pipeline.replicas import Replica, Replicas, cause
+from pipeline.replica import Replica
+from pipeline.replicas import Replicas, cause
 from pipeline.schedule import OUTAGE_SECONDS, Failure, Schedule, Try
 from pipeline.storage import StorageError, StoreUnavailable
 from pipeline.tally import Tally

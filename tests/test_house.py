@@ -17,6 +17,7 @@ COMPOSERS = (
         "estimate",
         "decode",
         "schedule",
+        "replica",
         "replicas",
         "monitor",
         "status",
@@ -83,7 +84,14 @@ def test_a_step_imports_no_other_step_and_no_composer(step: str):
 
 def test_ray_appears_only_in_the_shells_and_the_driver():
     users = {name for name, tree in modules("pipeline").items() if reaches(imports(tree), "ray")}
-    assert users == {"pipeline.metrics", "pipeline.readers", "pipeline.cluster", "pipeline.replicas", "pipeline.run"}
+    assert users == {
+        "pipeline.metrics",
+        "pipeline.readers",
+        "pipeline.cluster",
+        "pipeline.replica",
+        "pipeline.replicas",
+        "pipeline.run",
+    }
 
 
 def test_object_stores_are_reached_only_through_storage():
