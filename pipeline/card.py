@@ -45,7 +45,11 @@ def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardCon
 
 def load_lines(uri: str, split: str) -> list[str]:
     """The two lines that load a dataset."""
-    return ["from datasets import load_dataset", f'dataset = load_dataset("{uri}", split="{split}")']
+    what = f'"{uri}"'
+    if "://" in uri:  # which Datasets would take for a local path: it reads cards of folders and of the hub only
+        files = {split: f"{uri}/data/{split}/*.parquet"}
+        what = f'"parquet", data_files={json.dumps(files)}'
+    return ["from datasets import load_dataset", f'dataset = load_dataset({what}, split="{split}")']
 
 
 def column_rows(columns: Sequence[Mapping[str, str]]) -> str:

@@ -150,7 +150,7 @@ def test_the_script_refuses_in_one_line(
 def test_the_python_of_the_page_on_loading_runs(output: Path, tmp_path: Path):
     page = (ROOT / "docs" / "loading.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     script = "\n".join(blocks).replace("OUTPUT", str(output)) + "\nassert row['codes'].shape[0] == 8\n"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 import s3fs
@@ -54,8 +56,13 @@ def test_a_run_between_buckets_makes_every_clip_a_row_or_a_reject(
         for path in (tmp_path / "codes").rglob("*.*"):
             assert secret.encode() not in path.read_bytes()
             assert path.suffix != ".parquet" or secret not in str(pq.read_table(path).to_pylist())
-    made = len(rows(tmp_path / "codes")) + len(rows(tmp_path / "codes", "rejects"))
-    assert made == len(inventory)
+    made = rows(tmp_path / "codes")
+    assert len(made) + len(rows(tmp_path / "codes", "rejects")) == len(inventory)
+    told: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        exec(textwrap.dedent(result.stdout.partition("To load it:")[2]), told)
+    assert sorted(told["dataset"]["id"]) == sorted(row["id"] for row in made)
 
     before = {path: bucket.info(path)["ETag"] for path in bucket.find("audio/codes/data")}
     again = run_command(*arguments)
