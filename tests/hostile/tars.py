@@ -105,7 +105,10 @@ TARS: dict[str, tuple[Callable[[], bytes], Outcomes]] = {
         ),
         [("a", "row"), ("b", "row"), ("c", "row")],
     ),
-    "cut.tar.gz": (lambda: gzip.compress(tar(("a.flac", sound()), ("b.flac", sound())), mtime=0)[:-5_000], [DAMAGED]),
+    "cut.tar.gz": (
+        lambda: gzip.compress(tar(("a.flac", sound()), ("b.flac", sound())), mtime=0)[:-5_000],
+        [("a", "row"), ("b", "damaged_source"), DAMAGED],
+    ),
     "plain.tar.gz": (lambda: tar(("a.flac", sound())), [DAMAGED]),
 }
 
