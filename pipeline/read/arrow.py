@@ -18,6 +18,7 @@ from pipeline.read.fields import clean, read_reject
 from pipeline.read.rows import SourceError, audio_column, clip_of_row
 from pipeline.storage import StorageError
 
+FILE_MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -27,6 +28,8 @@ def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
     row = 0
     with storage.open_read(spec.uri) as stream:
         trouble = None
+        file_format = stream.read(len(FILE_MAGIC)) == FILE_MAGIC
+        stream.seek(0)
         try:
             for batch in pa.ipc.open_stream(stream):
                 batch.validate(full=True)  # offsets that lead outside of their buffers would be followed
@@ -39,6 +42,8 @@ def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
             raise
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             trouble = f"cannot be read on: {error}"
+        if file_format:
+            trouble = "has Arrow's file format, and only streams are read, as save_to_disk writes them"
         if trouble is not None:
             yield read_reject(Origin(index=row, source=source, key=""), "damaged_source", f"the Arrow file {trouble}")
 

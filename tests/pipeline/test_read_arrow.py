@@ -73,6 +73,14 @@ def test_what_is_no_arrow_stream_is_one_reject(tmp_path: Path, read_all: ReadAll
     assert item.reason == "damaged_source"
 
 
+def test_the_file_format_of_arrow_is_told_from_a_damaged_stream(tmp_path: Path, read_all: ReadAll) -> None:
+    table = pa.table({"audio": [b"data"]})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    (reject,) = read_all(tmp_path)
+    assert "has Arrow's file format" in reject.message
+
+
 def test_a_folder_of_nothing_but_caches_has_no_clips(tmp_path: Path) -> None:
     write(tmp_path / "cache-0123.arrow")
     with pytest.raises(PlanError, match="no clips in"):
