@@ -19,6 +19,7 @@ _FLAC_TAIL = 2**17  # bytes searched for the last frame, beside the largest fram
 _FLAC_LARGEST = 2**20  # as much of that claim is believed
 _FLAC_SYNCS = (b"\xff\xf8", b"\xff\xf9")  # blocks of a fixed size, and of any
 _FLAC_BLOCKS = {1: 192, **{2 + i: 576 << i for i in range(4)}, **{8 + i: 256 << i for i in range(8)}}
+_FLAC_RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 _MPEG1_KBPS = {  # by layer; index 0 is "free", which cannot be walked
     1: (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     2: (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -177,7 +178,7 @@ def count_mpeg_frames(file: BufferedIOBase, start: int) -> int:
 
 
 def check_flac_end(file: BufferedIOBase, stream_info: bytes) -> None:
-    """Raise AudioError unless a frame near the end of a FLAC file ends at the declared number of samples.
+    """Raise AudioError unless a frame near the end of a FLAC file ends at the declared number of samples, at its rate.
 
     Args:
         stream_info: the 34 bytes of STREAMINFO (RFC 9639, section 8.2), with a total that is not 0.
@@ -193,11 +194,19 @@ def check_flac_end(file: BufferedIOBase, stream_info: bytes) -> None:
         while (at := tail.rfind(sync, 0, at)) >= 0:  # an intact file is done at its last frame
             end = _flac_frame_end(tail[at : at + 16], int.from_bytes(stream_info[0:2], "big"))
             if end == total:
+                _check_flac_rate(tail[at + 2], int.from_bytes(stream_info[10:13], "big") >> 4)
                 return
             last = max(last, end)
     if last > total:
         raise AudioError("decode_error", f"the FLAC file declares {total} samples and holds {last}")
     raise AudioError("truncated", f"the FLAC file declares {total} samples, but no frame near its end reaches them")
+
+
+def _check_flac_rate(codes: int, declared: int) -> None:
+    """Raise AudioError where the third byte of a frame names another rate; the less usual ones stand elsewhere."""
+    rate = _FLAC_RATES[codes & 15] if codes & 15 < len(_FLAC_RATES) else 0
+    if rate not in (0, declared):
+        raise AudioError("decode_error", f"the FLAC file declares {declared} Hz and its frames {rate} Hz")
 
 
 def _flac_frame_end(head: bytes, block_size: int) -> int:

@@ -100,6 +100,14 @@ def test_a_flac_header_with_another_length_is_refused(total, reason):
     assert refusal(with_flac_total(clip("flac 16"), total)).reason == reason
 
 
+def test_a_flac_header_with_another_rate_is_refused():
+    flac = clip("flac 16")
+    assert flac[18:20] == (16_000 >> 4).to_bytes(2, "big")
+    error = refusal(flac[:18] + (48_000 >> 4).to_bytes(2, "big") + flac[20:])
+    assert error.reason == "decode_error"
+    assert "48000 Hz and its frames 16000 Hz" in str(error)
+
+
 def test_a_flac_of_unknown_length_is_read_to_its_end():
     np.testing.assert_array_equal(decode(with_flac_total(clip("flac 16"), 0))[1], decode(clip("flac 16"))[1])
 
