@@ -144,7 +144,8 @@ class ClusterConfig(Section):
     """Ray cluster to join; by default RAY_ADDRESS, which a submitted job has, else a local Ray of this machine."""
     actors: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Replicas of the codec. auto: one for each GPU, or on a cluster without GPUs one for every two CPUs, and more or
-    fewer as nodes join or leave. A number is not exceeded, and what there is no room for yet starts when there is."""
+    fewer as nodes join or leave; an autoscaler is asked for GPUs as long as it has more. A number is not exceeded, and
+    what there is no room for yet starts when there is."""
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that an actor reserves; also its threads, where there is no GPU."""
     gpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
