@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 
 from moss_tok.audio_chunks import check_caf, check_matroska, check_mp4, check_wave64, walk_wav
-from moss_tok.audio_framing import MpegFrame, after_id3, check_flac_end, count_mpeg_frames, mpeg_frame, walk_ogg
+from moss_tok.audio_framing import (
+    MpegFrame,
+    after_id3,
+    check_flac_end,
+    check_flac_is_alone,
+    count_mpeg_frames,
+    mpeg_frame,
+    walk_ogg,
+)
 from moss_tok.audio_limits import AudioError
 
 _WAV_TAGS = frozenset({0x01, 0x02, 0x03, 0x06, 0x07, 0x11, 0x31, 0xFFFE})  # what libsndfile decodes
@@ -114,6 +122,7 @@ def _flac(file: BufferedIOBase, start: int) -> Container:
     total = int.from_bytes(stream_info[10:18], "big") & (1 << 36) - 1
     if total:
         check_flac_end(file, stream_info)
+    check_flac_is_alone(file, start)
     return Container("flac", declared=total or None, start=start)
 
 

@@ -19,6 +19,7 @@ _FLAC_TAIL = 2**17  # bytes searched for the last frame, beside the largest fram
 _FLAC_LARGEST = 2**20  # as much of that claim is believed
 _FLAC_SYNCS = (b"\xff\xf8", b"\xff\xf9")  # blocks of a fixed size, and of any
 _FLAC_BLOCKS = {1: 192, **{2 + i: 576 << i for i in range(4)}, **{8 + i: 256 << i for i in range(8)}}
+_FLAC_MARKS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")  # the beginning of a stream, to STREAMINFO's size
 _FLAC_RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 _MPEG1_KBPS = {  # by layer; index 0 is "free", which cannot be walked
     1: (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -175,6 +176,19 @@ def count_mpeg_frames(file: BufferedIOBase, start: int) -> int:
             return count
         else:
             offset, count = offset + frame.num_bytes, count + 1
+
+
+def check_flac_is_alone(file: BufferedIOBase, start: int) -> None:
+    """Raise AudioError where a second stream follows the one at `start`: decoders stop at its beginning in silence."""
+    offset = file.seek(start + 4)
+    held = b""
+    while piece := file.read(2**20):
+        window = held + piece
+        for at in filter(lambda at: at >= 0, map(window.find, _FLAC_MARKS)):
+            where = offset - len(held) + at
+            raise AudioError("decode_error", f"a second FLAC stream begins at byte {where}: cat cannot join files")
+        offset += len(piece)
+        held = window[-7:]
 
 
 def check_flac_end(file: BufferedIOBase, stream_info: bytes) -> None:

@@ -108,6 +108,14 @@ def test_a_flac_header_with_another_rate_is_refused():
     assert "48000 Hz and its frames 16000 Hz" in str(error)
 
 
+@pytest.mark.parametrize("total", [None, 0], ids=["declared length", "unknown length"])
+def test_flac_files_joined_with_cat_are_refused(total):
+    flac = clip("flac 16") if total is None else with_flac_total(clip("flac 16"), total)
+    error = refusal(flac + flac)
+    assert error.reason == "decode_error"
+    assert f"a second FLAC stream begins at byte {len(flac)}" in str(error)
+
+
 def test_a_flac_of_unknown_length_is_read_to_its_end():
     np.testing.assert_array_equal(decode(with_flac_total(clip("flac 16"), 0))[1], decode(clip("flac 16"))[1])
 
