@@ -19,6 +19,11 @@ def stable_hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+def file_version(version: str) -> str:
+    """What the store says of one file, in eight hexadecimal digits."""
+    return stable_hash(version)[:8]
+
+
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 
@@ -44,7 +49,8 @@ class ShardSpec:
     clips: int | None = None
     """How many there are, where the listing tells: not for tars."""
     version: str
-    """What the store said of the input when it was planned: ETag, or size and modification time."""
+    """What the store said of the input when it was planned: ETag, or size and modification time. Of files, the
+    `file_version` of each, end to end."""
 
     def __post_init__(self) -> None:
         identity = stable_hash(self.format, self.uri, str(self.start), str(self.stop), *self.members)

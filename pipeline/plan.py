@@ -22,7 +22,7 @@ from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of
 from pipeline.in_order import in_order
-from pipeline.items import ShardSpec, stable_hash
+from pipeline.items import ShardSpec, file_version
 from pipeline.storage import ObjectInfo, StorageError
 from pipeline.table import read_table
 from pipeline.tabular import read_records
@@ -136,7 +136,7 @@ def _plan_groups(kind: str, split: str, objects: Sequence[ObjectInfo], config: I
             members=tuple(info.uri[len(root) + 1 :] for info in group),
             size=sum(info.size for info in group),
             clips=len(group),
-            version=stable_hash(*(info.version for info in group)),
+            version="".join(file_version(info.version) for info in group),
         )
 
 

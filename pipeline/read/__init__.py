@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline import storage
 from pipeline.config import InputConfig
-from pipeline.items import RawClip, Reject, ShardSpec, stable_hash
+from pipeline.items import RawClip, Reject, ShardSpec, file_version
 from pipeline.read.arrow import read_arrow
 from pipeline.read.files import read_files
 from pipeline.read.librispeech import read_librispeech
@@ -56,8 +56,10 @@ def _check_unchanged(spec: ShardSpec) -> None:
 
 
 def _check_members(spec: ShardSpec) -> None:
-    infos = storage.stat_all(storage.join(spec.uri, member) for member in spec.members)
-    present = [info.version for info in infos if info is not None]
-    # Of many files one that is gone is a reject of its own, and then nothing tells of the others.
-    if len(present) == len(spec.members) and storage.changed(spec.version, stable_hash(*present)):
-        raise SourceChanged(f"{spec.place}: a file changed since it was planned: tokenize into a new output")
+    """Of many files one that is gone is a reject of its own."""
+    uris = [storage.join(spec.uri, member) for member in spec.members]
+    for position, (uri, info) in enumerate(zip(uris, storage.stat_all(uris), strict=True)):
+        if info is not None and spec.version[8 * position : 8 * position + 8] != file_version(info.version):
+            raise SourceChanged(
+                f"{uri}: changed since it was planned: put the old file back, or tokenize into a new output"
+            )

@@ -259,7 +259,7 @@ def test_sources_that_changed_or_are_gone_are_told_apart_from_codes_that_differ(
     assert checks_of(report) == {"sources"}
     messages = " ".join(difference.message for difference in report.differences)
     assert "gone since it was planned" in messages
-    assert "a file changed since it was planned" in messages
+    assert "empty.wav: changed since it was planned" in messages
     assert "the file is not there" in messages
     assert report.tallies["sources"].wrong == 2 + 3 + 1
     assert stored(output).wrong == 0
