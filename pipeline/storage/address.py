@@ -79,6 +79,21 @@ HOPELESS = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """Numbers of errors that say that no object can have this address."""
 
 
+_REMEDIES = {
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws",
+    "PartialCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws",
+    "EndpointConnectionError": "is the server up, and is AWS_ENDPOINT_URL its address?",
+}
+"""What to do about errors of botocore that do not tell."""
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says, and what to do about it."""
+    words = str(error) or type(error).__name__
+    remedy = _REMEDIES.get(type(error).__name__)
+    return f"{words} ({remedy})" if remedy else words
+
+
 @contextlib.contextmanager
 def named(uri: str, action: str) -> Iterator[None]:
     """Errors of a store seldom say which object they are about, and its client library may raise any type."""
@@ -97,5 +112,5 @@ def named(uri: str, action: str) -> Iterator[None]:
     except Exception as error:
         number = getattr(error, "errno", None)
         hopeless = type(error) is ValueError or isinstance(error, UnicodeError) or number in HOPELESS
-        reason = str(error) or type(error).__name__
-        raise (NotAnObject if hopeless else StorageError)(f"{uri}: cannot {action} it: {reason}") from error
+        message = f"{uri}: cannot {action} it: {words_of(error)}"
+        raise (NotAnObject if hopeless else StorageError)(message) from error

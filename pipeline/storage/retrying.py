@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.storage.address import HOPELESS, DamagedObject, StorageError, StoreUnavailable, named
+from pipeline.storage.address import HOPELESS, DamagedObject, StorageError, StoreUnavailable, named, words_of
 
 PATIENCE_SECONDS = 60.0
 """From the first failure of a call: no longer, because the shard as a whole is tried again later."""
@@ -57,19 +57,15 @@ class Patience:
             raise error
         if now >= self._until:
             raise StoreUnavailable(
-                f"{self._uri}: cannot {self._action} it, tried for {PATIENCE_SECONDS:.0f} s: {_reason(error)}"
+                f"{self._uri}: cannot {self._action} it, tried for {PATIENCE_SECONDS:.0f} s: {words_of(error)}"
             ) from error
         pause = self._pause * random.uniform(0.5, 1.0)  # so that a thousand workers do not come back together
         # Once for a person to see: a dozen calls that all wait would fill the screen.
         level = logging.WARNING if self._pause < 1 <= 2 * self._pause else logging.INFO
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         message = "%s: cannot %s it, trying again in %.1f s: %s"
-        logger.log(level, message, self._uri, self._action, pause, _reason(error))
+        logger.log(level, message, self._uri, self._action, pause, words_of(error))
         return pause
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def reach(filesystem: Any, uri: str, action: str, call: Callable[[], Result]) -> Result:

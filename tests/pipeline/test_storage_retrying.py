@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from s3fs.errors import translate_boto_error
 
 from pipeline.storage import NotAnObject, StorageError, StoreUnavailable
+from pipeline.storage.address import named
 from pipeline.storage.retrying import PATIENCE_SECONDS, Patience, is_permanent
 
 
@@ -93,3 +94,19 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     now += 1
     with pytest.raises(StoreUnavailable, match="s3://bucket/a: cannot read it, tried for 60 s: ConnectionResetError"):
         patience.pause_after(ConnectionResetError())
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (NoCredentialsError(), "set AWS_ACCESS_KEY_ID"),
+        (EndpointConnectionError(endpoint_url="http://127.0.0.1:1"), "is AWS_ENDPOINT_URL its address"),
+    ],
+    ids=repr,
+)
+def test_what_an_error_does_not_say_of_what_to_do_is_added(error: Exception, remedy: str) -> None:
+    with (
+        pytest.raises(StorageError, match=f"s3://bucket/a: cannot read it: .*{remedy}"),
+        named("s3://bucket/a", "read"),
+    ):
+        raise error
