@@ -23,9 +23,10 @@ from pipeline.heartbeat import read_heartbeats
 from pipeline.layout import Layout
 from pipeline.status import Observer
 from tests.seaweed import free_ports
-from tests.support import CONFIG, ROOT, start_command
+from tests.support import CONFIG, CORPUS, ROOT, start_command
 
 DOCUMENTED = ROOT / "docs" / "operations.md"
+COPIES = 10  # of some clips, so that the actors are at work for several of the driver's looks at them
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,15 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    output = tmp_path_factory.mktemp("watched") / "codes"
-    arguments = ["tokenize", CONFIG, f"output.uri={output}", "input.clips_per_shard=2", "cluster.log_format=json"]
-    run = start_command(*arguments, f"cluster.address={head.address}")
+    folder = tmp_path_factory.mktemp("watched")
+    for number in range(COPIES):
+        for packing in ("parquet", "webdataset"):
+            shutil.copytree(CORPUS / packing, folder / f"copy-{number}", dirs_exist_ok=True)
+    output = folder / "codes"
+    sources = f"input.splits.train=['{folder}/copy-*/*.parquet', '{folder}/copy-*/*.tar']"
+    arguments = ["tokenize", CONFIG, sources, f"output.uri={output}"]
+    settings = ["input.clips_per_shard=2", "cluster.log_format=json", f"cluster.address={head.address}"]
+    run = start_command(*arguments, *settings)
     seen: dict[str, float] = {}
     statuses: list[dict[str, Any]] = []
     while run.poll() is None:
