@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import storage
 from pipeline.columns import read_columns
 from pipeline.items import ShardSpec
 from pipeline.output import Output
@@ -145,9 +144,7 @@ class _Divider:
 
 
 def _divide(output: Output, spec: ShardSpec, divider: _Divider) -> int:
-    info = storage.stat(output.layout.data(spec))
-    if info is None:
-        raise output.layout.gone(output.layout.data(spec))
+    info = output.layout.stat_committed(output.layout.data(spec))
     rows = 0
     for batch in read_columns(info, COLUMNS):
         divider.add(batch)

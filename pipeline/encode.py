@@ -50,7 +50,7 @@ class Encoder:
 
         Short of GPU memory, it halves how much is encoded at once, from here on, and tries again.
         """
-        frames = sum(-(-clip.info.num_samples // self._model.downsample_rate) for clip in clips)
+        frames = sum(self._frames(clips))
         if frames > self._max_frames:
             return Launched.done(self._encode_in_pieces(clips))
         try:
@@ -73,11 +73,13 @@ class Encoder:
         return HostCopy(torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16))
 
     def _split(self, clips: Sequence[Clip], codes: torch.Tensor) -> list[CodedClip]:
-        frames = [-(-clip.info.num_samples // self._model.downsample_rate) for clip in clips]
-        parts = torch.split(codes, frames, dim=1)
+        parts = torch.split(codes, self._frames(clips), dim=1)
         return [
             CodedClip(clip.info, np.ascontiguousarray(part.numpy())) for clip, part in zip(clips, parts, strict=True)
         ]
+
+    def _frames(self, clips: Sequence[Clip]) -> list[int]:
+        return [-(-clip.info.num_samples // self._model.downsample_rate) for clip in clips]
 
     def _encode_in_pieces(self, clips: Sequence[Clip]) -> list[CodedClip]:
         if len(clips) > 1:

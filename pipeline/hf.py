@@ -96,7 +96,7 @@ def load_codes(
 def committed_shards(output: Output, split: str) -> list[ObjectInfo]:
     """The data objects of a split whose manifests are there, in the order of the plan."""
     root = output.layout.root
-    listed = {info.uri.rpartition("/")[2]: info for info in storage.list_objects(storage.join(root, "data", split))}
+    listed = {info.uri.rpartition("/")[2]: info for info in storage.list_objects(output.layout.split_data(split))}
     planned = [spec for spec in output.specs if spec.split == split]
     done = [spec for spec in planned if spec.shard_id in output.done]
     if not done:

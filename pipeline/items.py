@@ -19,9 +19,12 @@ def stable_hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+FILE_DIGITS = 8
+
+
 def file_version(version: str) -> str:
-    """What the store says of one file, in eight hexadecimal digits."""
-    return stable_hash(version)[:8]
+    """What the store says of one file, in FILE_DIGITS hexadecimal digits."""
+    return stable_hash(version)[:FILE_DIGITS]
 
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -51,6 +54,10 @@ class ShardSpec:
     version: str
     """What the store said of the input when it was planned: ETag, or size and modification time. Of files, the
     `file_version` of each, end to end."""
+
+    def planned_version(self, position: int) -> str:
+        """The `file_version` of a member when it was planned."""
+        return self.version[FILE_DIGITS * position : FILE_DIGITS * (position + 1)]
 
     def __post_init__(self) -> None:
         identity = stable_hash(self.format, self.uri, str(self.start), str(self.stop), *self.members)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from pipeline import storage
 from pipeline.items import ShardSpec
+from pipeline.storage import ObjectInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,20 @@ class Layout:
 
     def rejects(self, spec: ShardSpec) -> str:
         return storage.join(self.root, "rejects", spec.split, f"{spec.shard_id}.parquet")
+
+    def open_committed(self, uri: str) -> BinaryIO:
+        """A seekable stream of an object of a committed shard. Raises `gone` where it is not there."""
+        try:
+            return storage.open_read(uri)
+        except FileNotFoundError:
+            raise self.gone(uri) from None
+
+    def stat_committed(self, uri: str) -> ObjectInfo:
+        """What the store says of an object of a committed shard. Raises `gone` where it is not there."""
+        info = storage.stat(uri)
+        if info is None:
+            raise self.gone(uri)
+        return info
 
     def gone(self, uri: str) -> FileNotFoundError:
         """What to raise where an object of a committed shard is not there."""

@@ -143,10 +143,7 @@ class _Data:
         self._uri = output.layout.data(spec)
 
     def __enter__(self) -> _Data:
-        try:
-            self._stream = storage.open_read(self._uri)
-        except FileNotFoundError:
-            raise self._layout.gone(self._uri) from None
+        self._stream = self._layout.open_committed(self._uri)
         self._file: pq.ParquetFile = self._checked(lambda: open_table(self._stream))
         return self
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline import schema, storage
+from pipeline import schema
 from pipeline.columns import read_columns
 from pipeline.items import ShardSpec
 from pipeline.output import Output
@@ -54,9 +54,7 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[
     """
     layers = [schema.layer_column(layer) for layer in range(num_quantizers)]
     uri = output.layout.data(spec)
-    info = storage.stat(uri)
-    if info is None:
-        raise output.layout.gone(uri)
+    info = output.layout.stat_committed(uri)
     for batch in read_columns(info, [*_COLUMNS, *layers]):
         fields = batch.select(_COLUMNS).to_pylist()
         frames = np.array([row["num_frames"] for row in fields], np.int64)

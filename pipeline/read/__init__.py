@@ -59,7 +59,7 @@ def _check_members(spec: ShardSpec) -> None:
     """Of many files one that is gone is a reject of its own."""
     uris = [storage.join(spec.uri, member) for member in spec.members]
     for position, (uri, info) in enumerate(zip(uris, storage.stat_all(uris), strict=True)):
-        if info is not None and spec.version[8 * position : 8 * position + 8] != file_version(info.version):
+        if info is not None and spec.planned_version(position) != file_version(info.version):
             raise SourceChanged(
                 f"{uri}: changed since it was planned: put the old file back, or tokenize into a new output"
             )

@@ -16,11 +16,7 @@ from pipeline.table import open_table
 @contextlib.contextmanager
 def open_file(layout: Layout, uri: str) -> Iterator[pq.ParquetFile]:
     """The file, for as long as it is read. Raises OSError if it cannot be had and ValueError if it is damaged."""
-    try:
-        stream = storage.open_read(uri)
-    except FileNotFoundError:
-        raise layout.gone(uri) from None
-    with stream:
+    with layout.open_committed(uri) as stream:
         try:
             yield open_table(stream)
         except storage.StorageError:
