@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 
 from moss_tok.audio import decode, resample, to_channels
-from moss_tok.resample import Waveform
+from moss_tok.audio.resample import Waveform
 
 KINDS: dict[str, tuple[str, str, int, int]] = {
     "WAV 16-bit 16k": ("WAV", "PCM_16", 16_000, 1),

@@ -18,11 +18,11 @@ import psutil
 
 from benchmarks.store_of_many import PROTOCOL, StoreOfMany, register
 from pipeline.config import Config, parse_config
+from pipeline.dataset.manifest import ShardManifest
+from pipeline.distributed.reader_task import this_node
+from pipeline.distributed.scheduler import Schedule, Try
+from pipeline.distributed.throughput import ActorFigures
 from pipeline.items import ShardSpec
-from pipeline.manifest import ShardManifest
-from pipeline.pace import ActorFigures
-from pipeline.readers import this_node
-from pipeline.schedule import Schedule, Try
 
 
 class IdleTokenizer:
@@ -88,9 +88,9 @@ def with_ray(config: Config, shards: int) -> None:
     """The whole driver."""
     import ray
 
-    from pipeline.cluster import connect
-    from pipeline.output import open_output
-    from pipeline.run import _Driver
+    from pipeline.dataset.dataset import open_output
+    from pipeline.distributed.cluster import connect
+    from pipeline.distributed.driver import _Driver
 
     class Watched(_Driver):
         """Says now and then how far it is."""

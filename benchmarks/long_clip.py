@@ -17,7 +17,7 @@ import soundfile as sf
 
 from benchmarks.processes import Watch
 from pipeline.config import parse_config
-from pipeline.run import run
+from pipeline.distributed.driver import run
 
 CORPUS = Path(__file__).parent.parent / "demo" / "corpus" / "folder" / "librivox"
 RATE = 16_000

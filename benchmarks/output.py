@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.items import ClipInfo, CodedClip, Origin
-from pipeline.records import codes_table
 from pipeline.schema import layer_column
-from pipeline.write import to_parquet
+from pipeline.steps.records import codes_table
+from pipeline.steps.write import to_parquet
 
 LAYERS, CODEBOOK, RATE, SAMPLES_PER_FRAME = 32, 1024, 24_000, 1920
 

@@ -41,8 +41,8 @@ import yaml
 from benchmarks.decode import KINDS, encode_file, prepare, signal_of
 from benchmarks.processes import Watch
 from benchmarks.stand_in import actor_with, batches
-from pipeline.allocator import keep_freed_memory
 from pipeline.config import Config, parse_config
+from pipeline.distributed.malloc import keep_freed_memory
 
 TAR_SECONDS = 1500.0
 RATE = 24_000
@@ -180,7 +180,7 @@ def _rates_alone(tar: Path, processes: int) -> tuple[float, float]:
 
 
 def _run(tar: Path, shards: int, speed: float, settings: Sequence[str], folder: Path) -> Figures:
-    from pipeline.run import run
+    from pipeline.distributed.driver import run
 
     config = _config(tar, shards, folder, settings)
     with Watch() as watch:

@@ -33,8 +33,8 @@ def config_of() -> Config:
 
 def begin(shards: int, done: float, folder: Path) -> None:
     """List, plan and store; what the store then holds is left in `folder` for the other process."""
-    from pipeline.output import open_output
-    from pipeline.run import _Driver
+    from pipeline.dataset.dataset import open_output
+    from pipeline.distributed.driver import _Driver
 
     register()
     StoreOfMany.tars = shards
@@ -57,8 +57,8 @@ def begin(shards: int, done: float, folder: Path) -> None:
 
 def resume(shards: int, done: float, folder: Path) -> None:
     """Take up the output that `begin` left, as if most of its shards had been done."""
-    from pipeline.output import open_output
-    from pipeline.run import _Driver
+    from pipeline.dataset.dataset import open_output
+    from pipeline.distributed.driver import _Driver
 
     register()
     StoreOfMany.objects = {path.name.replace("|", "/"): path.read_bytes() for path in folder.glob("bucket|*")}

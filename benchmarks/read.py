@@ -19,13 +19,13 @@ import numpy as np
 
 from benchmarks.output import CODEBOOK, LAYERS, info
 from pipeline import storage
-from pipeline.chunk import Chunk
 from pipeline.config import parse_config
-from pipeline.hf import load_codes
+from pipeline.dataset.dataset import open_output
 from pipeline.items import Clip, ClipInfo, CodedClip
-from pipeline.output import open_output
+from pipeline.loading.hf import load_codes
 from pipeline.schema import layer_column
-from pipeline.shard import OpenShard
+from pipeline.shard.chunks import Chunk
+from pipeline.shard.tokenize import OpenShard
 
 CLIPS_PER_SHARD = 2000
 BATCH = 1000

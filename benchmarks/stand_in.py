@@ -12,9 +12,9 @@ from typing import cast
 
 import numpy as np
 
-from pipeline.actors import TokenizerActor
-from pipeline.encode import Encoder, Launched
+from pipeline.distributed.actor import TokenizerActor
 from pipeline.items import Clip, ClipInfo, CodedClip
+from pipeline.steps.encode import Encoder, Launched
 
 
 @dataclass(frozen=True)

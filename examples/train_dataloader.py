@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from pipeline.hf import load_codes
+from pipeline.loading import load_codes
 
 PAD = -1
 

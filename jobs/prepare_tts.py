@@ -13,8 +13,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.cli import main
-from pipeline.commands.export import job_arguments
+from pipeline.cli.export import job_arguments
+from pipeline.cli.main import main
 
 CONFIG = Path(__file__).parent.parent / "configs" / "export_tts.yaml"
 

@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 
 CONFIG = Path(__file__).parent.parent / "configs" / "audioset.yaml"
 

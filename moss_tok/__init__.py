@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from moss_tok.codec import MossAudioTokenizerModel, UntrainedModelWarning
     from moss_tok.config import ConfigError, MossAudioTokenizerConfig
     from moss_tok.outputs import DecoderOutput, EncoderOutput
-    from moss_tok.resample_device import resample_tensor
+    from moss_tok.resample_tensor import resample_tensor
     from moss_tok.stack import StreamState
     from moss_tok.streaming import StreamingDecoder, StreamingEncoder, decode_stream, encode_stream
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from moss_tok import arguments
 from moss_tok.attention import Span
 from moss_tok.checkpoint import Checkpoint, resolve
-from moss_tok.chunks import in_chunks
+from moss_tok.chunked import in_chunks
 from moss_tok.config import MossAudioTokenizerConfig
 from moss_tok.execution import Execution
 from moss_tok.linear import Linear

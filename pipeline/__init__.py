@@ -1,4 +1,5 @@
-"""From audio shards to Parquet shards of codes: plan, read, prepare, batch, encode, records, write, manifest.
+"""From audio shards to Parquet shards of codes.
 
-Each step is a module. `shard` composes them in one process, `actors` puts Ray around them, `run` schedules.
+Rooms, from the top: `cli`; `verify`, `report`, `distributed`; `loading`, `export`, `monitoring`, `shard`; `dataset`;
+`steps`; `storage` and the modules beside them. A room imports only from rooms below it.
 """

@@ -2,7 +2,7 @@
 
     load_config("configs/demo.yaml", ["model.dtype=bfloat16", "cluster.actors=2"])
 
-Faults are a ConfigError of pipeline/typed_yaml.py.
+Faults are a ConfigError of pipeline/yaml_config.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from moss_tok import DEFAULT_MODEL
-from pipeline.typed_yaml import Section, read_document, validate
+from pipeline.yaml_config import Section, read_document, validate
 
 SPLIT_PATTERN = r"^\w+(\.\w+)*$"  # what Hugging Face Datasets accepts as a split's name
 

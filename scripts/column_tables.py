@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from pipeline import schema
-from pipeline.card import column_rows
+from pipeline.dataset.card import column_rows
 
 PAGE = Path(__file__).parent.parent / "docs" / "output.md"
 CODEBOOK_SIZE = 1024  # of the released model

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.export.config import ExportConfig
-from pipeline.typed_yaml import Section
+from pipeline.yaml_config import Section
 
 DOCS = Path(__file__).parent.parent / "docs"
 

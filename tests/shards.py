@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pipeline.dataset.commit import Effort, shard_metadata
 from pipeline.items import CodedClip, Origin, Reject, ShardSpec
-from pipeline.records import codes_table, rejects_table
-from pipeline.settle import Effort, shard_metadata
-from pipeline.write import to_parquet
+from pipeline.steps.records import codes_table, rejects_table
+from pipeline.steps.write import to_parquet
 from tests.support import info_of
 
 SPEC = ShardSpec(split="train", format="webdataset", uri="s3://bucket/a.tar", size=12_345, version="12345-etag")

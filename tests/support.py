@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.config import Config, load_config
-from pipeline.encode import load_encoder
+from pipeline.dataset.dataset import open_output, with_absolute_uris
 from pipeline.items import ClipInfo, Origin
-from pipeline.output import open_output, with_absolute_uris
-from pipeline.shard import tokenize_shard
+from pipeline.shard.tokenize import tokenize_shard
+from pipeline.steps.encode import load_encoder
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus"
@@ -29,7 +29,7 @@ def start_command(
     """`moss-tok …` in the project's folder, with its output captured; `environment` is added to this process's own."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    command = [sys.executable, "-m", "pipeline.cli.main", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
 

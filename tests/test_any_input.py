@@ -13,8 +13,8 @@ import yaml
 
 from moss_tok.audio import REASONS
 from pipeline.config import Config, parse_config
-from pipeline.output import read_output
-from pipeline.reasons import PREPARE_REASONS, READ_REASONS
+from pipeline.dataset.dataset import read_output
+from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
 from tests.hostile.files import FILES, GOOD, LINES, MAX_CLIP_BYTES, MAX_SECONDS, SPRUNG, write_files
 from tests.hostile.tables import TABLES, write_tables
 from tests.hostile.tars import TARS, write_tars

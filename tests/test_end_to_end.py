@@ -16,7 +16,7 @@ import torch
 
 from moss_tok import MossAudioTokenizerModel
 from moss_tok.audio import REASONS, resample
-from pipeline.reasons import PREPARE_REASONS, READ_REASONS
+from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
 from tests.support import CORPUS, data_files, demo_config, rows, tokenize_in_process
 
 

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.read import random_output
 from examples.train_dataloader import PAD, ResumableBatches, main, make_loader
-from pipeline.hf import load_codes
+from pipeline.loading.hf import load_codes
 from tests.support import ROOT
 
 SHARDS, CLIPS = 3, 37

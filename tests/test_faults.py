@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.encode import load_encoder
-from pipeline.output import open_output, read_output
-from pipeline.read import SourceChanged, read_shard
-from pipeline.shard import tokenize_shard
+from pipeline.dataset.dataset import open_output, read_output
+from pipeline.shard.tokenize import tokenize_shard
+from pipeline.steps.encode import load_encoder
+from pipeline.steps.read import SourceChanged, read_shard
 from tests.support import (
     CONFIG,
     CORPUS,

@@ -7,29 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
-STEPS = ("plan", "read", "prepare", "batch", "encode", "records", "write", "manifest")
-COMPOSERS = (
-    *("shard", "settle", "chunk", "encode_loop", "actors", "readers", "cluster", "run", "output"),
-    *(
-        "estimate",
-        "decode",
-        "schedule",
-        "replica",
-        "replicas",
-        "monitor",
-        "status",
-        "tally",
-        "failures",
-        "reject_limit",
-        "commands",
-        "cli",
-    ),
-    *("card", "totals", "progress", "verify", "report", "repair"),
-    *("duplicates", "selection", "push", "hf", "codes_cache", "survey"),
+FLOORS = (
+    {"cli"},
+    {"verify", "report", "evaluate", "distributed"},
+    {"loading", "export", "monitoring", "shard"},
+    {"dataset"},
+    {"steps"},
+    {"codecs"},
+    {"storage"},
 )
+"""The rooms of `pipeline/` from the top. A room imports from rooms on lower floors and from the modules at the root."""
 
 
 def modules(package: str) -> dict[str, ast.Module]:
@@ -63,7 +51,7 @@ def test_the_codec_knows_nothing_of_ray_arrow_storage_or_the_pipeline():
 
 def test_only_the_audio_modules_of_the_codec_import_decoders():
     for name, tree in modules("moss_tok").items():
-        if not name.startswith(("moss_tok.audio", "moss_tok.resample")):
+        if not name.startswith(("moss_tok.audio", "moss_tok.audio.resample")):
             assert not reaches(imports(tree), "soundfile", "av", "torchaudio"), name
 
 
@@ -72,26 +60,44 @@ def test_the_pipeline_does_not_import_jobs_or_tests():
         assert not reaches(imports(tree), "jobs", "tests", "benchmarks", "demo"), name
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_step_imports_no_other_step_and_no_composer(step: str):
-    mine = f"pipeline.{step}"
-    others = [f"pipeline.{other}" for other in (*STEPS, *COMPOSERS) if other != step]
-    trees = {name: tree for name, tree in modules("pipeline").items() if name == mine or name.startswith(f"{mine}.")}
-    assert trees
-    for name, tree in trees.items():
-        assert not reaches(imports(tree), *others), name
+def room(name: str) -> str:
+    """The folder of `pipeline/` that a module lies in; "" for the modules at the root, and for other packages."""
+    package, *rest = name.split(".")
+    return rest[0] if package == "pipeline" and rest and (ROOT / "pipeline" / rest[0]).is_dir() else ""
 
 
-def test_ray_appears_only_in_the_shells_and_the_driver():
+def floor(name: str) -> int:
+    """0 is the top; the modules at the root of `pipeline/` lie below all rooms."""
+    return next((number for number, rooms in enumerate(FLOORS) if room(name) in rooms), len(FLOORS))
+
+
+def test_every_room_has_a_floor():
+    rooms = {path.name for path in (ROOT / "pipeline").iterdir() if (path / "__init__.py").exists()}
+    assert rooms <= set().union(*FLOORS)
+
+
+def test_a_room_imports_only_from_lower_floors():
+    for name, tree in modules("pipeline").items():
+        for imported in imports(tree):
+            if imported.startswith("pipeline.") and room(imported) != room(name):
+                storage = room(name) == "" and room(imported) == "storage"  # parquet.py and others read through it
+                assert storage or floor(imported) > floor(name), f"{name} imports {imported}"
+
+
+def test_a_step_imports_no_other_step():
+    """A step is a module of `steps/`, or a folder there. What several steps share composes nothing."""
+    shared = {"formats", "jsonl_csv", "audio_stats", "watchdog", "reject_reasons"}
+    for name, tree in modules("pipeline/steps").items():
+        step = name.split(".")[2]
+        for imported in imports(tree):
+            if imported.startswith("pipeline.steps."):
+                assert imported.split(".")[2] in {step, *shared}, f"{name} imports {imported}"
+
+
+def test_ray_appears_only_in_distributed():
     users = {name for name, tree in modules("pipeline").items() if reaches(imports(tree), "ray")}
-    assert users == {
-        "pipeline.metrics",
-        "pipeline.readers",
-        "pipeline.cluster",
-        "pipeline.replica",
-        "pipeline.replicas",
-        "pipeline.run",
-    }
+    assert users
+    assert all(room(name) == "distributed" for name in users), users
 
 
 def test_object_stores_are_reached_only_through_storage():
@@ -101,11 +107,11 @@ def test_object_stores_are_reached_only_through_storage():
 
 
 def test_parquet_is_read_in_the_callers_thread():
-    """Arrow's own threads hold Python buffers, and abort a process that ends meanwhile: see pipeline/table.py."""
+    """Arrow's own threads hold Python buffers, and abort a process that ends meanwhile: see pipeline/parquet.py."""
     for name, tree in modules("pipeline").items():
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         assert "pq.read_table" not in calls, name
-        assert "pq.ParquetFile" not in calls or name in ("pipeline.table", "pipeline.read.parquet"), name
+        assert "pq.ParquetFile" not in calls or name in ("pipeline.parquet", "pipeline.steps.read.parquet"), name
 
 
 def test_nothing_unpickles():
@@ -125,12 +131,12 @@ def test_jobs_stay_short():
 
 
 def test_a_reader_process_loads_no_torch():
-    code = "import sys, pipeline.chunk; print('torch' in sys.modules)"
+    code = "import sys, pipeline.shard.chunks; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 
 
 def test_help_does_not_wait_for_torch_or_ray():
-    code = "import sys, pipeline.cli; print({'torch', 'ray', 'pyarrow', 'av'} & sys.modules.keys())"
+    code = "import sys, pipeline.cli.main; print({'torch', 'ray', 'pyarrow', 'av'} & sys.modules.keys())"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

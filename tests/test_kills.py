@@ -31,10 +31,10 @@ STEPS = {
     "when the plan is written but has no name yet": ("os", "link", 1, "before"),
     "after the plan": ("pipeline.storage", "create", 1, "after"),
     "after the record": ("pipeline.storage", "create", 2, "after"),
-    "while it reads": ("pipeline.read.files", "RawClip", 2, "before"),
-    "while it prepares": ("pipeline.chunk", "prepare_clip", 2, "after"),
-    "before it encodes": ("pipeline.encode", "Encoder.encode", 1, "before"),
-    "after it encoded": ("pipeline.encode", "Encoder.encode", 1, "after"),
+    "while it reads": ("pipeline.steps.read.files", "RawClip", 2, "before"),
+    "while it prepares": ("pipeline.shard.chunks", "prepare_clip", 2, "after"),
+    "before it encodes": ("pipeline.steps.encode", "Encoder.encode", 1, "before"),
+    "after it encoded": ("pipeline.steps.encode", "Encoder.encode", 1, "after"),
     "before the data": ("pipeline.storage", "create", 3, "before"),
     "when the data is half on the disk": ("os", "fsync", 5, "before"),
     "when the data is written but has no name yet": ("os", "link", 3, "before"),
@@ -98,10 +98,10 @@ def test_a_process_that_is_killed_at_a_step_loses_and_doubles_nothing(
 
 
 DEATHS = {
-    "driver": ("pipeline.schedule", "Schedule.committed", 1, "before"),
-    "actor that encodes": ("pipeline.encode", "Encoder.launch", 1, "after"),
-    "actor that has data but no manifest": ("pipeline.settle", "commit", 1, "before"),
-    "reader": ("pipeline.chunk", "prepare_clip", 2, "before"),
+    "driver": ("pipeline.distributed.scheduler", "Schedule.committed", 1, "before"),
+    "actor that encodes": ("pipeline.steps.encode", "Encoder.launch", 1, "after"),
+    "actor that has data but no manifest": ("pipeline.dataset.commit", "commit", 1, "before"),
+    "reader": ("pipeline.shard.chunks", "prepare_clip", 2, "before"),
 }
 
 

@@ -17,9 +17,9 @@ import s3fs
 
 from pipeline import storage
 from pipeline.config import parse_config
-from pipeline.decode import SoundFiles, comment_of, decode_rows, load_decoder
-from pipeline.output import read_output, with_absolute_uris
-from pipeline.selection import Selection, select_rows
+from pipeline.dataset.dataset import read_output, with_absolute_uris
+from pipeline.loading.decode import SoundFiles, comment_of, decode_rows, load_decoder
+from pipeline.loading.rows import Selection, select_rows
 from pipeline.verify import verify
 from tests.seaweed import s3_clients, seaweed
 from tests.support import CORPUS, rows, run_command, tokenize_in_process

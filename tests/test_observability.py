@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.heartbeat import read_heartbeats
-from pipeline.layout import Layout
-from pipeline.status import Observer
+from pipeline.dataset.layout import Layout
+from pipeline.monitoring.heartbeat import read_heartbeats
+from pipeline.monitoring.status import Observer
 from tests.seaweed import free_ports
 from tests.support import CONFIG, CORPUS, ROOT, start_command
 

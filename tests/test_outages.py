@@ -16,13 +16,13 @@ import ray
 import s3fs
 
 from pipeline import storage
-from pipeline.actors import TokenizerActor
+from pipeline.dataset.commit import publish_shard
+from pipeline.dataset.dataset import read_output
+from pipeline.dataset.layout import Layout
+from pipeline.dataset.manifest import ShardManifest, commit, read_manifests
+from pipeline.distributed.actor import TokenizerActor
+from pipeline.distributed.driver import run
 from pipeline.items import ShardSpec
-from pipeline.layout import Layout
-from pipeline.manifest import ShardManifest, commit, read_manifests
-from pipeline.output import read_output
-from pipeline.run import run
-from pipeline.settle import publish_shard
 from tests.rclone import rclone
 from tests.seaweed import Seaweed, s3_clients
 from tests.shards import EFFORT, SPEC, shard_bytes

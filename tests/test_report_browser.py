@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pipeline.decode import load_decoder
-from pipeline.output import read_output
+from pipeline.dataset.dataset import read_output
+from pipeline.loading.decode import load_decoder
 from pipeline.report.gather import gather
 from pipeline.report.page import render
 from scripts.install_browser import BROWSER

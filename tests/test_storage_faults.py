@@ -15,9 +15,9 @@ import pytest
 import s3fs
 
 from pipeline import storage
-from pipeline.layout import Layout
-from pipeline.manifest import read_manifests
-from pipeline.settle import OutputConflict, publish_shard
+from pipeline.dataset.commit import OutputConflict, publish_shard
+from pipeline.dataset.layout import Layout
+from pipeline.dataset.manifest import read_manifests
 from pipeline.storage import NotAnObject, StorageError, client, retrying, streaming
 from tests.proxy import Fault, Line, proxy
 from tests.seaweed import KEYS, s3_clients, seaweed

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config import SplitName
-from pipeline.typed_yaml import ConfigError, Section, read_document, validate
+from pipeline.yaml_config import ConfigError, Section, read_document, validate
 
 TEXT, AUDIO, REFERENCE = "{text}", "{audio}", "{reference}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.export.config import AUDIO, REFERENCE, TEXT, TokensConfig
 from pipeline.export.documents import DocumentLayout
 from pipeline.export.tokenizer import TextTokenizer
-from pipeline.typed_yaml import ConfigError
+from pipeline.yaml_config import ConfigError
 
 
 def document_layout(

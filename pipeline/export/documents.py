@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.export.config import AUDIO, REFERENCE, TEXT
 from pipeline.export.layouts import delay, flatten, undelay, unflatten
-from pipeline.typed_yaml import Section
+from pipeline.yaml_config import Section
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.dataset.provenance import RunRecord
 from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
 from pipeline.export.document_rules import document_layout
@@ -11,7 +12,6 @@ from pipeline.export.nemo import Nemo
 from pipeline.export.part import Format
 from pipeline.export.tokenizer import TextTokenizer
 from pipeline.export.tokens import Tokens
-from pipeline.provenance import RunRecord
 
 SECTIONS = {"moss-tts": "moss_tts", "tokens": "tokens", "nemo": "asr", "lhotse": "asr"}
 """The section of the configuration that belongs to each format."""

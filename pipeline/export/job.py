@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline import storage
+from pipeline.dataset.dataset import Output, read_output
 from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
 from pipeline.export.filters import read_ids
@@ -22,8 +23,7 @@ from pipeline.export.survey import survey
 from pipeline.export.tokenizer import TextTokenizer, tokenizer_of
 from pipeline.export.workers import Work, write_parts
 from pipeline.items import ShardSpec
-from pipeline.output import Output, read_output
-from pipeline.typed_yaml import ConfigError
+from pipeline.yaml_config import ConfigError
 
 READ_THREADS = 16  # a manifest is latency, not bandwidth
 

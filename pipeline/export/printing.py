@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pipeline.export.report import Report
-from pipeline.totals import format_bytes, lines_of
+from pipeline.formatting import format_bytes, lines_of
 
 PROGRESS_LINES = 20  # of each stage, however many shards there are
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline import storage
-from pipeline.typed_yaml import ConfigError
+from pipeline.yaml_config import ConfigError
 
 EXPORT_VERSION = 1
 

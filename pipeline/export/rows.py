@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.columns import read_columns
+from pipeline.dataset.dataset import Output
 from pipeline.items import ShardSpec
-from pipeline.output import Output
+from pipeline.parquet import read_columns
 
 _COLUMNS = (
     *("id", "source", "key", "num_frames", "num_samples", "sample_rate", "clipping", "silence", "audio_xxh3"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.dataset.dataset import Output
 from pipeline.export.config import ExportConfig
 from pipeline.export.filters import Filters
 from pipeline.export.references import Reference, References
@@ -13,7 +14,6 @@ from pipeline.export.rows import Row, read_rows
 from pipeline.export.splits import split_of
 from pipeline.export.text import normalizer
 from pipeline.items import ShardSpec
-from pipeline.output import Output
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pipeline import storage
+from pipeline.dataset.dataset import Output
 from pipeline.export.buckets import Buckets, equal_hours
 from pipeline.export.config import ExportConfig
 from pipeline.export.progress import Progress
 from pipeline.export.selection import Selection
 from pipeline.items import ShardSpec
-from pipeline.output import Output
 
 
 def survey(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.export.documents import Content, DocumentLayout
 from pipeline.export.packing import Packed, unpack
-from pipeline.table import read_table
+from pipeline.parquet import read_table
 
 LAYOUT = b"moss_tok.tokens"
 _SEQUENCES = pa.schema(

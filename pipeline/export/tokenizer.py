@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import storage
 from pipeline.export.config import ExportConfig
-from pipeline.typed_yaml import ConfigError
+from pipeline.yaml_config import ConfigError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

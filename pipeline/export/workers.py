@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from pipeline.dataset.dataset import Output, read_output
 from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
 from pipeline.export.formats import make_format
@@ -18,7 +19,6 @@ from pipeline.export.part import write_part
 from pipeline.export.selection import Selection
 from pipeline.export.tokenizer import tokenizer_of
 from pipeline.items import ShardSpec
-from pipeline.output import Output, read_output
 
 
 class WorkerDied(OSError):

@@ -10,13 +10,13 @@ import numpy as np
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline import schema
-from pipeline.decode import decode_row
+from pipeline.dataset.dataset import Output
 from pipeline.items import ShardSpec
-from pipeline.output import Output
+from pipeline.loading.decode import decode_row
+from pipeline.loading.rows import Row
 from pipeline.report.originals import OriginalGone, read_original
 from pipeline.report.sample import NEAR_ROWS, Candidate
 from pipeline.report.tables import open_file
-from pipeline.selection import Row
 
 DEPTHS = (1, 4, 8, 16, 32)
 """Numbers of layers that are decoded, as far as the output has them."""

@@ -10,7 +10,6 @@ import numpy as np
 from markupsafe import Markup
 
 from moss_tok.audio import REASONS
-from pipeline.reasons import PREPARE_REASONS, READ_REASONS
 from pipeline.report import charts
 from pipeline.report.clips import DEPTHS
 from pipeline.report.gather import Report
@@ -19,7 +18,8 @@ from pipeline.report.information import Information
 from pipeline.report.numerals import count, moment, quantity, share, shown, size, span
 from pipeline.report.plots import meter
 from pipeline.report.sample import Sample
-from pipeline.shard import STAGES
+from pipeline.shard.tokenize import STAGES
+from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
 
 SOURCES = 8
 """Kinds of source that the table names; the others are added up."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moss_tok import MossAudioTokenizerModel
-from pipeline.manifest import read_manifests
-from pipeline.output import Output
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.manifest import read_manifests
 from pipeline.report.clips import choose, show
 from pipeline.report.history import History, read_history
 from pipeline.report.information import Information, measure

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.manifest import ShardManifest
-from pipeline.totals import Totals
+from pipeline.dataset.manifest import ShardManifest
+from pipeline.dataset.totals import Totals
 
 EXAMPLE_SHARDS = 3
 """Shards whose rejects are looked at for examples of a reason."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.entropy import entropy
+from pipeline.dataset.statistics import entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Information:
     used: np.ndarray
     """Fraction of the codebook's codes that occur."""
     entropy: np.ndarray
-    """Bits per code: see pipeline/entropy.py."""
+    """Bits per code: see pipeline/dataset/statistics.py."""
     top: np.ndarray
     """Share of the most frequent code."""
     nominal_bits: float

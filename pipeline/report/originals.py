@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.config import InputConfig, PrepareConfig
+from pipeline.dataset.dataset import Output
 from pipeline.items import Clip, ClipEnd, ClipPart, RawClip, Reject, ShardSpec
-from pipeline.output import Output
-from pipeline.prepare import prepare_clip
-from pipeline.read import SourceChanged, read_shard
-from pipeline.shard import target_of
+from pipeline.shard.tokenize import target_of
+from pipeline.steps.prepare import prepare_clip
+from pipeline.steps.read import SourceChanged, read_shard
 
 
 class OriginalGone(LookupError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.layout import Layout
 from pipeline.items import ShardSpec
-from pipeline.layout import Layout
-from pipeline.output import Output
 from pipeline.report.tables import open_file
 
 EXAMPLES = 3

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
+from pipeline.dataset.dataset import Output
 from pipeline.items import ShardSpec
-from pipeline.output import Output
 from pipeline.report.tables import open_file
 
 MAX_FRAMES = 2_000_000

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.layout import Layout
-from pipeline.table import open_table
+from pipeline.dataset.layout import Layout
+from pipeline.parquet import open_table
 
 
 @contextlib.contextmanager

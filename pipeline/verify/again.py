@@ -6,16 +6,16 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
-from pipeline.batch import Batcher
 from pipeline.config import BatchConfig, InputConfig, PrepareConfig
-from pipeline.encode import CodeStream, Encoder
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.provenance import software_versions
 from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Origin, RawClip, Reject, ShardSpec
-from pipeline.output import Output
-from pipeline.prepare import prepare_clip
-from pipeline.provenance import software_versions
-from pipeline.read import SourceChanged, read_shard
-from pipeline.records import clip_id
-from pipeline.shard import target_of
+from pipeline.shard.tokenize import target_of
+from pipeline.steps.batch import Batcher
+from pipeline.steps.encode import CodeStream, Encoder
+from pipeline.steps.prepare import prepare_clip
+from pipeline.steps.read import SourceChanged, read_shard
+from pipeline.steps.records import clip_id
 from pipeline.verify.compare import Stored, compare_reject, compare_row, read_stored
 from pipeline.verify.report import Difference, Report
 

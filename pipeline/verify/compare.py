@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
+from pipeline.dataset.layout import Layout
+from pipeline.dataset.provenance import RunRecord
 from pipeline.items import CodedClip, Reject, ShardSpec
-from pipeline.layout import Layout
-from pipeline.provenance import RunRecord
-from pipeline.records import codes_table
-from pipeline.table import open_table
+from pipeline.parquet import open_table
+from pipeline.steps.records import codes_table
 
 BATCH_ROWS = 256
 CLOSE = 1e-5

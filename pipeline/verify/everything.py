@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias
 
+from pipeline.concurrency import in_order
 from pipeline.config import ModelConfig
-from pipeline.encode import Encoder, load_encoder
-from pipeline.in_order import in_order
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.provenance import describe_model
+from pipeline.dataset.totals import Totals
 from pipeline.items import ShardSpec
-from pipeline.output import Output
-from pipeline.provenance import describe_model
-from pipeline.totals import Totals
+from pipeline.steps.encode import Encoder, load_encoder
 from pipeline.verify.again import MAX_FRAMES, check_again, choose
 from pipeline.verify.figures import check_figures
 from pipeline.verify.outline import check_outline, check_strays

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from pipeline import storage
-from pipeline.output import Output
-from pipeline.sealed import unseal
-from pipeline.totals import Totals, describe
+from pipeline.dataset.checksummed_json import unseal
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.totals import Totals, describe
 from pipeline.verify.report import Difference, Report
 
 MEND = "run `moss-tok tokenize` with the same configuration again: it adds up the manifests and writes it anew"

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from pipeline import schema, storage
+from pipeline.dataset.dataset import FROM_A_COPY, Output
+from pipeline.dataset.layout import Layout
+from pipeline.dataset.manifest import committed
+from pipeline.dataset.plan_file import read_plan
+from pipeline.dataset.provenance import RunRecord
 from pipeline.items import ShardSpec
-from pipeline.layout import Layout
-from pipeline.manifest import committed
-from pipeline.output import FROM_A_COPY, Output
-from pipeline.plan import read_plan
-from pipeline.provenance import RunRecord
 from pipeline.verify.report import Difference, Report
 
 AGAIN = "run `moss-tok tokenize` with the same configuration again: it does what is missing and ends with {}"

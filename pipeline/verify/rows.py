@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.provenance import RunRecord
+from pipeline.dataset.provenance import RunRecord
 from pipeline.verify.report import Difference, Report
 
 

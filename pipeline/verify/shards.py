@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from moss_tok.audio import REASONS
 from pipeline import schema
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.manifest import ShardManifest, read_manifest
 from pipeline.items import ShardSpec
-from pipeline.manifest import ShardManifest, read_manifest
-from pipeline.output import Output
-from pipeline.reasons import PREPARE_REASONS, READ_REASONS
-from pipeline.table import open_table
+from pipeline.parquet import open_table
+from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
 from pipeline.verify.objects import Fetched, fetched
 from pipeline.verify.report import Difference, Report
 from pipeline.verify.rows import RowChecks, clip_indices

@@ -14,11 +14,11 @@ import pytest
 import soundfile as sf
 
 from pipeline.config import Config, InputConfig, parse_config
+from pipeline.dataset.dataset import with_absolute_uris
 from pipeline.items import RawClip, Reject
-from pipeline.output import with_absolute_uris
-from pipeline.plan import plan_shards
-from pipeline.read import read_shard
-from pipeline.reasons import READ_REASONS
+from pipeline.steps.plan import plan_shards
+from pipeline.steps.read import read_shard
+from pipeline.steps.reject_reasons import READ_REASONS
 from tests.support import tokenize_in_process
 
 Items: TypeAlias = "list[RawClip | Reject]"

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config import Config, load_config, parse_config
-from pipeline.typed_yaml import ConfigError
+from pipeline.yaml_config import ConfigError
 
 SMALLEST = {"input": {"splits": {"train": "a.wav"}}, "output": {"uri": "out"}}
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline import schema
-from pipeline.manifest import ShardManifest
+from pipeline.dataset.manifest import ShardManifest
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.dataset.dataset import read_output
 from pipeline.export.config import load_export_config
 from pipeline.export.job import run_export
 from pipeline.export.report import Report
 from pipeline.export.rows import Row, read_rows
-from pipeline.output import read_output
 from tests.support import demo_config, tokenize_in_process
 
 

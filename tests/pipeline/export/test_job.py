@@ -12,14 +12,14 @@ import psutil
 import pytest
 
 from benchmarks.read import random_output
+from pipeline.dataset.dataset import read_output
 from pipeline.export import part
 from pipeline.export.config import load_export_config
 from pipeline.export.job import NothingToExport, run_export
 from pipeline.export.record import ExportMismatch
 from pipeline.export.rows import Row, read_rows
 from pipeline.export.workers import WorkerDied
-from pipeline.output import read_output
-from pipeline.typed_yaml import ConfigError
+from pipeline.yaml_config import ConfigError
 from tests.support import demo_config, tokenize_in_process
 
 FORMATS = {

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.dataset.dataset import Output, read_output
 from pipeline.export.rows import read_rows
-from pipeline.output import Output, read_output
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pipeline.export.documents import Content
 from pipeline.export.rows import Row
 from pipeline.export.token_files import read_documents
 from pipeline.export.tokenizer import TextTokenizer, load_tokenizer
-from pipeline.typed_yaml import ConfigError
+from pipeline.yaml_config import ConfigError
 
 SPECIAL = ["<pad>", "<text>", "<audio>", "<end>", "<slot>", "<late>", "<voice>"]
 LAYERS = 4

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from moss_tok import MossAudioTokenizerModel
-from pipeline.decode import load_decoder
-from pipeline.output import Output, read_output
+from pipeline.dataset.dataset import Output, read_output
+from pipeline.loading.decode import load_decoder
 from pipeline.report.gather import Report, gather
 from pipeline.report.page import render
 from tests.support import demo_config, tokenize_in_process

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from moss_tok import MossAudioTokenizerModel
-from pipeline.decode import Row, decode_row
-from pipeline.output import Output
+from pipeline.dataset.dataset import Output
+from pipeline.loading.decode import Row, decode_row
 from pipeline.report.clips import MAX_SECONDS, show
 from pipeline.report.sample import Candidate
 from pipeline.report.views import view

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.manifest import ShardManifest
+from pipeline.dataset.manifest import ShardManifest
 from pipeline.report.history import EXAMPLE_SHARDS, read_history
 
 SHARD = ShardManifest(

@@ -16,7 +16,7 @@ import pytest
 import soundfile as sf
 
 from moss_tok import MossAudioTokenizerModel
-from pipeline.output import Output
+from pipeline.dataset.dataset import Output
 from pipeline.report.gather import Report, gather
 from pipeline.report.numerals import NARROW
 from pipeline.report.page import render

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.output import Output, read_output
+from pipeline.dataset.dataset import Output, read_output
 from pipeline.report.clips import choose
 from pipeline.report.sample import Candidate, take_sample
 from tests.support import rows

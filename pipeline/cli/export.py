@@ -1,0 +1,75 @@
+"""Turn the codes of OUTPUT into what a trainer reads.
+
+  --to moss-tts   JSONL for the finetuning of MOSS-TTS, with audio_codes, and ref_audio_codes where asked for
+  --to tokens     token sequences for language models: flat, delay pattern or parallel streams, packed or not
+  --to nemo       JSONL manifests with codes, as NeMo reads them
+  --to lhotse     Lhotse Shar, with codes as an array field
+
+Keys of the configuration are set with --set or in a file given with --config; docs/exports.md has all of them:
+
+  moss-tok export out/demo --to moss-tts -o out/tts --set filters.min_seconds=1 references.enabled=true
+  moss-tok export s3://bucket/codes --to lhotse -o s3://bucket/shar --set dataset.num_quantizers=8 asr.buckets=10
+
+Rows that are left out are counted by reason. The same command again goes on with what is not finished. Exit status:
+0 the export is complete, 2 it cannot be made, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.cli.exit_status import ExitStatus
+from pipeline.cli.options import add_output
+
+HELP = "write what trainers of TTS, ASR and language models read"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
+    parser.add_argument("--to", required=True, choices=("moss-tts", "tokens", "nemo", "lhotse"), help="the format")
+    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder or URI of the export")
+    parser.add_argument("--config", metavar="FILE", help="YAML file to begin with, such as configs/export_tts.yaml")
+    _add_set(parser, "-s")
+
+
+def job_arguments(description: str | None, formats: Sequence[str], config: Path, argv: Sequence[str]) -> list[str]:
+    """The arguments of `moss-tok` that do what those of a job ask for: it writes one of `formats`, the first of them
+    unless told otherwise, and begins with `config`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, metavar="URI", help="the dataset of codes")
+    parser.add_argument("--out", required=True, metavar="URI", help="folder of the export")
+    parser.add_argument("--to", choices=formats, default=formats[0], help="default: %(default)s")
+    parser.add_argument("--config", default=str(config), help="configuration to begin with (default: %(default)s)")
+    _add_set(parser)
+    given = parser.parse_args(argv)
+    overrides = ["--set", *given.set] if given.set else []
+    return ["export", given.dataset, "--to", given.to, "--out", given.out, "--config", given.config, *overrides]
+
+
+def _add_set(parser: argparse.ArgumentParser, *short: str) -> None:
+    parser.add_argument(
+        *("--set", *short),
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="section.key=value",
+        help="set keys of the configuration",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from pipeline.export.config import load_export_config
+
+    given = {"dataset": {"uri": arguments.output}, "export": {"to": arguments.to, "uri": arguments.out}}
+    config = load_export_config(arguments.config, arguments.set, given)
+    print(f"{arguments.output} -> {arguments.out}", file=sys.stderr, flush=True)
+
+    from pipeline.export.job import run_export  # takes seconds, so the configuration is checked first
+    from pipeline.export.printing import print_progress, print_report
+
+    report = run_export(config, print_progress)
+    print_report(arguments.out, report, config.references.enabled)
+    return ExitStatus.DONE

@@ -1,0 +1,49 @@
+"""Show the shards that tokenize would make of CONFIG, and estimate hours, codes and output size from a sample.
+
+Nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from pipeline.cli.exit_status import ExitStatus
+from pipeline.cli.options import add_config
+
+HELP = "show what tokenize would do, from a sample"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from pipeline import storage
+    from pipeline.config import load_config
+    from pipeline.dataset.provenance import record_run
+    from pipeline.formatting import format_bytes, lines_of
+    from pipeline.shard.estimate import estimate
+    from pipeline.shard.tokenize import target_of
+    from pipeline.steps.plan import plan_shards
+
+    config = load_config(arguments.config, arguments.overrides)
+    record = record_run(config)
+    specs = plan_shards(config.input)
+    guess = estimate(specs, config, target_of(record), record.num_quantizers, record.model.codebook_size)
+    kinds = Counter(f"{spec.split}, {spec.format}" for spec in specs)
+    print(f"{arguments.config} would write to {storage.absolute(config.output.uri)}:")
+    print(
+        lines_of(
+            {
+                "model": record.model.name,
+                **{f"shards ({kind})": f"{count:,}" for kind, count in kinds.items()},
+                "input": format_bytes(sum(spec.size for spec in specs)),
+                "sampled": f"{guess.clips} clips, {guess.rejects} of them rejected",
+                "hours": f"about {guess.hours:,.3f}",
+                "codes": f"about {guess.frames * record.num_quantizers:,.0f}",
+                "output": f"about {format_bytes(guess.output_bytes)}",
+            }
+        )
+    )
+    return ExitStatus.DONE

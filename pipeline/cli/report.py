@@ -1,0 +1,54 @@
+"""Write one HTML page that shows what OUTPUT holds: figures, plots, rejects, and a few clips to look at and listen to.
+
+The page holds its pictures and sounds, runs no script and asks nothing of any network: open it, mail it, archive it.
+It works beside a run, after its death, and for an output of any size: figures of codes come from a sample of it.
+
+  moss-tok report out/demo                             report.html, with 4 clips
+  moss-tok report s3://bucket/codes --clips 0          without sounds, and so without the model's weights
+  moss-tok report out/demo -o s3://bucket/report.html  the page can be anywhere
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.cli.exit_status import ExitStatus
+from pipeline.cli.options import add_output
+
+HELP = "a page to look at and listen to"
+
+MAX_CLIPS = 24  # each is about a megabyte of the page
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
+    parser.add_argument("-o", "--out", default="report.html", metavar="FILE", help="the page (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=4, metavar="N", help="clips to show (default: %(default)s)")
+    parser.add_argument("--model", help="folder, hub repo or embedded model, if not where the dataset says")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if not 0 <= arguments.clips <= MAX_CLIPS:
+        raise ValueError(f"--clips {arguments.clips}: 0 to {MAX_CLIPS} clips can be shown")
+    if not arguments.out.lower().endswith((".html", ".htm")):
+        raise ValueError(f"{arguments.out}: the name of the page ends in .html")
+
+    from moss_tok import MossAudioTokenizerModel
+    from pipeline import storage
+    from pipeline.cli.printing import warn_untrained
+    from pipeline.dataset.dataset import read_output
+    from pipeline.formatting import format_bytes
+    from pipeline.loading.decode import load_decoder
+    from pipeline.report.gather import gather
+    from pipeline.report.page import render
+
+    output = read_output(arguments.output)
+
+    def decoder() -> MossAudioTokenizerModel:
+        return load_decoder(output.record, arguments.model)
+
+    page = render(gather(output, arguments.clips, decoder))
+    storage.publish(storage.absolute(arguments.out), page)
+    warn_untrained(output.record)
+    print(f"{arguments.out}: {format_bytes(len(page))}; open it in a browser")
+    return ExitStatus.DONE

@@ -1,0 +1,61 @@
+"""Tokenize everything that CONFIG names, with Ray, into an output folder.
+
+Any key of the configuration can be set on the command line, as section.key=value with a YAML value:
+
+  moss-tok tokenize configs/librispeech.yaml output.uri=s3://bucket/codes model.dtype=bfloat16
+  moss-tok tokenize configs/demo.yaml 'input.splits.train=[a.tar, b.tar]' cluster.actors=2
+
+The same command again does only the shards that are not committed. Exit status: 0 every shard is committed, 1 some
+failed, or the run stopped early and says why, 2 the configuration cannot be used, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+
+from pipeline import logs
+from pipeline.cli.exit_status import ExitStatus
+from pipeline.cli.options import add_config
+
+logger = logging.getLogger(__name__)
+
+HELP = "make a dataset of codes, or go on with one"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from pipeline.cli.failed_shards import describe_failures
+    from pipeline.cli.printing import print_dataset
+    from pipeline.config import load_config
+    from pipeline.formatting import format_seconds
+
+    config = load_config(arguments.config, arguments.overrides)
+    again = shlex.join(["moss-tok", "tokenize", arguments.config, *arguments.overrides])
+    logs.configure(config.cluster.log_format, process="driver", pid=os.getpid())
+    logger.info("%s -> %s", arguments.config, config.output.uri, extra=logs.plain())
+    try:
+        from pipeline.distributed.driver import (
+            run as run_config,  # takes seconds, so the configuration is checked first
+        )
+
+        summary = run_config(config)
+    except KeyboardInterrupt:
+        logger.warning("\nInterrupted. Committed shards stay; to go on: %s", again, extra=logs.plain())
+        return ExitStatus.INTERRUPTED
+    speed = summary.this_run.audio_seconds / max(summary.wall_seconds, 1e-9)
+    timing = {f"{stage} time": format_seconds(seconds) for stage, seconds in summary.this_run.seconds.items()}
+    if summary.this_run.shards:
+        timing["wall time"] = f"{format_seconds(summary.wall_seconds)}, {speed:,.1f}x real time"
+    print_dataset(summary.output, summary.totals, timing)
+    if summary.failures:
+        failed = describe_failures(summary.failures)
+        logger.error("\n%s\nTo try them again: %s", failed, again, extra=logs.plain())
+    if summary.stopped:
+        logger.error("\nStopped: %s\nTo go on: %s", summary.stopped, again, extra=logs.plain())
+    return ExitStatus.FAILED if summary.failures or summary.stopped else ExitStatus.DONE

@@ -1,0 +1,153 @@
+"""The commit of a shard: data, rejects, manifest, in this order, each created once; and what the second to come does.
+
+The data object decides. Its footer says what it belongs to and which rejects go with it, so that from there on anybody
+can finish the commit, and the manifest is made of nothing but the two objects and the effort that they took.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.dataset.layout import Layout
+from pipeline.dataset.manifest import ShardManifest, commit
+from pipeline.items import ShardSpec
+from pipeline.parquet import read_table
+
+_SHARD = "moss_tok.shard"
+
+
+class OutputConflict(RuntimeError):
+    """What is there under this name is not what this shard comes to; the message names it and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What of a manifest the objects do not tell."""
+
+    attempt: int
+    started_at: float
+    seconds: Mapping[str, float]
+
+
+def shard_metadata(shard_id: str, clips: int, input_bytes: int, rejects: bytes) -> dict[str, str]:
+    """What the footer of a data object says of its shard: clips in the source, bytes read, and its rejects object."""
+    summary = {
+        "shard_id": shard_id,
+        "clips": clips,
+        "input_bytes": input_bytes,
+        "rejects_bytes": len(rejects),
+        "rejects_sha256": _sha256(rejects),
+    }
+    return {_SHARD: json.dumps(summary, sort_keys=True)}
+
+
+def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, effort: Effort) -> ShardManifest:
+    """Create the data object, the rejects object where there are rejects, and the manifest, which commits them.
+
+    Returns the manifest that counts. Where another worker was first (a second job, a worker that was thought dead, a
+    run that died before its manifest) with the same settings and the same clips, what it made is kept and counted.
+    Raises OutputConflict for anything else that is there.
+    """
+    began = time.perf_counter()
+    mine = _describe(spec, data, rejects)
+    labels = {"fingerprint": mine.fingerprint, "rows": str(mine.rows), "sha256": mine.sha256}
+    if _create(layout.data(spec), data, labels):
+        if rejects and not _create(layout.rejects(spec), rejects, labels | {"sha256": mine.rejects_sha256}):
+            raise OutputConflict(f"{layout.rejects(spec)} does not belong to {layout.data(spec)}: delete both")
+        seconds = {**effort.seconds, "write": effort.seconds.get("write", 0.0) + time.perf_counter() - began}
+        manifest = replace(
+            mine,
+            attempt=effort.attempt,
+            started_at=round(effort.started_at, 3),
+            finished_at=round(time.time(), 3),
+            seconds={stage: round(spent, 6) for stage, spent in seconds.items()},
+        )
+    else:
+        manifest = rebuild_manifest(layout, spec)
+        theirs = (manifest.fingerprint, manifest.rows + manifest.rejects)
+        if theirs != (mine.fingerprint, mine.rows + mine.rejects):
+            raise OutputConflict(
+                f"{layout.data(spec)} is there, of {theirs[1]} clips with the fingerprint {theirs[0]}; this run has "
+                f"{mine.rows + mine.rejects} with {mine.fingerprint}: two jobs with different settings or inputs write "
+                "to one output"
+            )
+    return commit(layout, manifest)
+
+
+def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
+    """The manifest of a shard from its data and rejects objects alone; no audio is read, and nothing is written.
+
+    Raises FileNotFoundError if there is no data object, OutputConflict if the two are damaged or not a whole shard.
+    """
+    data = storage.read_bytes(layout.data(spec))
+    try:
+        rejects = storage.read_bytes(layout.rejects(spec))
+    except FileNotFoundError:
+        rejects = b""
+    try:
+        read_table(pa.BufferReader(data))  # all of it, for the checksums of its pages
+        return _describe(spec, data, rejects)
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        raise OutputConflict(
+            f"{layout.data(spec)} and its rejects are no whole shard ({error}): unless another job is at it, delete "
+            "them, and run again"
+        ) from error
+
+
+def _create(uri: str, data: bytes, labels: Mapping[str, str]) -> bool:
+    """Whether the object is these bytes now."""
+    return storage.create(uri, data, labels) or storage.read_bytes(uri) == data
+
+
+def _describe(spec: ShardSpec, data: bytes, rejects: bytes) -> ShardManifest:
+    """What the two objects say, as of now and of no attempt. Raises what Arrow raises, and ValueError."""
+    codes = read_table(pa.BufferReader(data), ["num_frames", "num_samples"])
+    footer = {key.decode(): value.decode() for key, value in (codes.schema.metadata or {}).items()}
+    summary: dict[str, Any] = json.loads(footer[_SHARD])
+    if summary["shard_id"] != spec.shard_id:
+        raise ValueError(f"it belongs to shard {summary['shard_id']}")
+    rejects_sha256 = _sha256(rejects)
+    if (summary["rejects_bytes"], summary["rejects_sha256"]) != (len(rejects), rejects_sha256):
+        found = f"of {len(rejects)} bytes" if rejects else "missing"
+        raise ValueError(f"it goes with rejects of {summary['rejects_bytes']} bytes, and they are {found}")
+    reasons = read_table(pa.BufferReader(rejects), ["reason"]).column("reason").to_pylist() if rejects else []
+    if codes.num_rows + len(reasons) != summary["clips"]:
+        raise ValueError(f"{codes.num_rows} rows and {len(reasons)} rejects of {summary['clips']} clips")
+    now = round(time.time(), 3)
+    return ShardManifest(
+        shard_id=spec.shard_id,
+        split=spec.split,
+        uri=spec.uri,
+        version=spec.version,
+        input_size=spec.size,
+        fingerprint=footer["moss_tok.fingerprint"],
+        rows=codes.num_rows,
+        rejects=len(reasons),
+        rejects_by_reason=dict(Counter(reasons)),
+        audio_seconds=sum(codes.column("num_samples").to_pylist()) / int(footer["moss_tok.sample_rate"]),
+        frames=sum(codes.column("num_frames").to_pylist()),
+        input_bytes=summary["input_bytes"],
+        output_bytes=len(data),
+        sha256=_sha256(data),
+        rejects_bytes=len(rejects),
+        rejects_sha256=rejects_sha256,
+        attempt=0,
+        started_at=now,
+        finished_at=now,
+        seconds={},
+        versions=json.loads(footer["moss_tok.versions"]),
+    )
+
+
+def _sha256(data: bytes) -> str:
+    """Hexadecimal; empty where there is no object."""
+    return hashlib.sha256(data).hexdigest() if data else ""

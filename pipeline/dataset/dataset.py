@@ -1,0 +1,184 @@
+"""An output as a run finds it: begun now or gone on with, and never by a run that would write something else."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from pipeline import logs, storage
+from pipeline.config import CardConfig, Config
+from pipeline.dataset import manifest
+from pipeline.dataset.card import dataset_card
+from pipeline.dataset.layout import Layout
+from pipeline.dataset.plan_file import plan_bytes, read_plan
+from pipeline.dataset.provenance import RunRecord, record_run
+from pipeline.dataset.statistics import survey
+from pipeline.dataset.totals import Totals
+from pipeline.dataset.totals_cache import Tally
+from pipeline.items import ShardSpec
+from pipeline.steps.plan import plan_shards
+from pipeline.yaml_config import ConfigError
+
+logger = logging.getLogger(__name__)
+
+FROM_A_COPY = "put it back from a copy of the output; without one, tokenize into a new output"
+
+
+class OutputMismatch(ConfigError):
+    """The output was made with other settings; the message names each difference."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """The plan of an output and what of it is done."""
+
+    layout: Layout
+    record: RunRecord
+    specs: list[ShardSpec]
+    done: set[str]
+    """Ids of the committed shards when it was opened."""
+    card: CardConfig = field(default_factory=CardConfig)
+    """What this run wants the dataset card to say."""
+
+    @cached_property
+    def todo(self) -> list[ShardSpec]:
+        """The shards that were not committed when it was opened."""
+        return [spec for spec in self.specs if spec.shard_id not in self.done]
+
+    @property
+    def progress(self) -> str:
+        """How much there is to do, for people."""
+        shards = f"{len(self.specs):,} shard{'s' * (len(self.specs) != 1)}"
+        if not self.done:
+            return f"{shards} to do"
+        return f"{shards}, {f'{len(self.done):,}' if self.todo else 'all'} of them committed already"
+
+    def tally(self) -> Tally:
+        """What earlier runs have counted."""
+        try:
+            data = storage.read_bytes(self.layout.totals)
+        except FileNotFoundError:
+            return Tally(self.specs)
+        return Tally.from_bytes(data, self.record.plan_sha256, self.specs, self.done)
+
+    def save(self, tally: Tally) -> None:
+        """Keep what is counted, for the next run and for `moss-tok status`."""
+        storage.publish(self.layout.totals, tally.to_bytes(self.record.plan_sha256))
+
+    def totals(self) -> Totals:
+        """What the shards hold that were committed when it was opened."""
+        tally = self.tally()
+        self._count(tally, self.done)
+        return tally.totals
+
+    def finish(self, tally: Tally | None = None) -> Totals:
+        """Write the totals, the card and, if every planned shard is committed, `_SUCCESS`.
+
+        `tally` is what `tally()` was and the shards of this run. Raises FileNotFoundError in place of the last where
+        data is gone that was committed once.
+        """
+        tally = tally or self.tally()
+        self._count(tally, self.done)
+        if not tally.complete:  # then those of other jobs, if there are any
+            self._count(tally, manifest.committed(self.layout, len(self.specs)))
+        self.save(tally)
+        storage.publish(self.layout.card, self._card(tally).encode())
+        if tally.complete:
+            self._check_data()
+            storage.publish(self.layout.success, self.layout.checksums().encode())
+        storage.sweep(self.layout.root)
+        return tally.totals
+
+    def _card(self, tally: Tally) -> str:
+        missing = tally.uncounted(spec.shard_id for spec in self.specs)
+        present = [self.layout.data(spec) for spec in self.specs if spec.shard_id not in missing]
+        seen = survey(present, self.record.num_quantizers, self.record.model.codebook_size)
+        return dataset_card(self.record, tally.totals, len(self.specs), self.card, seen)
+
+    def _check_data(self) -> None:
+        there = manifest.with_data(self.layout, {spec.split for spec in self.specs}, len(self.specs))
+        for spec in self.specs:
+            if spec.shard_id not in there:
+                raise self.layout.gone(self.layout.data(spec))
+
+    def _count(self, tally: Tally, shard_ids: set[str]) -> None:
+        for shard in manifest.read_manifests(self.layout, tally.uncounted(shard_ids)):
+            tally.add(shard)
+
+
+def with_absolute_uris(config: Config) -> Config:
+    """The configuration for processes that have another working folder. Inputs become absolute in the plan."""
+    output = config.output.model_copy(update={"uri": storage.absolute(config.output.uri)})
+    name = config.model.name
+    # A hub repo "owner/name" looks like a relative path: it is one only if there is such a folder.
+    if storage.is_local(name) and storage.list_names(name):
+        name = storage.absolute(name)
+    return config.model_copy(update={"output": output, "model": config.model.model_copy(update={"name": name})})
+
+
+def open_output(config: Config) -> Output:
+    """Begin the output that the configuration names, or take up the one that is there.
+
+    Raises OutputMismatch where it was made with other settings, and PlanError where the input cannot be planned.
+    """
+    layout = Layout(storage.absolute(config.output.uri))
+    record = record_run(config)
+    storage.honours_conditions(layout.internal)  # a store that does not is told of before any work
+    storage.sweep(layout.root)
+    if storage.stat(layout.run) is None:
+        return _begin(config, layout, record)
+    existing = read_output(layout.root)
+    if differences := record.differences(existing.record):
+        raise OutputMismatch(
+            f"{layout.root} was made with other settings:\n  "
+            + "\n  ".join(differences)
+            + "\nUse another output.uri for these settings, or the old settings to go on with this one."
+        )
+    return replace(existing, card=config.card)
+
+
+def read_output(uri: str) -> Output:
+    """The output at `uri` as it is. Raises FileNotFoundError if it, or its plan, is not there, and ValueError if its
+    record or its plan is damaged."""
+    layout = Layout(storage.absolute(uri))
+    try:
+        written = storage.read_bytes(layout.run)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{uri}: no output of moss-tok: {layout.run} is not there") from None
+    try:
+        record = RunRecord.from_json(written)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{layout.run}: {error}: {FROM_A_COPY}") from error
+    try:
+        plan = storage.read_bytes(layout.plan)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{layout.plan}: the plan of this output is gone: {FROM_A_COPY}") from None
+    if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
+        raise ValueError(
+            f"{layout.plan}: not the plan that {layout.run} was written for, but damaged or changed: {FROM_A_COPY}"
+        )
+    specs = read_plan(plan)
+    planned = {spec.shard_id for spec in specs}
+    return Output(layout, record, specs, manifest.committed(layout, len(specs)) & planned)
+
+
+def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
+    if others := storage.list_names(layout.root) - {"_moss_tok"}:
+        raise OutputMismatch(
+            f"{layout.root} holds other files, such as {min(others)}: choose an empty or a new folder for output.uri"
+        )
+    logger.info("listing the input", extra=logs.plain())
+    specs = plan_shards(config.input)
+    plan = plan_bytes(specs)
+    if not storage.create(layout.plan, plan) and storage.read_bytes(layout.plan) != plan:
+        raise OutputMismatch(
+            f"{layout.plan} is the plan of other input, left by a job that died or that begins at this moment: if none "
+            "does, delete it"
+        )
+    record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest())
+    if not storage.create(layout.run, record.to_json()):  # last: where it is, the plan is complete
+        return open_output(config)  # another job began this output at the same time: go on with it, if it is the same
+    as_read = RunRecord.from_json(record.to_json())  # with sorted keys, so that the card is the same after a resume
+    return Output(layout, as_read, specs, set(), config.card)

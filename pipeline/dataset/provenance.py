@@ -1,0 +1,158 @@
+"""What an output was made with: the run's record, and whether another run may go on with it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from moss_tok.checkpoint import resolve
+from pipeline import schema
+from pipeline.config import Config
+from pipeline.dataset.checksummed_json import seal, unseal
+from pipeline.items import stable_hash
+
+RUN_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """The codec, as far as it matters without its weights."""
+
+    name: str
+    revision: str | None
+    weights_sha256: str
+    config_hash: str
+    trained: bool
+    sample_rate: int
+    channels: int
+    samples_per_frame: int
+    num_quantizers: int
+    codebook_size: int
+
+    @property
+    def label(self) -> str:
+        """The name without the place: a local folder's own name, so that no path gets into data files."""
+        return self.name.rpartition("/")[2] if self.name.startswith("/") else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """Contents of run.json."""
+
+    run_version: int
+    model: ModelInfo
+    dtype: str
+    num_quantizers: int
+    """RVQ layers that are written."""
+    codes_schema: str
+    prepare: Mapping[str, Any]
+    input: Mapping[str, Any]
+    versions: Mapping[str, str]
+    plan_sha256: str = ""
+    """Of the output's plan; empty until there is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides what the rows are. Where inputs, weights or outputs lie is no part of it."""
+        return stable_hash(json.dumps(self._decisive(), sort_keys=True))
+
+    def differences(self, other: RunRecord) -> list[str]:
+        """Why this run cannot go on with the output of `other`; empty if it can."""
+        here = self._decisive() | _flatten("input", self.input)
+        there = other._decisive() | _flatten("input", other.input)
+        return [
+            f"{key}: the output has {there.get(key)!r}, this run {here.get(key)!r}"
+            for key in sorted(here.keys() | there.keys())
+            if here.get(key) != there.get(key)
+        ]
+
+    def file_metadata(self) -> dict[str, str]:
+        """What stands in the footer of every data file."""
+        return {
+            "moss_tok.model": self.model.label,
+            "moss_tok.model_revision": self.model.revision or "",
+            "moss_tok.model_weights_sha256": self.model.weights_sha256,
+            "moss_tok.model_trained": json.dumps(self.model.trained),
+            "moss_tok.dtype": self.dtype,
+            "moss_tok.num_quantizers": str(self.num_quantizers),
+            "moss_tok.codebook_size": str(self.model.codebook_size),
+            "moss_tok.sample_rate": str(self.model.sample_rate),
+            "moss_tok.channels": str(self.model.channels),
+            "moss_tok.samples_per_frame": str(self.model.samples_per_frame),
+            "moss_tok.prepare": json.dumps(dict(self.prepare), sort_keys=True),
+            "moss_tok.schema": self.codes_schema,
+            "moss_tok.fingerprint": self.fingerprint,
+            "moss_tok.versions": json.dumps(dict(self.versions), sort_keys=True),
+        }
+
+    def to_json(self) -> bytes:
+        return seal(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> RunRecord:
+        """The inverse of `to_json`. Raises ValueError for anything else."""
+        try:
+            document = unseal(data)
+            return cls(**document | {"model": ModelInfo(**document["model"])})
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"not the record of a run of version {RUN_VERSION}: {error}") from error
+
+    def _decisive(self) -> dict[str, Any]:
+        model = {key: value for key, value in asdict(self.model).items() if key not in ("name", "revision", "trained")}
+        return {
+            **_flatten("model", model),
+            **_flatten("prepare", self.prepare),
+            "model.dtype": self.dtype,
+            "model.num_quantizers": self.num_quantizers,
+            "schema": self.codes_schema,
+        }
+
+
+def describe_model(name: str, revision: str | None) -> ModelInfo:
+    """Read the model's configuration and hash its weights, without building it."""
+    checkpoint = resolve(name, revision)
+    config = checkpoint.config
+    return ModelInfo(
+        name=name,
+        revision=checkpoint.revision,
+        weights_sha256=checkpoint.weights_sha256,
+        config_hash=stable_hash(json.dumps(config.to_dict(), sort_keys=True)),
+        trained=config.trained,
+        sample_rate=config.sampling_rate,
+        channels=config.number_channels,
+        samples_per_frame=config.downsample_rate,
+        num_quantizers=config.quantizer.num_quantizers,
+        codebook_size=config.quantizer.codebook_size,
+    )
+
+
+def record_run(config: Config) -> RunRecord:
+    """The record of a run of this configuration. Raises ValueError if it asks for more layers than the model has."""
+    model = describe_model(config.model.name, config.model.revision)
+    wanted = config.model.num_quantizers or model.num_quantizers
+    if wanted > model.num_quantizers:
+        raise ValueError(f"model.num_quantizers: {wanted}, but {model.name} has {model.num_quantizers}")
+    return RunRecord(
+        run_version=RUN_VERSION,
+        model=model,
+        dtype=config.model.dtype,
+        num_quantizers=wanted,
+        codes_schema=schema.CODES,
+        prepare=config.prepare.model_dump(mode="json", exclude={"stall_seconds"}),  # patience is no property of rows
+        input=config.input.model_dump(mode="json"),
+        versions=software_versions(),
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """What decoded, resampled, encoded and wrote."""
+    names = ("moss-tok", "torch", "torchaudio", "soundfile", "av", "numpy", "pyarrow")
+    return {name: version(name) for name in names} | {"python": platform.python_version()}
+
+
+def _flatten(prefix: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{key}": value for key, value in mapping.items()}

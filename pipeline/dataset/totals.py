@@ -1,0 +1,95 @@
+"""Sums over the manifests of a dataset, and the table that a run ends with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pipeline.dataset.manifest import ShardManifest
+from pipeline.formatting import format_bytes
+
+
+@dataclass(slots=True)
+class Totals:
+    """What shards hold together: a sum, so that a million manifests need no memory."""
+
+    shards: int = 0
+    rows: int = 0
+    frames: int = 0
+    audio_seconds: float = 0.0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    rejects: int = 0
+    rejects_by_reason: Counter[str] = field(default_factory=Counter)
+    rows_by_split: Counter[str] = field(default_factory=Counter)
+    """A split is there as soon as one of its shards is."""
+    rejects_by_split: Counter[str] = field(default_factory=Counter)
+    seconds_by_split: dict[str, float] = field(default_factory=dict)
+    """Of audio."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: ShardManifest) -> Totals:
+        """The totals of one shard."""
+        return cls(
+            shards=1,
+            rows=manifest.rows,
+            frames=manifest.frames,
+            audio_seconds=manifest.audio_seconds,
+            input_bytes=manifest.input_bytes,
+            output_bytes=manifest.output_bytes,
+            rejects=manifest.rejects,
+            rejects_by_reason=Counter(manifest.rejects_by_reason),
+            rows_by_split=Counter({manifest.split: manifest.rows}),
+            rejects_by_split=Counter({manifest.split: manifest.rejects}),
+            seconds_by_split={manifest.split: manifest.audio_seconds},
+            seconds=dict(manifest.seconds),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Totals:
+        """The inverse of `to_json`. Raises TypeError for anything else."""
+        counters = ("rejects_by_reason", "rows_by_split", "rejects_by_split")
+        return cls(**{**document, **{name: Counter(document[name]) for name in counters}})
+
+    def add(self, other: Totals) -> None:
+        self.shards += other.shards
+        self.rows += other.rows
+        self.frames += other.frames
+        self.audio_seconds += other.audio_seconds
+        self.input_bytes += other.input_bytes
+        self.output_bytes += other.output_bytes
+        self.rejects += other.rejects
+        self.rejects_by_reason.update(other.rejects_by_reason)
+        self.rows_by_split.update(other.rows_by_split)
+        self.rejects_by_split.update(other.rejects_by_split)
+        _add_up(self.seconds_by_split, other.seconds_by_split)
+        _add_up(self.seconds, other.seconds)
+
+    @property
+    def hours(self) -> float:
+        return self.audio_seconds / 3600
+
+
+def _add_up(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, seconds in more.items():
+        sums[name] = sums.get(name, 0.0) + seconds
+
+
+def describe(totals: Totals) -> dict[str, str]:
+    """The figures of a dataset, by name."""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.rejects_by_reason.items()))
+    return {
+        "shards": f"{totals.shards:,}",
+        "clips": f"{totals.rows:,}",
+        "hours": f"{totals.hours:,.3f}",
+        "frames": f"{totals.frames:,}",
+        "rejects": f"{totals.rejects:,}" + (f" ({reasons})" if reasons else ""),
+        "read": format_bytes(totals.input_bytes),
+        "written": format_bytes(totals.output_bytes),
+    }

@@ -1,0 +1,77 @@
+"""Totals that need no second look: what an output holds, and which shards of its plan have been counted.
+
+To add up a million manifests takes a store a quarter of an hour. So the sum is kept in the output, together with the
+set of the shards that are in it, and only the manifests of the others are read. It is a cache: the manifests are the
+truth, and a tally that is missing, damaged, of another plan or of a shard that is not committed any more is not used.
+
+Of two jobs that work on one output at the same time each writes the sum of what it knows, and the last one stays. It
+may lack shards, whose manifests are then read, but it counts none twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import zlib
+from collections.abc import Iterable, Sequence
+
+from pipeline.dataset.checksummed_json import seal, unseal
+from pipeline.dataset.manifest import ShardManifest
+from pipeline.dataset.totals import Totals
+from pipeline.items import ShardSpec
+
+logger = logging.getLogger(__name__)
+
+
+class Tally:
+    """The totals of an output, each shard of the plan counted at most once."""
+
+    def __init__(self, specs: Sequence[ShardSpec]) -> None:
+        self._position = {spec.shard_id: position for position, spec in enumerate(specs)}
+        self._counted = bytearray(len(specs))
+        self.totals = Totals()
+
+    def add(self, manifest: ShardManifest) -> None:
+        """Count a shard of the plan, unless it is counted."""
+        position = self._position[manifest.shard_id]
+        if not self._counted[position]:
+            self._counted[position] = 1
+            self.totals.add(Totals.of(manifest))
+
+    def uncounted(self, shard_ids: Iterable[str]) -> set[str]:
+        """Those of the ids that are in the plan and not counted."""
+        return {
+            shard_id
+            for shard_id in shard_ids
+            if (position := self._position.get(shard_id)) is not None and not self._counted[position]
+        }
+
+    @property
+    def complete(self) -> bool:
+        return self.totals.shards == len(self._counted)
+
+    def to_bytes(self, plan: str) -> bytes:
+        """The contents of totals.json; `plan` says which plan the positions are of."""
+        counted = base64.b64encode(zlib.compress(bytes(self._counted), level=1)).decode()
+        return seal({"plan": plan, "counted": counted, "totals": self.totals.to_json()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, plan: str, specs: Sequence[ShardSpec], committed: set[str]) -> Tally:
+        """The tally that `to_bytes` wrote, or an empty one if that cannot be used."""
+        tally = cls(specs)
+        try:
+            document = unseal(data)
+            if document["plan"] != plan:
+                raise ValueError("it is of another plan")
+            totals = Totals.from_json(document["totals"])
+            packed = base64.b64decode(document["counted"])
+            counted = bytearray(zlib.decompressobj().decompress(packed, len(specs) + 1))
+            if len(counted) != len(specs) or sum(counted) != totals.shards:
+                raise ValueError("it counts other shards than the plan has")
+        except (ValueError, LookupError, TypeError, zlib.error) as error:
+            logger.warning("the totals of earlier runs cannot be used, so every manifest is read: %s", error)
+            return tally
+        if any(flag and spec.shard_id not in committed for flag, spec in zip(counted, specs, strict=True)):
+            return tally  # a manifest was deleted, to have its shard done again
+        tally._counted, tally.totals = counted, totals
+        return tally

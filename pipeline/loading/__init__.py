@@ -1,0 +1,19 @@
+"""Committed codes for trainers and for listening: datasets, selected rows, decoded sound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.loading.hf import load_codes
+
+__all__ = ["load_codes"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `load_codes` on first use: it needs `datasets`, which takes a second, and `moss-tok decode` does not."""
+    if name == "load_codes":
+        from pipeline.loading.hf import load_codes
+
+        return load_codes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

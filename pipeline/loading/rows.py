@@ -1,0 +1,209 @@
+"""Some rows of an output, by id or in a range: only the columns and row groups that hold them are read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema, storage
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.manifest import read_manifest
+from pipeline.items import ShardSpec
+from pipeline.parquet import open_table
+from pipeline.storage import StorageError
+
+BATCH_BYTES = 16 * 2**20  # of values that are unpacked together
+
+
+class RowNotFound(LookupError):
+    """The output has no such row; the message says what it has instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The codes of one clip."""
+
+    clip_id: str
+    codes: np.ndarray
+    """int16 (num_quantizers, frames)."""
+    num_samples: int
+    sample_rate: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which rows: those with the ids, or else a range of those of the shards and the split, in the plan's order."""
+
+    ids: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
+    """Ids; without any, all shards."""
+    split: str | None = None
+    start: int = 0
+    stop: int | None = None
+    """One past the last row of the range; None for the end."""
+
+
+def select_rows(output: Output, selection: Selection, num_quantizers: int | None = None) -> tuple[int, Iterator[Row]]:
+    """How many rows there are, and the rows with the first `num_quantizers` layers (default: all).
+
+    Raises RowNotFound for ids and shards that the output does not have, at once where the plan tells and else when
+    their turn comes, and ValueError for a number of layers that it does not have and for a damaged object.
+    """
+    layers = output.record.num_quantizers if num_quantizers is None else num_quantizers
+    if not 1 <= layers <= output.record.num_quantizers:
+        raise ValueError(f"{layers} quantizers: the output has 1 to {output.record.num_quantizers}")
+    if selection.ids:
+        wanted = _by_shard(output, selection.ids)
+        rows = (row for spec, ids in wanted for row in _rows_with_ids(output, spec, ids, layers))
+        return len(set(selection.ids)), rows
+    ranges = _ranges(output, selection)
+    rows = (row for spec, start, stop in ranges for row in _rows_between(output, spec, start, stop, layers))
+    return sum(stop - start for _, start, stop in ranges), rows
+
+
+def _by_shard(output: Output, ids: Sequence[str]) -> list[tuple[ShardSpec, set[str]]]:
+    specs = {spec.shard_id: spec for spec in output.specs}
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for clip_id in ids:
+        shard_id = clip_id.rpartition("-")[0]
+        if shard_id not in specs:
+            raise RowNotFound(
+                f"{clip_id}: no shard of this id: ids are those of column id, such as 0123456789abcdef-00000000"
+            )
+        if shard_id not in output.done:
+            raise RowNotFound(f"{clip_id}: its shard is not committed yet: run tokenize again to finish it")
+        wanted[shard_id].add(clip_id)
+    return [(specs[shard_id], clip_ids) for shard_id, clip_ids in wanted.items()]
+
+
+def _ranges(output: Output, selection: Selection) -> list[tuple[ShardSpec, int, int]]:
+    """The range cut into those of each shard; manifests are read up to its end."""
+    known = {spec.shard_id for spec in output.specs}
+    for shard_id in selection.shards:
+        if shard_id not in known:
+            raise RowNotFound(f"{shard_id}: no shard of this id: they are the names of the files in data/")
+        if shard_id not in output.done:
+            raise RowNotFound(f"{shard_id}: not committed yet: run tokenize again to finish it")
+    splits = dict.fromkeys(spec.split for spec in output.specs)
+    if selection.split is not None and selection.split not in splits:
+        raise RowNotFound(f"{selection.split}: no split of this name: there are {', '.join(splits)}")
+    ranges: list[tuple[ShardSpec, int, int]] = []
+    before = 0
+    for spec in output.specs:
+        if spec.shard_id not in output.done or selection.split not in (None, spec.split):
+            continue
+        if selection.shards and spec.shard_id not in selection.shards:
+            continue
+        if selection.stop is not None and before >= selection.stop:
+            break
+        rows = read_manifest(output.layout, spec.shard_id).rows
+        start = max(selection.start - before, 0)
+        stop = rows if selection.stop is None else min(selection.stop - before, rows)
+        if start < stop:
+            ranges.append((spec, start, stop))
+        before += rows
+    return ranges
+
+
+def _rows_with_ids(output: Output, spec: ShardSpec, ids: set[str], layers: int) -> Iterator[Row]:
+    missing = set(ids)
+    with _Data(output, spec) as data:
+        for group in range(data.groups):
+            if not missing:
+                return
+            names = data.ids(group)
+            positions = [position for position, name in enumerate(names) if name in missing]
+            missing -= {names[position] for position in positions}
+            yield from data.rows(group, positions, layers)
+    if missing:
+        clip_id = min(missing)
+        raise RowNotFound(f"{clip_id}: not among the rows of its shard{_why_not(output, spec, clip_id)}")
+
+
+def _rows_between(output: Output, spec: ShardSpec, start: int, stop: int, layers: int) -> Iterator[Row]:
+    with _Data(output, spec) as data:
+        first = 0
+        for group in range(data.groups):
+            count = data.count(group)
+            yield from data.rows(group, range(max(start - first, 0), min(stop - first, count)), layers)
+            first += count
+
+
+class _Data:
+    """The data object of a shard, open."""
+
+    def __init__(self, output: Output, spec: ShardSpec) -> None:
+        self._layout = output.layout
+        self._uri = output.layout.data(spec)
+
+    def __enter__(self) -> _Data:
+        self._stream = self._layout.open_committed(self._uri)
+        self._file: pq.ParquetFile = self._checked(lambda: open_table(self._stream))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.close()
+
+    @property
+    def groups(self) -> int:
+        return int(self._file.num_row_groups)
+
+    def count(self, group: int) -> int:
+        return int(self._file.metadata.row_group(group).num_rows)
+
+    def ids(self, group: int) -> list[str]:
+        names: list[str] = self._checked(
+            lambda: self._file.read_row_group(group, columns=["id"], use_threads=False)["id"].to_pylist()
+        )
+        return names
+
+    def rows(self, group: int, positions: Sequence[int], layers: int) -> Iterator[Row]:
+        """The rows at these ascending positions of a row group; nothing is read for none."""
+        if not positions:
+            return
+        names = [schema.layer_column(layer) for layer in range(layers)]
+        columns = ["id", "num_samples", "sample_rate", *names]
+        about = self._file.metadata.row_group(group)
+        size = max(1, min(BATCH_BYTES * about.num_rows // max(1, about.total_byte_size), about.num_rows))
+        batches = self._file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
+        first, left = 0, list(positions)
+        while left:
+            batch = self._checked(lambda: next(batches))
+            taken = [position - first for position in left if position < first + batch.num_rows]
+            left = left[len(taken) :]
+            for position in taken:
+                yield _row(batch, position, names)
+            first += batch.num_rows
+
+    def _checked(self, read: Any) -> Any:
+        try:
+            return read()
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError, LookupError, StopIteration) as error:
+            reason = " ".join(str(error).split())  # Arrow writes several lines
+            raise ValueError(f"{self._uri}: damaged: {reason}: see moss-tok verify") from error
+
+
+def _row(batch: pa.RecordBatch, position: int, layers: Sequence[str]) -> Row:
+    codes = np.stack([np.asarray(batch[name][position].values, np.int16) for name in layers])
+    fields = (batch[name][position].as_py() for name in ("num_samples", "sample_rate"))
+    return Row(batch["id"][position].as_py(), codes, *fields)
+
+
+def _why_not(output: Output, spec: ShardSpec, clip_id: str) -> str:
+    uri = output.layout.rejects(spec)
+    if storage.stat(uri) is None:
+        return ""
+    with storage.open_read(uri) as stream:
+        for batch in open_table(stream).iter_batches(use_threads=False):
+            for reject in batch.to_pylist():
+                if reject["id"] == clip_id:
+                    return f": it was rejected ({reject['reason']}): {reject['message']}"
+    return ""

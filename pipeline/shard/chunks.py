@@ -1,0 +1,107 @@
+"""The CPU half of a shard: read and prepare its clips, in source order, a chunk at a time. Loads no torch.
+
+What is in memory at once: the encoded bytes of the clips that are read ahead, one part of a clip decoded (see
+pipeline/steps/prepare.py), and one chunk, which is CHUNK_BYTES and at most one more part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.config import InputConfig, PrepareConfig
+from pipeline.items import Clip, ClipPart, Origin, Prepared, RawClip, Reject, ShardSpec
+from pipeline.steps.prepare import Target, prepare_clip
+from pipeline.steps.read import read_shard
+from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
+
+CHUNK_BYTES = 8 * 2**20  # of waveform: large enough that handing it over costs nothing, small enough to flow
+CHUNK_CLIPS = 256
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Neighbouring clips of a shard on their way to the encoder, and what it took to prepare them."""
+
+    items: list[Prepared] = field(default_factory=list)
+    waveform_bytes: int = 0
+    input_bytes: int = 0
+    read_seconds: float = 0.0
+    prepare_seconds: float = 0.0
+    working_on: Origin | None = None
+    """The clip that comes next or goes on in the next chunk, where that is told."""
+
+    @property
+    def full(self) -> bool:
+        return self.waveform_bytes >= CHUNK_BYTES or len(self.items) >= CHUNK_CLIPS
+
+    @property
+    def finished(self) -> int:
+        """Clips that are accounted for: all but those of which only parts have come."""
+        return sum(not isinstance(item, ClipPart) for item in self.items)
+
+    def add(self, item: Prepared, raw: RawClip | Reject) -> None:
+        """Take what has become of `raw`."""
+        self.items.append(item)
+        if isinstance(item, Clip | ClipPart):
+            self.waveform_bytes += item.waveform.nbytes
+        if isinstance(raw, RawClip) and not isinstance(item, ClipPart):
+            self.input_bytes += len(raw.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """Where reading begins, and how it goes on: after a reader died, from where it was, with care."""
+
+    first: int = 0
+    """Position in the shard of the first clip to prepare."""
+    careful_clips: int = 0
+    """For so many clips, each is named in a chunk of its own before it is touched, and comes in chunks of its own."""
+
+
+FROM_THE_START = Resumption()
+
+
+def prepare_shard(
+    spec: ShardSpec,
+    input_config: InputConfig,
+    prepare_config: PrepareConfig,
+    target: Target,
+    resumption: Resumption = FROM_THE_START,
+    watchdog: Watchdog = NO_WATCHDOG,
+) -> Iterator[Chunk]:
+    """Read and prepare every clip of a shard, in source order, a chunk at a time."""
+    raw_clips = read_shard(spec, input_config)
+    chunk = Chunk()
+    while (raw := _read(raw_clips, chunk)) is not None:
+        index = raw.origin.index
+        if index < resumption.first:
+            continue
+        if careful := index < resumption.first + resumption.careful_clips:
+            chunk.working_on = raw.origin
+            yield chunk
+            chunk = Chunk()
+        items = prepare_clip(raw, prepare_config, target, watchdog) if isinstance(raw, RawClip) else iter([raw])
+        while (item := _prepare(items, chunk, watchdog)) is not None:
+            chunk.add(item, raw)
+            if chunk.full or careful:
+                chunk.working_on = raw.origin if isinstance(item, ClipPart) else None
+                yield chunk
+                chunk = Chunk()
+    yield chunk
+
+
+def _read(raw_clips: Iterator[RawClip | Reject], chunk: Chunk) -> RawClip | Reject | None:
+    started = time.perf_counter()
+    raw = next(raw_clips, None)
+    chunk.read_seconds += time.perf_counter() - started
+    return raw
+
+
+def _prepare(items: Iterator[Prepared], chunk: Chunk, watchdog: Watchdog) -> Prepared | None:
+    started = time.perf_counter()
+    item = next(items, None)
+    watchdog.stop()  # what follows may wait for the encoder
+    chunk.prepare_seconds += time.perf_counter() - started
+    return item

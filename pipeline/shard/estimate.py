@@ -1,0 +1,87 @@
+"""What a run would make, estimated from a sample of its clips: hours, codes and bytes before any GPU is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from pipeline.config import Config
+from pipeline.items import Clip, ClipEnd, RawClip, Reject, ShardSpec
+from pipeline.steps.prepare import Target, prepare_clip
+from pipeline.steps.read import read_shard
+
+BITS_PER_CODE = 10.2
+COLUMN_BYTES = 500
+"""Of a layer in each shard, beside codes and dictionary: page headers, statistics, its part of the footer."""
+SAMPLED_SHARDS = 8
+CLIPS_PER_SAMPLED_SHARD = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Figures for the whole plan, scaled up from the `clips` sampled ones, of which `rejects` cannot be used."""
+
+    clips: int
+    rejects: int
+    hours: float
+    frames: float
+    output_bytes: float
+
+
+def estimate(
+    specs: Sequence[ShardSpec], config: Config, target: Target, num_quantizers: int, codebook_size: int
+) -> Estimate:
+    """Decode the first clips of shards spread evenly over the plan.
+
+    Where the listing tells how many clips there are, hours scale with clips; in tars, whose size is nearly all audio,
+    with bytes.
+    """
+    clips = rejects = 0
+    seconds = 0.0
+    for group in _by_format(specs):
+        items = [item for spec in _spread(group) for item in _first_clips(spec, config)]
+        lengths = [_num_samples(item, config, target) for item in items]
+        clips += len(items)
+        rejects += lengths.count(None)
+        sampled_seconds = sum(length or 0 for length in lengths) / target.sample_rate
+        seconds += sampled_seconds * _scale(group, items)
+    frames = seconds * target.sample_rate / target.samples_per_frame
+    dictionaries = 2 * min(frames, len(specs) * codebook_size)  # each shard's column begins with the codes in it
+    column = frames * BITS_PER_CODE / 8 + dictionaries + len(specs) * COLUMN_BYTES
+    return Estimate(clips, rejects, seconds / 3600, frames, num_quantizers * column)
+
+
+def _by_format(specs: Sequence[ShardSpec]) -> Iterator[list[ShardSpec]]:
+    groups: dict[str, list[ShardSpec]] = {}
+    for spec in specs:
+        groups.setdefault(spec.format, []).append(spec)
+    yield from groups.values()
+
+
+def _spread(group: Sequence[ShardSpec]) -> Sequence[ShardSpec]:
+    return group[:: max(1, len(group) // SAMPLED_SHARDS)][:SAMPLED_SHARDS]
+
+
+def _first_clips(spec: ShardSpec, config: Config) -> list[RawClip | Reject]:
+    return list(islice(read_shard(spec, config.input), CLIPS_PER_SAMPLED_SHARD))
+
+
+def _num_samples(raw: RawClip | Reject, config: Config, target: Target) -> int | None:
+    """Length of a clip at the model's rate, None for one that is rejected."""
+    if isinstance(raw, Reject):
+        return None
+    for item in prepare_clip(raw, config.prepare, target):
+        last = item
+    return last.info.num_samples if isinstance(last, Clip | ClipEnd) else None
+
+
+def _scale(group: Sequence[ShardSpec], sample: Sequence[RawClip | Reject]) -> float:
+    """How many times the sample the whole group is."""
+    if not sample:
+        return 0.0
+    if all(spec.clips is not None for spec in group):
+        return sum(spec.clips or 0 for spec in group) / len(sample)
+    return sum(spec.size for spec in group) / max(
+        1, sum(len(clip.data) for clip in sample if isinstance(clip, RawClip))
+    )

@@ -1,0 +1,205 @@
+"""URIs, globs and manifests into a frozen list of ShardSpec: listed once, stored with the output.
+
+A shard's id is a hash of what it reads and nothing else, so that it is the same in every process, run and cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.concurrency import in_order
+from pipeline.config import InputConfig
+from pipeline.items import ShardSpec, file_version
+from pipeline.steps.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of
+from pipeline.steps.jsonl_csv import read_records
+from pipeline.storage import ObjectInfo, StorageError
+
+logger = logging.getLogger(__name__)
+
+LISTING_THREADS = 16  # listings, footers and manifests are small reads: their time is the store's latency
+
+
+Range: TypeAlias = "tuple[int, int | None, int, int | None]"
+"""Start, stop, bytes and clips of a part of an object; None for its end, and where the clips cannot be counted."""
+
+
+class PlanError(ValueError):
+    """The input cannot be planned; the message names the URI and what to do."""
+
+
+def plan_shards(config: InputConfig) -> list[ShardSpec]:
+    """Every shard of every split, in the order of the configuration and then of names.
+
+    Raises PlanError for a pattern that matches nothing, objects of no known format, several formats under one pattern,
+    and an object that two patterns match.
+    """
+    specs: list[ShardSpec] = []
+    owners: dict[str, str] = {}
+    patterns = [(split, pattern) for split, patterns in config.splits.items() for pattern in patterns]
+    listings = in_order(lambda named: _list_pattern(named[1], config.format), patterns, LISTING_THREADS)
+    for (split, pattern), (kind, objects) in zip(patterns, listings, strict=True):
+        owner = f"{pattern} (split {split})"
+        for info in objects:
+            if info.uri in owners:
+                raise PlanError(
+                    f"{info.uri}: matched by {owners[info.uri]} and by {owner}, so its clips "
+                    "would be in the dataset twice: change input.splits so that one of them matches it"
+                )
+            owners[info.uri] = owner
+        specs.extend(_PLANNERS[kind](split, objects, config))
+    if not specs:
+        first = ", ".join([*islice(owners, 3), *(["..."] if len(owners) > 3 else [])])
+        raise PlanError(f"no clips in {first}: the manifests or Parquet files have no rows")
+    return specs
+
+
+def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
+    objects = storage.list_objects(pattern)
+    if not objects:
+        raise PlanError(f"{pattern}: nothing there: give a file, a folder or a glob that matches some")
+    if wanted == "manifest" and (other := next((info for info in objects if format_of(info.uri) != wanted), None)):
+        raise PlanError(f"{other.uri}: matched by {pattern}, but manifests end in {', '.join(RECORD_ENDINGS)}")
+    if wanted != "auto":
+        return wanted, objects
+    by_format: dict[str | None, list[ObjectInfo]] = {}
+    for info in objects:
+        by_format.setdefault(format_of(info.uri), []).append(info)
+    unknown = by_format.pop(None, [])
+    if not by_format:
+        raise PlanError(
+            f"{pattern}: cannot tell how to read {unknown[0].uri}: set input.format to files, manifest, webdataset, "
+            "parquet, arrow or librispeech"
+        )
+    if len(by_format) > 1:
+        found = ", ".join(f"{len(infos)} of {kind} ({infos[0].uri})" for kind, infos in by_format.items())
+        raise PlanError(f"{pattern}: holds several formats: {found}: use a glob that matches one, or set input.format")
+    if unknown:
+        logger.warning(
+            "%s: left out %d files whose names are not audio, such as %s", pattern, len(unknown), unknown[0].uri
+        )
+    ((kind, matched),) = by_format.items()
+    return cast(str, kind), matched
+
+
+def _plan_files(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    return _plan_groups("files", split, objects, config)
+
+
+def _plan_librispeech(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    """Groups of the audio files; the reader finds the transcripts."""
+    audio = [info for info in objects if info.uri.lower().endswith(AUDIO_ENDINGS)]
+    if not audio:
+        raise PlanError(f"{objects[0].uri}: no audio file there: give a folder such as LibriSpeech/train-clean-100")
+    return _plan_groups("librispeech", split, audio, config)
+
+
+def _plan_groups(kind: str, split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    """Groups of neighbouring files, named relative to the folder that they share."""
+    for first in range(0, len(objects), config.clips_per_shard):
+        group = objects[first : first + config.clips_per_shard]
+        root = group[0].uri.rpartition("/")[0]
+        while not all(info.uri.startswith(f"{root}/") for info in group):
+            root = root.rpartition("/")[0]
+        yield ShardSpec(
+            split=split,
+            format=kind,
+            uri=root,
+            members=tuple(info.uri[len(root) + 1 :] for info in group),
+            size=sum(info.size for info in group),
+            clips=len(group),
+            version="".join(file_version(info.version) for info in group),
+        )
+
+
+def _plan_tars(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    return _plan_whole("webdataset", split, objects)
+
+
+def _plan_arrow(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    """`datasets` keeps what it has computed beside the data, in files named cache-*."""
+    data = [info for info in objects if not posixpath.basename(info.uri).startswith("cache-")]
+    return _plan_whole("arrow", split, data)
+
+
+def _plan_whole(kind: str, split: str, objects: Sequence[ObjectInfo]) -> Iterator[ShardSpec]:
+    """Each object is a shard: it can only be read from its beginning."""
+    for info in objects:
+        yield ShardSpec(split=split, format=kind, uri=info.uri, size=info.size, version=info.version)
+
+
+def _plan_manifests(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    """Byte ranges of `clips_per_shard` records."""
+    return _plan_ranges("manifest", _manifest_ranges, split, objects, config)
+
+
+def _manifest_ranges(uri: str, config: InputConfig) -> list[Range]:
+    clips_per_shard = config.clips_per_shard
+    with storage.open_read(uri) as stream:
+        extents = [(record.start, record.stop) for record in read_records(uri, stream, quoted=config.quoted)]
+    cuts = [extents[first : first + clips_per_shard] for first in range(0, len(extents), clips_per_shard)]
+    return [(cut[0][0], cut[-1][1], cut[-1][1] - cut[0][0], len(cut)) for cut in cuts]
+
+
+def _plan_parquet(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+    """Ranges of whole row groups with at least `clips_per_shard` rows, but for the last."""
+    return _plan_ranges("parquet", _row_group_ranges, split, objects, config)
+
+
+def _row_group_ranges(uri: str, config: InputConfig) -> list[Range]:
+    try:
+        with storage.open_read(uri) as stream:
+            footer = pq.read_metadata(stream)
+    except StorageError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):  # UnicodeDecodeError too, of the name of a column
+        return [(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
+    ranges: list[Range] = []
+    start, rows, size = 0, 0, 0
+    for group in range(footer.num_row_groups):
+        rows += footer.row_group(group).num_rows
+        size += footer.row_group(group).total_byte_size
+        if rows >= config.clips_per_shard or group == footer.num_row_groups - 1:
+            ranges.append((start, group + 1, size, rows))
+            start, rows, size = group + 1, 0, 0
+    return ranges
+
+
+def _plan_ranges(
+    kind: str,
+    ranges_of: Callable[[str, InputConfig], list[Range]],
+    split: str,
+    objects: Sequence[ObjectInfo],
+    config: InputConfig,
+) -> Iterator[ShardSpec]:
+    """A shard for each range of each object; the objects are looked into a few at a time."""
+    found = in_order(lambda info: ranges_of(info.uri, config), objects, LISTING_THREADS)
+    for info, ranges in zip(objects, found, strict=True):
+        for start, stop, size, clips in ranges:
+            yield ShardSpec(
+                split=split,
+                format=kind,
+                uri=info.uri,
+                start=start,
+                stop=stop,
+                size=info.size if stop is None else size,
+                clips=clips,
+                version=info.version,
+            )
+
+
+_PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], InputConfig], Iterator[ShardSpec]]] = {
+    "files": _plan_files,
+    "librispeech": _plan_librispeech,
+    "arrow": _plan_arrow,
+    "manifest": _plan_manifests,
+    "webdataset": _plan_tars,
+    "parquet": _plan_parquet,
+}

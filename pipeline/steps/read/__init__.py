@@ -1,0 +1,65 @@
+"""Shards into encoded clips: one reader for each input format.
+
+A defect of a clip is a Reject and reading goes on. A store that fails is a StorageError and the shard is tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pipeline import storage
+from pipeline.config import InputConfig
+from pipeline.items import RawClip, Reject, ShardSpec, file_version
+from pipeline.steps.read.arrow import read_arrow
+from pipeline.steps.read.files import read_files
+from pipeline.steps.read.librispeech import read_librispeech
+from pipeline.steps.read.manifest import read_manifest
+from pipeline.steps.read.parquet import read_parquet
+from pipeline.steps.read.webdataset import read_webdataset
+
+
+class SourceChanged(RuntimeError):
+    """An input is no longer what the plan says; the message names it and what can be done."""
+
+
+_READERS: dict[str, Callable[[ShardSpec, InputConfig], Iterator[RawClip | Reject]]] = {
+    "files": read_files,
+    "manifest": read_manifest,
+    "webdataset": read_webdataset,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+    "librispeech": read_librispeech,
+}
+
+
+def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
+    """Every clip of the shard in source order, each once, as a RawClip or as a Reject.
+
+    Raises SourceChanged where the object is not the one that was planned: half of each would be in the dataset.
+    """
+    _check_unchanged(spec)
+    return _READERS[spec.format](spec, config)
+
+
+def _check_unchanged(spec: ShardSpec) -> None:
+    if spec.members:
+        _check_members(spec)
+        return
+    info = storage.stat(spec.uri)
+    if info is None:
+        raise SourceChanged(f"{spec.uri}: gone since it was planned: put it back, or tokenize into a new output")
+    if storage.changed(spec.version, info.version):
+        raise SourceChanged(
+            f"{spec.uri}: changed since it was planned (then {spec.version}, now {info.version}): put the old object "
+            "back, or tokenize into a new output"
+        )
+
+
+def _check_members(spec: ShardSpec) -> None:
+    """Of many files one that is gone is a reject of its own."""
+    uris = [storage.join(spec.uri, member) for member in spec.members]
+    for position, (uri, info) in enumerate(zip(uris, storage.stat_all(uris), strict=True)):
+        if info is not None and spec.planned_version(position) != file_version(info.version):
+            raise SourceChanged(
+                f"{uri}: changed since it was planned: put the old file back, or tokenize into a new output"
+            )

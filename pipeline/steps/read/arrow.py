@@ -1,0 +1,57 @@
+"""Arrow streams with audio bytes in a column, as `Dataset.save_to_disk` of Hugging Face Datasets writes them.
+
+Nothing of `datasets` is used: its own way of reading would decode the audio, and stop at the first clip that is broken.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.config import InputConfig
+from pipeline.items import Origin, RawClip, Reject, ShardSpec
+from pipeline.steps.read.fields import clean, read_reject
+from pipeline.steps.read.rows import SourceError, audio_column, clip_of_row
+from pipeline.storage import StorageError
+
+FILE_MAGIC = b"ARROW1"
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+
+def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
+    """Each row of the file. Raises SourceError where it has no audio column."""
+    source = clean(spec.uri)
+    row = 0
+    with storage.open_read(spec.uri) as stream:
+        trouble = None
+        file_format = stream.read(len(FILE_MAGIC)) == FILE_MAGIC
+        stream.seek(0)
+        try:
+            for batch in pa.ipc.open_stream(stream):
+                batch.validate(full=True)  # offsets that lead outside of their buffers would be followed
+                column = audio_column(batch.schema, spec.uri, config)
+                for position in range(batch.num_rows):
+                    yield clip_of_row(batch, position, row, row, source, column, config)
+                    row += 1
+            trouble = _trouble_at_end(stream)
+        except (StorageError, SourceError):
+            raise
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            trouble = f"cannot be read on: {error}"
+        if file_format:
+            trouble = "has Arrow's file format, and only streams are read, as save_to_disk writes them"
+        if trouble is not None:
+            yield read_reject(Origin(index=row, source=source, key=""), "damaged_source", f"the Arrow file {trouble}")
+
+
+def _trouble_at_end(stream: BinaryIO) -> str | None:
+    """A stream that is cut between two batches ends as if it were whole, but for its last eight bytes."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size - len(END_OF_STREAM)))
+    if stream.read() == END_OF_STREAM:
+        return None
+    return "stops without its end mark: it was cut, and rows may be missing"

@@ -1,0 +1,41 @@
+"""Sealed documents: what was written is read back, and any other byte is noticed."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from pipeline.dataset.checksummed_json import seal, unseal
+
+DOCUMENT = {
+    "name": "日本 latin-\udce9",
+    "rows": 12,
+    "seconds": {"read": 0.1, "encode": 1e-9},
+    "none": None,
+    "list": [1, 2],
+}
+
+
+def test_a_document_is_read_back_as_it_was_and_people_can_read_it():
+    data = seal(DOCUMENT)
+    assert unseal(data) == DOCUMENT
+    assert json.loads(data)["rows"] == 12
+    assert "日本" in data.decode()
+
+
+def test_every_changed_byte_is_noticed():
+    data = seal(DOCUMENT)
+    chance = random.Random(7)
+    for offset in range(len(data)):
+        damaged = bytearray(data)
+        damaged[offset] ^= 1 << chance.randrange(8)
+        with pytest.raises(ValueError, match=r"."):
+            unseal(bytes(damaged))
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"3", json.dumps(DOCUMENT).encode(), seal(DOCUMENT) + b"\n"])
+def test_what_was_not_sealed_is_refused(data: bytes):
+    with pytest.raises(ValueError, match=r"."):
+        unseal(data)

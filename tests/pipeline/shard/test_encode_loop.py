@@ -1,0 +1,331 @@
+"""The loop between many readers and one encoder, with encoders that fail, dawdle and run short of memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from moss_tok import MossAudioTokenizerModel
+from pipeline.items import Clip, CodedClip
+from pipeline.shard.encode_loop import EncodeLoop, LongClip
+from pipeline.steps.encode import Encoder, Launched
+from tests.support import info_of
+
+SAMPLES_PER_FRAME = 1920
+
+
+def clip_of(index: int, frames: int) -> Clip:
+    noise = np.random.default_rng(index).standard_normal((1, frames * SAMPLES_PER_FRAME), dtype=np.float32) * 0.1
+    return Clip(info_of(index, noise.shape[1]), noise)
+
+
+class Recorder:
+    """Stands in for the encoder where the loop is what is tested: notes the batches, and may fail or wait."""
+
+    def __init__(self, poison: int | None = None, gate: threading.Event | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self.poison = poison
+        self.gate = gate
+
+    def launch(self, clips: Sequence[Clip]) -> Launched:
+        if self.gate is not None:
+            assert self.gate.wait(30)
+        self.batches.append([clip.info.origin.index for clip in clips])
+        if self.poison in self.batches[-1]:
+            raise RuntimeError("the kernel has a bad day")
+        return Launched.done([CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips])
+
+
+def started(encoder: Any, max_frames: int) -> EncodeLoop:
+    loop = EncodeLoop(encoder, max_frames)
+    loop.start()
+    return loop
+
+
+def test_every_clip_of_many_threads_is_delivered_once_to_its_own_callback():
+    loop = started(Recorder(), max_frames=10)
+    delivered: dict[int, list[int]] = {shard: [] for shard in range(4)}
+
+    def feed(shard: int) -> None:
+        def deliver(result: CodedClip | BaseException, seconds: float) -> None:
+            assert isinstance(result, CodedClip)
+            delivered[shard].append(result.info.origin.index)
+
+        for number in range(50):
+            loop.submit(clip_of(shard * 50 + number, frames=1 + number % 3), 1 + number % 3, deliver)
+
+    threads = [threading.Thread(target=feed, args=(shard,)) for shard in delivered]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loop.close()
+    for shard, indices in delivered.items():
+        assert sorted(indices) == list(range(shard * 50, shard * 50 + 50))
+
+
+def test_a_batch_that_fails_is_delivered_as_its_error_and_the_loop_goes_on():
+    loop = started(Recorder(poison=1), max_frames=1)
+    results: dict[int, CodedClip | BaseException] = {}
+    for index in range(3):
+        loop.submit(clip_of(index, 1), 1, lambda result, seconds, index=index: results.update({index: result}))
+    loop.close()
+    assert isinstance(results[0], CodedClip)
+    assert isinstance(results[2], CodedClip)
+    assert str(results[1]) == "the kernel has a bad day"
+
+
+def test_readers_are_held_back_while_enough_waits():
+    gate = threading.Event()
+    loop = started(Recorder(gate=gate), max_frames=2)
+    accepted: list[int] = []
+
+    def feed() -> None:
+        for index in range(100):
+            loop.submit(clip_of(index, 1), 1, lambda result, seconds: None)
+            accepted.append(index)
+
+    reader = threading.Thread(target=feed)
+    reader.start()
+    reader.join(0.3)
+    assert reader.is_alive(), "nothing held the reader back"
+    assert len(accepted) < 30
+    gate.set()
+    reader.join(30)
+    loop.close()
+    assert len(accepted) == 100
+
+
+class Gpu:
+    """Encodes as a GPU does: `launch` returns at once, the codes are there when they are waited for."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def launch(self, clips: Sequence[Clip]) -> Launched:
+        name = str(clips[0].info.origin.index)
+        self.events.append(f"launch {name}")
+
+        def wait() -> list[CodedClip]:
+            self.events.append(f"wait {name}")
+            if name == "2":
+                raise RuntimeError("an error that the GPU reports late")
+            return [CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips]
+
+        return Launched(ready=lambda: False, wait=wait)
+
+
+def test_the_next_batch_is_launched_before_the_last_is_waited_for():
+    gpu = Gpu()
+    loop = EncodeLoop(cast(Encoder, gpu), max_frames=2)
+    results: list[CodedClip | BaseException] = []
+    for index in range(3):
+        loop.submit(clip_of(index, 2), 2, lambda result, seconds: results.append(result), rank=index)
+    loop.start()
+    loop.close()
+    assert gpu.events == ["launch 0", "launch 1", "wait 0", "launch 2", "wait 1", "wait 2"]
+    assert [isinstance(result, CodedClip) for result in results] == [True, True, False]
+
+
+def test_a_closed_loop_takes_nothing_more():
+    loop = started(Recorder(), max_frames=2)
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.submit(clip_of(0, 1), 1, lambda result, seconds: None)
+
+
+def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch):
+    model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
+    clips = [clip_of(index, frames=2 + index) for index in range(5)]
+    whole = Encoder(model, 4, max_frames=1000).encode(clips)
+    sizes: list[int] = []
+    encode = model.encode_step
+
+    def small(waveforms: Sequence[torch.Tensor], states: None, **options: Any) -> Any:
+        sizes.append(len(waveforms))
+        if len(waveforms) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(waveforms, states, **options)
+
+    monkeypatch.setattr(model, "encode_step", small)
+    encoder = Encoder(model, 4, max_frames=1000)
+    halved = encoder.encode(clips)
+    assert sizes == [5, 2, 1, 1, 1]  # of 20 frames, then of at most 10
+    sizes.clear()
+    again = encoder.encode(clips)
+    assert sizes == [2, 1, 1, 1], "what did not fit once is not tried again"
+    for one, other, third in zip(whole, halved, again, strict=True):
+        assert one.info is other.info
+        assert np.array_equal(one.codes, other.codes)
+        assert np.array_equal(one.codes, third.codes)
+
+
+def test_a_clip_over_the_budget_is_streamed_to_the_same_codes():
+    model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
+    clip = clip_of(0, frames=180)
+    (streamed,) = Encoder(model, 4, max_frames=100).encode([clip])
+    (whole,) = Encoder(model, 4, max_frames=1000).encode([clip])
+    assert streamed.codes.shape == (4, 180)
+    assert streamed.codes.dtype == np.int16
+    assert np.array_equal(streamed.codes, whole.codes)
+
+
+def test_the_oldest_shard_is_let_in_where_younger_ones_have_to_wait():
+    """Else the shards that are open together are read to their ends together, and the encoder waits for the next."""
+    gate = threading.Event()
+    recorder = Recorder(gate=gate)
+    loop = started(recorder, max_frames=2)
+
+    def feed(rank: int, count: int) -> threading.Thread:
+        def run() -> None:
+            for index in range(count):
+                loop.submit(clip_of(100 * rank + index, 1), 1, lambda result, seconds: None, rank)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    with loop.turn() as old, loop.turn() as young:
+        younger = feed(young, count=40)
+        younger.join(0.3)
+        assert younger.is_alive(), "the room is not full"
+        older = feed(old, count=3)
+        older.join(30)
+        assert not older.is_alive()
+    gate.set()
+    younger.join(30)
+    loop.close()
+    first_after_the_wait = recorder.batches[1] + recorder.batches[2]
+    assert [index for index in first_after_the_wait if index < 100] == [0, 1, 2]
+
+
+def test_the_loop_knows_how_long_its_encoder_was_at_work_and_what_waits():
+    gate = threading.Event()
+    loop = started(Recorder(gate=gate), max_frames=2)
+    for index in range(5):
+        loop.submit(clip_of(index, 1), 1, lambda result, seconds: None)
+    assert loop.waiting_frames >= 3
+    gate.set()
+    loop.close()
+    assert loop.waiting_frames == 0
+    assert loop.encoded_frames == 5
+    assert loop.busy_seconds > 0
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder"), 4, max_frames=40)
+
+
+def push_in_parts(clip: LongClip, whole: Clip, frames: int) -> None:
+    for start in range(0, whole.waveform.shape[1], frames * SAMPLES_PER_FRAME):
+        part = whole.waveform[:, start : start + frames * SAMPLES_PER_FRAME]
+        clip.push(part, -(-part.shape[1] // SAMPLES_PER_FRAME))
+
+
+def test_long_clips_in_parts_between_short_ones_get_the_codes_of_the_whole(encoder: Encoder):
+    loop = started(encoder, max_frames=40)
+    clips = [clip_of(index, frames) for index, frames in enumerate((150, 7, 203, 12))]
+    results: list[CodedClip] = []
+
+    def deliver(result: CodedClip | BaseException, seconds: float) -> None:
+        assert isinstance(result, CodedClip)
+        results.append(result)
+
+    def feed(index: int, part_frames: int) -> None:
+        long = loop.open(deliver)
+        push_in_parts(long, clips[index], part_frames)
+        loop.submit(clips[index + 1], 12, deliver)
+        long.end(clips[index].info)
+
+    threads = [threading.Thread(target=feed, args=arguments) for arguments in ((0, 30), (2, 50))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loop.close()
+    whole = Encoder(encoder._model, 4, max_frames=1000).encode(clips)
+    found = {result.info.origin.index: result.codes for result in results}
+    assert found.keys() == {0, 1, 2, 3}
+    for coded in whole:
+        assert np.array_equal(found[coded.info.origin.index], coded.codes)
+    assert loop.encoded_frames == 150 + 203 + 2 * 12
+
+
+def test_nothing_of_a_dropped_clip_is_delivered_and_its_room_is_free_again(encoder: Encoder):
+    loop = started(encoder, max_frames=4)  # room for 32 frames
+    results: list[object] = []
+    for _ in range(3):
+        dropped = loop.open(lambda result, seconds: results.append(result))
+        push_in_parts(dropped, clip_of(0, 60), frames=20)
+        dropped.drop()
+    kept = loop.open(lambda result, seconds: results.append(result))
+    push_in_parts(kept, clip_of(1, 60), frames=20)
+    kept.end(clip_of(1, 60).info)
+    loop.close()
+    assert [type(result) for result in results] == [CodedClip]
+
+
+def test_a_part_that_fails_is_delivered_as_its_error_once_and_later_parts_are_ignored(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+):
+    loop = started(encoder, max_frames=4)
+    results: list[object] = []
+    failed = threading.Event()
+
+    def fail(waveform: np.ndarray) -> None:
+        raise RuntimeError("the kernel has a bad day")
+
+    def deliver(result: object, seconds: float) -> None:
+        results.append(result)
+        failed.set()
+
+    long = loop.open(deliver)
+    monkeypatch.setattr(long.codes, "step", fail)
+    push_in_parts(long, clip_of(0, 20), frames=20)
+    assert failed.wait(30)
+    push_in_parts(long, clip_of(0, 400), frames=20)
+    long.end(clip_of(0, 400).info)
+    loop.close()
+    assert [str(result) for result in results] == ["the kernel has a bad day"]
+
+
+def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+    """At whole blocks of attention, of 125 frames."""
+    encoder = Encoder(encoder._model, 4, max_frames=1000)
+    (whole,) = encoder.encode([clip_of(0, 400)])
+    stream = encoder.stream()
+    step, sizes = stream._encoder.step, []
+
+    def small(chunk: torch.Tensor, state: Any) -> Any:
+        sizes.append(chunk.shape[1] // SAMPLES_PER_FRAME)
+        if sizes[-1] > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(chunk, state)
+
+    monkeypatch.setattr(stream._encoder, "step", small)
+    stream.step(clip_of(0, 400).waveform)
+    coded = stream.finish(clip_of(0, 400).info)
+    assert sizes == [375, 125, 250, 125, 125, 25]
+    assert np.array_equal(coded.codes, whole.codes)
+
+
+def test_a_long_clip_is_cut_at_whole_blocks_wherever_its_parts_end(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+    stream = encoder.stream()
+    step, sizes = stream._encoder.step, []
+
+    def noted(chunk: torch.Tensor, state: Any) -> Any:
+        sizes.append(chunk.shape[1] / SAMPLES_PER_FRAME)
+        return step(chunk, state)
+
+    monkeypatch.setattr(stream._encoder, "step", noted)
+    clip = clip_of(0, 300)
+    for start in range(0, clip.waveform.shape[1], 100_001):
+        stream.step(clip.waveform[:, start : start + 100_001])
+    stream.finish(clip.info)
+    assert sizes == [125, 125, 50]
