@@ -78,8 +78,8 @@ def config_of(actors: int, shards_per_actor: int) -> Config:
                 "actors": actors,
                 "cpus_per_actor": 0.1,
                 "shards_per_actor": shards_per_actor,
-                "max_reject_fraction": 1.0,
             },
+            "run": {"max_reject_fraction": 1.0},
         }
     )
 

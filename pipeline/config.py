@@ -8,9 +8,9 @@ Faults are a ConfigError of pipeline/yaml_config.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -119,8 +119,6 @@ class PrepareConfig(Section):
     loudness: LoudnessConfig | None = None
     """Null leaves levels as they are. {} or {target_dbfs: -20, max_gain_db: 3} brings each clip to a level by one gain,
     which its row has in gain_db."""
-    stall_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """A decoder that needs longer than this for one block, about ten seconds of audio, is ended with its process."""
 
     @model_validator(mode="after")
     def _some_length_is_allowed(self) -> PrepareConfig:
@@ -153,12 +151,19 @@ class ClusterConfig(Section):
     shards_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Shards open at once in an actor. Each is read by one CPU. auto: one for each CPU that is left to read for an
     actor, and one more, so that the next is being read while one is encoded: at least 2, at most 64."""
+
+
+class RunConfig(Section):
+    """When a run gives up, and how it logs. These can change between two runs of one output."""
+
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Tries before a shard is reported as failed. A try that ended because its node went away is not counted."""
+    """Attempts before a shard is reported as failed. An attempt that ended because its node is gone does not count."""
     max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """The run stops where more of its clips than this were rejected, once 1,000 are through; 1 never stops it."""
+    """The run stops if a larger fraction of its clips is rejected, once it has done 1,000 clips; 1 never stops it."""
+    stall_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """A decoder that needs longer than this for one block, about ten seconds of audio, is ended with its process."""
     log_format: Literal["text", "json"] = "text"
-    """How the driver and the actors log: lines for people, or one JSON object a line for machines."""
+    """How the driver and the actors log: lines for people, or one JSON object per line for machines."""
 
 
 class CardConfig(Section):
@@ -178,12 +183,20 @@ class CardConfig(Section):
 class Config(Section):
     """A whole run."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "cluster.log_format": "run.log_format",
+        "cluster.max_attempts": "run.max_attempts",
+        "cluster.max_reject_fraction": "run.max_reject_fraction",
+        "prepare.stall_seconds": "run.stall_seconds",
+    }
+
     input: InputConfig
     output: OutputConfig
     model: ModelConfig = ModelConfig()
     prepare: PrepareConfig = PrepareConfig()
     batch: BatchConfig = BatchConfig()
     cluster: ClusterConfig = ClusterConfig()
+    run: RunConfig = RunConfig()
     card: CardConfig = CardConfig()
 
 

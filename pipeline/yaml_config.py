@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +28,8 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Of a whole configuration: keys of earlier versions, each with the key that replaced it."""
 
 
 def read_document(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     node[keys[-1]] = value
 
 
-def _faults(details: Sequence[ErrorDetails], root: type[BaseModel]) -> str:
+def _faults(details: Sequence[ErrorDetails], root: type[Section]) -> str:
     """A line for each key. A value of several allowed types has a fault for each type, all of them in one line."""
     lines: dict[str, list[str]] = {}
     for detail in details:
@@ -98,8 +100,10 @@ def _faults(details: Sequence[ErrorDetails], root: type[BaseModel]) -> str:
     return "\n".join(f"  {where}: {'; or '.join(faults)}" for where, faults in lines.items())
 
 
-def _fault(detail: ErrorDetails, path: Sequence[str], root: type[BaseModel]) -> str:
+def _fault(detail: ErrorDetails, path: Sequence[str], root: type[Section]) -> str:
     if detail["type"] == "extra_forbidden":
+        if new := root.renamed.get(".".join(path)):
+            return f"this key is now {new}"
         section = _section_at(root, path[:-1])
         return f"unknown key; allowed here: {_names(section)}" if section else "unknown key"
     if detail["type"] == "missing":

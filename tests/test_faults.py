@@ -115,7 +115,7 @@ def test_a_shard_that_cannot_be_read_fails_and_the_others_are_committed(tmp_path
     pq.write_table(pa.table({"sound": ["not audio"]}), wrong)
     sources = f"['{CORPUS}/parquet/*.parquet', '{wrong}']"
     arguments = ["tokenize", CONFIG, f"input.splits.train={sources}", f"output.uri={tmp_path / 'codes'}"]
-    result = run_command(*arguments, "cluster.max_attempts=2")
+    result = run_command(*arguments, "run.max_attempts=2")
     assert result.returncode == 1
     assert "no column audio among sound" in result.stderr
     assert "try 1 of 2" in result.stderr
@@ -132,7 +132,7 @@ def test_a_run_that_rejects_nearly_all_stops_and_says_how_to_go_on(tmp_path: Pat
     settings = [f"input.splits.train=['{corpus}']", "input.clips_per_shard=100"]
     result = run_command("tokenize", CONFIG, f"output.uri={output}", *settings)
     assert result.returncode == 1
-    assert "clips of this run were rejected (100%), and cluster.max_reject_fraction is 0.5" in result.stderr
+    assert "clips of this run were rejected (100%), and run.max_reject_fraction is 0.5" in result.stderr
     assert "Most common: empty " in result.stderr
     assert "To go on: moss-tok tokenize" in result.stderr
     opened = read_output(str(output))

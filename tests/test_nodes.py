@@ -56,7 +56,7 @@ def test_a_run_outlives_its_only_node_and_goes_on_with_the_one_that_joins(
 ):
     output = tmp_path / "codes"
     first = cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
-    run = start_run(cluster, output, "cluster.gpus_per_actor=0.6", "cluster.max_attempts=1")
+    run = start_run(cluster, output, "cluster.gpus_per_actor=0.6", "run.max_attempts=1")
     wait_for(lambda: commits(output) > 0 or run.poll() is not None)
     cluster.remove_node(first, allow_graceful=False)
     cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
@@ -73,7 +73,7 @@ def test_a_reader_that_went_with_its_node_is_no_fault_of_the_shard(
     output = tmp_path / "codes"
     cluster.add_node(num_cpus=1, num_gpus=1, **NODE)  # the actor takes all of it
     readers = cluster.add_node(num_cpus=1, **NODE)
-    run = start_run(cluster, output, "cluster.actors=2", "cluster.max_attempts=1", "cluster.shards_per_actor=1")
+    run = start_run(cluster, output, "cluster.actors=2", "run.max_attempts=1", "cluster.shards_per_actor=1")
     wait_for(lambda: stop_readers() > 0 or run.poll() is not None)
     cluster.remove_node(readers, allow_graceful=False)
     cluster.add_node(num_cpus=1, **NODE)

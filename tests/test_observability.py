@@ -112,7 +112,7 @@ def watched(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     output = folder / "codes"
     sources = f"input.splits.train=['{folder}/copy-*/*.parquet', '{folder}/copy-*/*.tar']"
     arguments = ["tokenize", CONFIG, sources, f"output.uri={output}"]
-    settings = ["input.clips_per_shard=2", "cluster.log_format=json", f"cluster.address={head.address}"]
+    settings = ["input.clips_per_shard=2", "run.log_format=json", f"cluster.address={head.address}"]
     run = start_command(*arguments, *settings)
     seen: dict[str, float] = {}
     statuses: list[dict[str, Any]] = []

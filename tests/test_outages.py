@@ -128,7 +128,7 @@ def away_at_first() -> type[TokenizerActor]:
 def test_a_store_that_is_away_for_longer_than_a_call_waits_costs_no_shard_its_tries(
     tmp_path: Path, clean: dict[str, bytes]
 ) -> None:
-    config = demo_config(tmp_path / "codes", *SETTINGS, "cluster.max_attempts=1", "cluster.actors=1")
+    config = demo_config(tmp_path / "codes", *SETTINGS, "run.max_attempts=1", "cluster.actors=1")
     summary = run(config, away_at_first())
     assert (summary.failures, summary.stopped) == ([], None)
     assert objects(str(tmp_path / "codes"), "data", "rejects") == clean

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.overrides)
     again = shlex.join(["moss-tok", "tokenize", arguments.config, *arguments.overrides])
-    logs.configure(config.cluster.log_format, process="driver", pid=os.getpid())
+    logs.configure(config.run.log_format, process="driver", pid=os.getpid())
     logger.info("%s -> %s", arguments.config, config.output.uri, extra=logs.plain())
     try:
         from pipeline.distributed.driver import (

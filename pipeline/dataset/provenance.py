@@ -142,7 +142,7 @@ def record_run(config: Config) -> RunRecord:
         dtype=config.model.dtype,
         num_quantizers=wanted,
         codes_schema=schema.CODES,
-        prepare=config.prepare.model_dump(mode="json", exclude={"stall_seconds"}),  # patience is no property of rows
+        prepare=config.prepare.model_dump(mode="json"),
         input=config.input.model_dump(mode="json"),
         versions=software_versions(),
     )

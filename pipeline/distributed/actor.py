@@ -31,7 +31,7 @@ class TokenizerActor:
 
     def __init__(self, config: Config, record: RunRecord, run_id: str) -> None:
         """Its log lines are in the standard error of its Ray worker."""
-        logs.configure(config.cluster.log_format, everything=True, run=run_id, process="actor", pid=os.getpid())
+        logs.configure(config.run.log_format, everything=True, run=run_id, process="actor", pid=os.getpid())
         self._config = config
         self._record = record
         self._target = target_of(record)
@@ -58,10 +58,12 @@ class TokenizerActor:
         about = {"shard": spec.shard_id, "attempt": attempt}
         logger.info("opened: %s", spec.place, extra=about)
         gathered = _Gathered(spec, attempt)
+        config = self._config
+        chunks = prepare_remotely(spec, config.input, config.prepare, self._target, config.run.stall_seconds)
         with self._loop.turn() as rank:
             feed = _Feed(self._loop, self._target, gathered.deliver, rank)
             try:
-                for chunk in prepare_remotely(spec, self._config.input, self._config.prepare, self._target):
+                for chunk in chunks:
                     gathered.add_chunk(chunk)
                     _log_rejects(chunk, spec, about)
                     for item in chunk.items:
@@ -69,7 +71,7 @@ class TokenizerActor:
             finally:
                 feed.drop_long_clip()
         shard = gathered.wait()
-        manifest = shard.publish(Layout(self._config.output.uri), self._record, self._config.output.row_group_rows)
+        manifest = shard.publish(Layout(config.output.uri), self._record, config.output.row_group_rows)
         logger.info("committed: %d rows, %d rejects", manifest.rows, manifest.rejects, extra=about)
         return manifest
 

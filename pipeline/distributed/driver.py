@@ -88,7 +88,7 @@ class _Driver:
     def __init__(self, config: Config, output: Output) -> None:
         self._config = config
         self._output = output
-        self.schedule = Schedule(output.todo, config.cluster.max_attempts)
+        self.schedule = Schedule(output.todo, config.run.max_attempts)
         self.tally: Tally = output.tally()
         self.totals = Totals()
         self.stopped: str | None = None
@@ -100,7 +100,7 @@ class _Driver:
 
     def run(self, tokenizer: type[TokenizerActor]) -> None:
         """Until every shard is committed or given up, or there is a reason to stop."""
-        log_format = self._config.cluster.log_format
+        log_format = self._config.run.log_format
         logs.configure(log_format, run=self._run_id, process="driver", pid=os.getpid())
         with Monitor(self._output, self._run_id, self.schedule, log_format) as self._monitor:
             record, note = self._output.record, self._monitor.note
@@ -153,7 +153,7 @@ class _Driver:
             self.tally.add(manifest)
             self._monitor.committed(manifest)
             if self.schedule.remaining:
-                self.stopped = too_many_rejects(self.totals, self._config.cluster.max_reject_fraction)
+                self.stopped = too_many_rejects(self.totals, self._config.run.max_reject_fraction)
         elif isinstance(getattr(error, "cause", error), NodeDiedError | ObjectLostError):
             for line in self.schedule.node_gone([tried], f"its reader's node is gone: {cause(error)}"):
                 self._monitor.note(line, tried.spec)

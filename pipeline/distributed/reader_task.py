@@ -41,25 +41,34 @@ class _Reading:
     input_config: InputConfig
     prepare_config: PrepareConfig
     target: Target
+    stall_seconds: float
 
 
 @ray.remote(num_cpus=1, max_retries=0)
 def _prepare(reading: _Reading, resumption: Resumption) -> Iterator[Chunk]:
     keep_freed_memory()
-    watchdog = Watchdog(reading.prepare_config.stall_seconds)
+    watchdog = Watchdog(reading.stall_seconds)
     yield from prepare_shard(
         reading.spec, reading.input_config, reading.prepare_config, reading.target, resumption, watchdog
     )
 
 
 def prepare_remotely(
-    spec: ShardSpec, input_config: InputConfig, prepare_config: PrepareConfig, target: Target
+    spec: ShardSpec, input_config: InputConfig, prepare_config: PrepareConfig, target: Target, stall_seconds: float
 ) -> Iterator[Chunk]:
     """`prepare_shard` in another process, on this node where it has a CPU, a few chunks ahead of the caller.
 
+    A decoder that needs more than `stall_seconds` for one block is ended with its process.
+
     Raises what the reader raises, and ReaderDied where one dies while it reads rather than decodes.
     """
-    reading = _Reading(spec=spec, input_config=input_config, prepare_config=prepare_config, target=target)
+    reading = _Reading(
+        spec=spec,
+        input_config=input_config,
+        prepare_config=prepare_config,
+        target=target,
+        stall_seconds=stall_seconds,
+    )
     finished = 0
     suspect: int | None = None
     resumption = FROM_THE_START
@@ -77,7 +86,7 @@ def prepare_remotely(
             if resumption.careful_clips and clip is None:
                 raise ReaderDied(f"{spec.place}: the process that reads it died after {finished} clips") from error
             if clip is not None and clip.index == suspect:
-                yield Chunk(items=[_guilty(clip, time.monotonic() - received, prepare_config)])
+                yield Chunk(items=[_guilty(clip, time.monotonic() - received, stall_seconds)])
                 finished, suspect, resumption = finished + 1, None, Resumption(first=finished + 1)
             else:
                 suspect = None if clip is None else clip.index
@@ -99,10 +108,10 @@ def _start(reading: _Reading, resumption: Resumption) -> Any:
     ).remote(reading, resumption)
 
 
-def _guilty(clip: Origin, seconds: float, config: PrepareConfig) -> Reject:
-    if seconds >= config.stall_seconds:
+def _guilty(clip: Origin, seconds: float, stall_seconds: float) -> Reject:
+    if seconds >= stall_seconds:
         reason = "decoder_stalled"
-        message = f"the decoder needs more than {config.stall_seconds:g} s for a block: prepare.stall_seconds"
+        message = f"the decoder needs more than {stall_seconds:g} s for a block: run.stall_seconds"
     else:
         reason = "decoder_crashed"
         message = "the process that decodes died of this clip, twice in a row"

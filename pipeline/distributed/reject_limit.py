@@ -16,7 +16,7 @@ def too_many_rejects(totals: Totals, allowed: float) -> str | None:
     common = ", ".join(f"{reason} {count:,}" for reason, count in totals.rejects_by_reason.most_common(REASONS_NAMED))
     return (
         f"{totals.rejects:,} of the first {clips:,} clips of this run were rejected ({totals.rejects / clips:.0%}), "
-        f"and cluster.max_reject_fraction is {allowed:g}. Most common: {common}; rejects/ says of each what is wrong.\n"
-        "If they are what you expect, raise cluster.max_reject_fraction and give the same command: it goes on. If the "
+        f"and run.max_reject_fraction is {allowed:g}. Most common: {common}; rejects/ says of each what is wrong.\n"
+        "If they are what you expect, raise run.max_reject_fraction and give the same command: it goes on. If the "
         "input or the configuration is wrong, mend it and begin another output."
     )

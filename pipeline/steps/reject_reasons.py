@@ -15,5 +15,5 @@ PREPARE_REASONS = {
     "too_short": "The clip is shorter than prepare.min_seconds.",
     "crashed": "Preparing the clip failed in a way that no other reason covers.",
     "decoder_crashed": "The process that decodes died of this clip, twice in a row: a fault of the decoder, or memory.",
-    "decoder_stalled": "The decoder needed longer than prepare.stall_seconds for a block, twice in a row.",
+    "decoder_stalled": "The decoder needed longer than run.stall_seconds for a block, twice in a row.",
 }

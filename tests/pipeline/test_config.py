@@ -72,7 +72,7 @@ def test_the_smallest_configuration_has_documented_defaults() -> None:
         ("cluster.actors", "many", "'auto'"),
         ("cluster.actors", 0, "greater than or equal to 1"),
         ("cluster.gpus_per_actor", 0, "greater than 0"),
-        ("cluster.max_attempts", 0, "greater than or equal to 1"),
+        ("run.max_attempts", 0, "greater than or equal to 1"),
     ],
 )
 def test_a_bad_value_names_its_key_what_is_allowed_and_what_was_found(key: str, value: Any, allowed: str) -> None:
@@ -87,7 +87,7 @@ def test_a_bad_value_names_its_key_what_is_allowed_and_what_was_found(key: str, 
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("modle", "input, output, model, prepare, batch, cluster"),
+        ("modle", "input, output, model, prepare, batch, cluster, run, card"),
         ("model.typo", "name, revision, dtype, device, num_quantizers"),
         ("batch.max_clips", "max_frames"),
     ],
@@ -95,6 +95,20 @@ def test_a_bad_value_names_its_key_what_is_allowed_and_what_was_found(key: str, 
 def test_an_unknown_key_is_refused_with_the_keys_that_exist(key: str, allowed: str) -> None:
     with pytest.raises(ConfigError, match=f"{key}: unknown key; allowed here: {allowed}"):
         parse_config(smallest_with(key, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("cluster.log_format", "run.log_format"),
+        ("cluster.max_attempts", "run.max_attempts"),
+        ("cluster.max_reject_fraction", "run.max_reject_fraction"),
+        ("prepare.stall_seconds", "run.stall_seconds"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(old: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{old}: this key is now {new}$"):
+        parse_config(smallest_with(old, 1))
 
 
 @pytest.mark.parametrize("missing", ["input", "output", "input.splits", "output.uri"])

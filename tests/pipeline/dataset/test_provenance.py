@@ -150,8 +150,8 @@ def test_batching_cluster_and_output_are_no_part_of_the_record() -> None:
     assert record_run(other) == record_run(config_of())
 
 
-def test_the_patience_with_a_decoder_can_change_and_the_level_cannot() -> None:
-    assert record_run(config_of(prepare={"stall_seconds": 5.0})) == record_run(config_of())
+def test_the_limits_of_a_run_can_change_and_the_level_cannot() -> None:
+    assert record_run(config_of(run={"stall_seconds": 5.0, "max_attempts": 1})) == record_run(config_of())
     louder = record_run(config_of(prepare={"loudness": {}}))
     assert [line.partition(":")[0] for line in louder.differences(record_run(config_of()))] == ["prepare.loudness"]
     assert RunRecord.from_json(louder.to_json()).fingerprint == louder.fingerprint

@@ -151,7 +151,7 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(cluster: GrowingCluster, output: Path) -> Iterator[subprocess.Popen[str]]:
     """With the defaults: the GPUs are not there yet, and no number of actors is said."""
-    settings = (SHARDS, f"cluster.address={cluster.address}", "cluster.max_attempts=1")
+    settings = (SHARDS, f"cluster.address={cluster.address}", "run.max_attempts=1")
     process = start_command("tokenize", CONFIG, f"output.uri={output}", *settings, environment=cluster.environment)
     try:
         yield process

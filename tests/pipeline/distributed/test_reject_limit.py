@@ -35,4 +35,4 @@ def test_the_message_names_the_most_common_reasons_and_what_to_do():
     assert message is not None
     assert "1,209 of the first 1,609 clips of this run were rejected (75%)" in message
     assert "not_audio 900, truncated 300, silent 5;" in message
-    assert "raise cluster.max_reject_fraction" in message
+    assert "raise run.max_reject_fraction" in message
