@@ -20,7 +20,7 @@ from benchmarks.store_of_many import PROTOCOL, StoreOfMany, register
 from pipeline.config import Config, parse_config
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.distributed.reader_task import this_node
-from pipeline.distributed.scheduler import Schedule, Try
+from pipeline.distributed.scheduler import Attempt, Scheduler
 from pipeline.distributed.throughput import ActorFigures
 from pipeline.items import ShardSpec
 
@@ -59,12 +59,12 @@ def rules_alone(shards: int) -> None:
         ShardSpec(split="train", format="webdataset", uri=f"s3://bucket/{number}.tar", size=1, version="1")
         for number in range(shards)
     ]
-    schedule = Schedule(specs, max_attempts=3)
+    scheduler = Scheduler(specs, max_attempts=3)
     started = time.process_time()
-    tried: Try | None = schedule.take(0)
-    while tried is not None:
-        schedule.committed(tried)
-        tried = schedule.take(0)
+    attempt: Attempt | None = scheduler.next(0)
+    while attempt is not None:
+        scheduler.committed(attempt)
+        attempt = scheduler.next(0)
     print(f"the queue alone: {(time.process_time() - started) / shards * 1e6:.1f} us of CPU for each shard")
 
 

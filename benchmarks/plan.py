@@ -42,8 +42,8 @@ def begin(shards: int, done: float, folder: Path) -> None:
     output = open_output(config_of())
     say("input listed, planned, plan stored")
     driver = _Driver(config_of(), output)
-    assert driver.schedule.take(0) is not None
-    say(f"queue of {driver.schedule.remaining:,}, the first shard is at hand")
+    assert driver.scheduler.next(0) is not None
+    say(f"queue of {driver.scheduler.remaining:,}, the first shard is at hand")
     say.peak()
     for name, data in StoreOfMany.objects.items():
         (folder / name.replace("/", "|")).write_bytes(data)
@@ -68,8 +68,8 @@ def resume(shards: int, done: float, folder: Path) -> None:
     output = open_output(config_of())
     say(f"plan read, {len(output.done):,} manifests listed in {StoreOfMany.requests:,} requests")
     driver = _Driver(config_of(), output)
-    assert driver.schedule.take(0) is not None
-    say(f"queue of {driver.schedule.remaining:,}, {driver.tally.totals.shards:,} counted, the first shard is at hand")
+    assert driver.scheduler.next(0) is not None
+    say(f"queue of {driver.scheduler.remaining:,}, {driver.tally.totals.shards:,} counted, the first shard is at hand")
     say.peak()
 
 

@@ -57,11 +57,11 @@ class TokenizerActor:
         """The shard from reading to its manifest. Any failure that is not a clip's own is raised to the driver."""
         about = {"shard": spec.shard_id, "attempt": attempt}
         logger.info("opened: %s", spec.place, extra=about)
-        gathered = _Gathered(spec, attempt)
+        gathered = ShardResults(spec, attempt)
         config = self._config
         chunks = prepare_remotely(spec, config.input, config.prepare, self._target, config.run.stall_seconds)
-        with self._loop.turn() as rank:
-            feed = _Feed(self._loop, self._target, gathered.deliver, rank)
+        with self._loop.register_shard() as rank:
+            feed = ClipSubmitter(self._loop, self._target, gathered.deliver, rank)
             try:
                 for chunk in chunks:
                     gathered.add_chunk(chunk)
@@ -83,7 +83,7 @@ def _log_rejects(chunk: Chunk, spec: ShardSpec, about: dict[str, object]) -> Non
             logger.info("rejected: %s: %s", item.origin.key, item.message, extra=about | clip)
 
 
-class _Feed:
+class ClipSubmitter:
     """Hands the clips of a shard to the encode loop; at most one long one is open at a time."""
 
     def __init__(self, loop: EncodeLoop, target: Target, deliver: Deliver, rank: int) -> None:
@@ -116,7 +116,7 @@ class _Feed:
             self._long = None
 
 
-class _Gathered:
+class ShardResults:
     """An OpenShard that one thread fills with chunks while the encode loop fills it with codes."""
 
     def __init__(self, spec: ShardSpec, attempt: int) -> None:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 Nodes: TypeAlias = "Mapping[str, Mapping[str, float]]"
 """What each node that is alive has (CPU, GPU), by its id."""
 
-FEWEST_PLACES, MOST_PLACES = 2, 64  # each open shard has up to 40 MB of waveforms in the object store
+MIN_SLOTS, MAX_SLOTS = 2, 64  # each open shard has up to 40 MB of waveforms in the object store
 ANSWER_SECONDS = 5.0
 READER_CPUS = 1.0  # at least one reader must run beside the actors, or they wait for ever
 
@@ -43,7 +43,7 @@ class ActorShape:
     def __str__(self) -> str:
         return f"{self.gpus:g} GPUs and {self.cpus:g} CPUs" if self.gpus else f"{self.cpus:g} CPUs"
 
-    def places(self, node: Mapping[str, float]) -> int:
+    def capacity(self, node: Mapping[str, float]) -> int:
         """How many fit on a node that is empty."""
         needs = {"CPU": self.cpus, "GPU": self.gpus}
         # A third of a GPU fits three times on one: the rounding of the division must not make that two.
@@ -127,50 +127,50 @@ def actor_shape(config: Config, nodes: Nodes) -> ActorShape:
     return ActorShape(config.cluster.cpus_per_actor, config.cluster.gpus_per_actor if on_gpu else 0.0)
 
 
-def room_for_actors(config: Config, shape: ActorShape, nodes: Nodes) -> int:
+def actor_capacity(config: Config, shape: ActorShape, nodes: Nodes) -> int:
     """How many actors the run can have on these nodes, leaving a CPU to read with: at most as many as are asked for."""
-    room = sum(shape.places(node) for node in nodes.values())
+    capacity = sum(shape.capacity(node) for node in nodes.values())
     cpus = total(nodes, "CPU")
     if shape.cpus:
-        room = min(room, int((cpus - READER_CPUS) / shape.cpus))
+        capacity = min(capacity, int((cpus - READER_CPUS) / shape.cpus))
     if cpus < READER_CPUS:
         return 0
     asked = config.cluster.actors
     if asked != "auto":
-        return min(room, asked)
+        return min(capacity, asked)
     # Without GPUs half of the CPUs are for reading and decoding.
-    return room if shape.gpus else min(room, max(1, int(cpus / 2 / max(shape.cpus, 1))))
+    return capacity if shape.gpus else min(capacity, max(1, int(cpus / 2 / max(shape.cpus, 1))))
 
 
 def actors_to_start(config: Config, shape: ActorShape, nodes: Nodes) -> int:
-    """How many actors to have on a cluster that may grow: `room_for_actors`, and those whose waiting makes it grow.
+    """How many actors to have on a cluster that may grow: `actor_capacity`, and those whose waiting makes it grow.
 
     An autoscaler adds nodes for actors that wait, and for nothing else: Ray does not tell it of readers, as they are
     tied to nodes. So all that were asked for wait; of `auto` as many again as there is room for, which fills a cluster
     of any size in a few steps. But none waits that would find a place on these nodes: it would take the last CPU from
     the readers.
     """
-    room = room_for_actors(config, shape, nodes)
-    if sum(shape.places(node) for node in nodes.values()) > room:
-        return max(1, room)
+    capacity = actor_capacity(config, shape, nodes)
+    if sum(shape.capacity(node) for node in nodes.values()) > capacity:
+        return max(1, capacity)
     asked = config.cluster.actors
-    return max(1, 2 * room) if asked == "auto" else asked
+    return max(1, 2 * capacity) if asked == "auto" else asked
 
 
-def places_in_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int) -> int:
+def slots_per_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int) -> int:
     """How many shards each of so many actors is to have open now, so that every CPU that is left reads."""
     if config.cluster.shards_per_actor != "auto":
         return config.cluster.shards_per_actor
     reading = total(nodes, "CPU") - actors * shape.cpus
-    return max(FEWEST_PLACES, min(MOST_PLACES, math.ceil(reading / max(actors, 1)) + 1))
+    return max(MIN_SLOTS, min(MAX_SLOTS, math.ceil(reading / max(actors, 1)) + 1))
 
 
-def most_places(config: Config) -> int:
+def max_slots(config: Config) -> int:
     """How many shards an actor may ever have open, however many CPUs join."""
-    return MOST_PLACES if config.cluster.shards_per_actor == "auto" else config.cluster.shards_per_actor
+    return MAX_SLOTS if config.cluster.shards_per_actor == "auto" else config.cluster.shards_per_actor
 
 
-def check_room(config: Config, shape: ActorShape, nodes: Nodes) -> None:
+def check_capacity(config: Config, shape: ActorShape, nodes: Nodes) -> None:
     """Raises ConfigError for a run that would wait for ever, on nodes that will not become more."""
     asked = 1 if config.cluster.actors == "auto" else config.cluster.actors
     gpus, cpus = total(nodes, "GPU"), total(nodes, "CPU")
@@ -178,7 +178,7 @@ def check_room(config: Config, shape: ActorShape, nodes: Nodes) -> None:
         raise ConfigError(
             f"cluster.actors: {asked * shape.gpus:g} GPUs are needed, and this machine has {gpus:g}: see model.device"
         )
-    if room_for_actors(config, shape, nodes) < asked:
+    if actor_capacity(config, shape, nodes) < asked:
         raise ConfigError(
             f"cluster.actors: {asked} of {shape} and one CPU for reading are needed, and this machine has {cpus:g} "
             "CPUs: lower cluster.actors or cluster.cpus_per_actor"
@@ -189,7 +189,7 @@ def total(nodes: Nodes, resource: str) -> float:
     return sum(node.get(resource, 0.0) for node in nodes.values())
 
 
-def describe_room(shape: ActorShape, nodes: Nodes) -> str:
+def describe_capacity(shape: ActorShape, nodes: Nodes) -> str:
     """What an actor needs and what there is, for people who wonder why there is none."""
     kinds = [f"{node.get('GPU', 0):g} GPUs and {node.get('CPU', 0):g} CPUs" for node in nodes.values()]
     counted = ", ".join(f"{kinds.count(kind)} of {kind}" for kind in dict.fromkeys(kinds))

@@ -1,6 +1,6 @@
 """The driver: gives the shards that are not committed to the actors, and ends with what became of each.
 
-What is tried next is decided in `schedule`, how many actors there are in `replicas`; here the two meet. Data never
+What is tried next is decided in `scheduler`, how many actors there are in `actor_pool`; here the two meet. Data never
 passes through the driver: only specifications out and manifests in.
 """
 
@@ -24,12 +24,12 @@ from pipeline.dataset.dataset import Output, open_output, with_absolute_uris
 from pipeline.dataset.totals import Totals
 from pipeline.dataset.totals_cache import Tally
 from pipeline.distributed.actor import TokenizerActor
-from pipeline.distributed.actor_handle import Replica
-from pipeline.distributed.actor_pool import Replicas, cause
+from pipeline.distributed.actor_handle import ActorHandle
+from pipeline.distributed.actor_pool import ActorPool, cause
 from pipeline.distributed.cluster import connect, live_nodes, warn_of_local_output
 from pipeline.distributed.monitor import Monitor
 from pipeline.distributed.reject_limit import too_many_rejects
-from pipeline.distributed.scheduler import OUTAGE_SECONDS, Failure, Schedule, Try
+from pipeline.distributed.scheduler import OUTAGE_SECONDS, Attempt, Failure, Scheduler
 from pipeline.distributed.throughput import ActorFigures
 from pipeline.monitoring.heartbeat import new_run_id
 from pipeline.storage import StorageError, StoreUnavailable
@@ -78,7 +78,7 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
             ray.shutdown()
     totals = output.finish(driver.tally)
     return RunSummary(
-        output, totals, driver.totals, driver.schedule.failures, driver.stopped, time.monotonic() - started
+        output, totals, driver.totals, driver.scheduler.failures, driver.stopped, time.monotonic() - started
     )
 
 
@@ -88,12 +88,12 @@ class _Driver:
     def __init__(self, config: Config, output: Output) -> None:
         self._config = config
         self._output = output
-        self.schedule = Schedule(output.todo, config.run.max_attempts)
+        self.scheduler = Scheduler(output.todo, config.run.max_attempts)
         self.tally: Tally = output.tally()
         self.totals = Totals()
         self.stopped: str | None = None
         self._run_id = new_run_id()
-        self._asked: set[Replica] = set()
+        self._asked: set[ActorHandle] = set()
         self._gone = ActorFigures()
         self._next_poll = 0.0
         self._next_save = time.monotonic() + SAVE_SECONDS
@@ -102,95 +102,95 @@ class _Driver:
         """Until every shard is committed or given up, or there is a reason to stop."""
         log_format = self._config.run.log_format
         logs.configure(log_format, run=self._run_id, process="driver", pid=os.getpid())
-        with Monitor(self._output, self._run_id, self.schedule, log_format) as self._monitor:
+        with Monitor(self._output, self._run_id, self.scheduler, log_format) as self._monitor:
             record, note = self._output.record, self._monitor.note
-            replicas = Replicas(self._config, record, self._run_id, tokenizer, self.schedule, note)
+            pool = ActorPool(self._config, record, self._run_id, tokenizer, self.scheduler, note)
             try:
-                while self.schedule.remaining and not self.stopped:
+                while self.scheduler.remaining and not self.stopped:
                     signals.check()
-                    replicas.follow()
-                    if replicas.lost:
-                        self.stopped = replicas.lost
+                    pool.reconcile()
+                    if pool.fatal_error:
+                        self.stopped = pool.fatal_error
                         break
-                    self._assign(replicas)
-                    self._listen(replicas)
-                    self._poll(replicas)
+                    self._assign(pool)
+                    self._listen(pool)
+                    self._poll(pool)
                     self._save()
-                    shards_open = sum(len(replica.open) for replica in replicas.all)
+                    shards_open = sum(len(actor.open) for actor in pool.actors)
                     self._monitor.update(self.totals, self._sums().encoded_seconds, shards_open)
             finally:
-                replicas.end()
+                pool.end()
 
-    def _assign(self, replicas: Replicas) -> None:
+    def _assign(self, pool: ActorPool) -> None:
         """Fill up the actors, in rounds, so that a short queue is spread over all of them."""
-        for depth in range(replicas.places):
-            for replica in replicas.all:
-                if replica.has_place(depth) and (tried := self.schedule.take(beside=depth)) is not None:
-                    replica.open[tried.spec.shard_id] = tried
-                    self._monitor.opened(tried, replica.name)
-                    handle = partial(self._tokenized, replicas, tried)
-                    replicas.call(replica, handle, "tokenize", tried.spec, tried.number)
+        for depth in range(pool.slots):
+            for actor in pool.actors:
+                if actor.has_free_slot(depth) and (attempt := self.scheduler.next(open_shards=depth)) is not None:
+                    actor.open[attempt.spec.shard_id] = attempt
+                    self._monitor.opened(attempt, actor.name)
+                    handle = partial(self._tokenized, pool, attempt)
+                    pool.call(actor, handle, "tokenize", attempt.spec, attempt.number)
 
-    def _listen(self, replicas: Replicas) -> None:
+    def _listen(self, pool: ActorPool) -> None:
         """Wait for a reply, but not long, then take all that have come."""
         try:
-            replicas.inbox.get(timeout=TICK_SECONDS).deliver()
+            pool.inbox.get(timeout=TICK_SECONDS).deliver()
             while True:
-                replicas.inbox.get_nowait().deliver()
+                pool.inbox.get_nowait().deliver()
         except Empty:
             return
 
-    def _tokenized(self, replicas: Replicas, tried: Try, replica: Replica, result: Future[Any]) -> None:
+    def _tokenized(self, pool: ActorPool, attempt: Attempt, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()
         if isinstance(error, RayActorError):
-            replicas.died(replica, error)  # and the shard stays with it until it is known why
+            pool.died(actor, error)  # and the shard stays with it until it is known why
             return
-        del replica.open[tried.spec.shard_id]
+        del actor.open[attempt.spec.shard_id]
         if error is None:
             manifest = result.result()
-            self.schedule.committed(tried)
+            self.scheduler.committed(attempt)
             self.totals.add(Totals.of(manifest))
             self.tally.add(manifest)
             self._monitor.committed(manifest)
-            if self.schedule.remaining:
+            if self.scheduler.remaining:
                 self.stopped = too_many_rejects(self.totals, self._config.run.max_reject_fraction)
         elif isinstance(getattr(error, "cause", error), NodeDiedError | ObjectLostError):
-            for line in self.schedule.node_gone([tried], f"its reader's node is gone: {cause(error)}"):
-                self._monitor.note(line, tried.spec)
+            for line in self.scheduler.node_gone([attempt], f"its reader's node is gone: {cause(error)}"):
+                self._monitor.note(line, attempt.spec)
         elif isinstance(error, StoreUnavailable):
-            self._monitor.note(self.schedule.store_away(tried, cause(error)), tried.spec)
-            if self.schedule.store_is_gone:
+            self._monitor.note(self.scheduler.store_unavailable(attempt, cause(error)), attempt.spec)
+            if self.scheduler.store_outage_is_long:
                 self.stopped = f"a store has not answered for {OUTAGE_SECONDS / 60:.0f} minutes: {cause(error)}"
         else:
-            self._monitor.note(self.schedule.failed(tried, cause(error)), tried.spec)
+            self._monitor.note(self.scheduler.failed(attempt, cause(error)), attempt.spec)
 
-    def _poll(self, replicas: Replicas) -> None:
+    def _poll(self, pool: ActorPool) -> None:
         """Ask each actor how it is: shards may take long, and the bar should move within them."""
         now = time.monotonic()
         if now < self._next_poll:
             return
         self._next_poll = now + POLL_SECONDS
-        for replica in replicas.all:
-            if replica.ready:
-                replicas.call(replica, partial(self._polled, replicas), "figures")
-        ready = {replica.name: replica.figures for replica in replicas.all if replica.ready}
+        for actor in pool.actors:
+            if actor.ready:
+                pool.call(actor, partial(self._polled, pool), "figures")
+        ready = {actor.name: actor.figures for actor in pool.actors if actor.ready}
         sums = self._sums()
         self._monitor.asked(ready, sums.encoded_seconds, sums.busy_seconds)
 
-    def _polled(self, replicas: Replicas, replica: Replica, result: Future[Any]) -> None:
+    def _polled(self, pool: ActorPool, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()
         if error is None:
-            replica.figures = result.result()
-            self._asked.add(replica)
+            actor.figures = result.result()
+            self._asked.add(actor)
         elif isinstance(error, RayActorError):
-            replicas.died(replica, error)  # before it is given a shard that would be blamed for it
+            pool.died(actor, error)  # before it is given a shard that would be blamed for it
 
     def _sums(self) -> ActorFigures:
         """Over all actors that there ever were."""
-        for replica in [replica for replica in self._asked if replica.gone]:
-            self._asked.remove(replica)
-            self._gone = self._gone + replica.figures
-        return sum((replica.figures for replica in self._asked), self._gone)
+        for actor in [actor for actor in self._asked if actor.gone]:
+            self._asked.remove(actor)
+            self._gone = self._gone + actor.figures
+        return sum((actor.figures for actor in self._asked), self._gone)
 
     def _save(self) -> None:
         """Keep what is counted so far, so that after a death of this process few manifests are to be read."""

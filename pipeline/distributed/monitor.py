@@ -14,7 +14,7 @@ from pipeline.dataset.dataset import Output
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.totals import Totals
 from pipeline.distributed.metrics import RunMetrics
-from pipeline.distributed.scheduler import Schedule, Try
+from pipeline.distributed.scheduler import Attempt, Scheduler
 from pipeline.distributed.throughput import ActorFigures, Pace
 from pipeline.items import ShardSpec
 from pipeline.logs import LogFormat
@@ -30,11 +30,11 @@ KEPT_FAILURES = 100
 class Monitor:
     """Is told what happens in a run; wants Ray to be there. Nothing that goes wrong in telling stops the run."""
 
-    def __init__(self, output: Output, run_id: str, schedule: Schedule, log_format: LogFormat) -> None:
+    def __init__(self, output: Output, run_id: str, scheduler: Scheduler, log_format: LogFormat) -> None:
         now = time.monotonic()
         self._layout = output.layout
-        self._schedule = schedule
-        self._progress = Progress(schedule.remaining, len(output.done), log_format)
+        self._scheduler = scheduler
+        self._progress = Progress(scheduler.remaining, len(output.done), log_format)
         self._metrics = RunMetrics(run_id)
         self._pace = Pace(now)
         self._beat = heartbeat.first_beat(run_id)
@@ -46,7 +46,7 @@ class Monitor:
 
     def __enter__(self) -> Monitor:
         self._progress.__enter__()
-        shards = {"shards": self._schedule.remaining, "committed_before": self._done_before}
+        shards = {"shards": self._scheduler.remaining, "committed_before": self._done_before}
         logger.info("the run begins", extra={"output": self._layout.root, **shards})
         return self
 
@@ -64,13 +64,13 @@ class Monitor:
         """Something that the person who runs it should know."""
         self._progress.note(line, **({"shard": spec.shard_id} if spec else {}))
 
-    def opened(self, tried: Try, actor: str) -> None:
+    def opened(self, attempt: Attempt, actor: str) -> None:
         """A shard was given to an actor."""
-        if tried.number > 1:
+        if attempt.number > 1:
             self._beat = replace(self._beat, retries=self._beat.retries + 1)
             self._metrics.retried()
-        fields = {"shard": tried.spec.shard_id, "attempt": tried.number, "actor": actor}
-        logger.info("given to an actor: %s", tried.spec.place, extra=fields)
+        fields = {"shard": attempt.spec.shard_id, "attempt": attempt.number, "actor": actor}
+        logger.info("given to an actor: %s", attempt.spec.place, extra=fields)
 
     def committed(self, manifest: ShardManifest) -> None:
         self._beat = replace(self._beat, shards_committed=self._beat.shards_committed + 1)
@@ -80,7 +80,7 @@ class Monitor:
 
     def update(self, totals: Totals, encoded_seconds: float, shards_open: int) -> None:
         """Where the run is now: totals of its shards, audio encoded so far, and how many shards actors have."""
-        failures = self._schedule.failures
+        failures = self._scheduler.failures
         self._progress.update(totals, encoded_seconds, len(failures))
         if len(failures) > len(self._beat.failures) and len(self._beat.failures) < KEPT_FAILURES:
             kept = {failure.spec.shard_id: failure.reason for failure in failures[:KEPT_FAILURES]}
@@ -100,7 +100,7 @@ class Monitor:
         self._pace.add(time.monotonic(), encoded_seconds, busy_seconds, len(actors))
         self._beat = replace(self._beat, actors=len(actors), speed=self._pace.speed, busy=self._pace.busy)
         self._metrics.actors(actors, self._pace, encoded_seconds)
-        waiting = self._schedule.remaining - self._beat.shards_open
+        waiting = self._scheduler.remaining - self._beat.shards_open
         committed = self._done_before + self._beat.shards_committed
         states: dict[str, Any] = {"committed": committed, "open": self._beat.shards_open, "waiting": waiting}
         self._metrics.shards(states | {"failed": self._beat.shards_failed})
@@ -108,9 +108,9 @@ class Monitor:
     def _ending(self, kind: type[BaseException] | None) -> str:
         if kind is not None:
             return "interrupted" if issubclass(kind, KeyboardInterrupt) else "crashed"
-        if self._schedule.remaining:
+        if self._scheduler.remaining:
             return "stopped"
-        return "failed" if self._schedule.failures else "done"
+        return "failed" if self._scheduler.failures else "done"
 
     def _write(self, wait: bool) -> None:
         if wait or self._written is None or self._written.done():

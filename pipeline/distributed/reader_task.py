@@ -30,7 +30,7 @@ from pipeline.steps.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 CHUNKS_AHEAD = 4  # chunks that a reader may have finished before they are taken
-CAREFUL_CLIPS = (CHUNKS_AHEAD + 2) * CHUNK_CLIPS  # as many as a reader can be ahead of what was received
+ISOLATED_CLIPS = (CHUNKS_AHEAD + 2) * CHUNK_CLIPS  # as many as a reader can be ahead of what was received
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +83,14 @@ def prepare_remotely(
         except (WorkerCrashedError, OutOfMemoryError) as error:
             logger.warning("shard %s: a reader died after %d clips: %s", spec.shard_id, finished, error)
             clip = chunk.working_on
-            if resumption.careful_clips and clip is None:
+            if resumption.isolated_clips and clip is None:
                 raise ReaderDied(f"{spec.place}: the process that reads it died after {finished} clips") from error
             if clip is not None and clip.index == suspect:
-                yield Chunk(items=[_guilty(clip, time.monotonic() - received, stall_seconds)])
+                yield Chunk(items=[_crash_reject(clip, time.monotonic() - received, stall_seconds)])
                 finished, suspect, resumption = finished + 1, None, Resumption(first=finished + 1)
             else:
                 suspect = None if clip is None else clip.index
-                resumption = Resumption(first=finished, careful_clips=CAREFUL_CLIPS)
+                resumption = Resumption(first=finished, isolated_clips=ISOLATED_CLIPS)
 
 
 class ReaderDied(RuntimeError):
@@ -102,13 +102,13 @@ def _start(reading: _Reading, resumption: Resumption) -> Any:
     here = NodeAffinitySchedulingStrategy(this_node(), soft=True, _spill_on_unavailable=True)
     # With one chunk ahead a reader goes on only when what it yielded has been taken: what it names is known here
     # before it can die of it.
-    ahead = 1 if resumption.careful_clips else CHUNKS_AHEAD
+    ahead = 1 if resumption.isolated_clips else CHUNKS_AHEAD
     return _prepare.options(
         num_returns="streaming", _generator_backpressure_num_objects=ahead, scheduling_strategy=here
     ).remote(reading, resumption)
 
 
-def _guilty(clip: Origin, seconds: float, stall_seconds: float) -> Reject:
+def _crash_reject(clip: Origin, seconds: float, stall_seconds: float) -> Reject:
     if seconds >= stall_seconds:
         reason = "decoder_stalled"
         message = f"the decoder needs more than {stall_seconds:g} s for a block: run.stall_seconds"

@@ -56,7 +56,7 @@ class Resumption:
 
     first: int = 0
     """Position in the shard of the first clip to prepare."""
-    careful_clips: int = 0
+    isolated_clips: int = 0
     """For so many clips, each is named in a chunk of its own before it is touched, and comes in chunks of its own."""
 
 
@@ -78,14 +78,14 @@ def prepare_shard(
         index = raw.origin.index
         if index < resumption.first:
             continue
-        if careful := index < resumption.first + resumption.careful_clips:
+        if isolated := index < resumption.first + resumption.isolated_clips:
             chunk.working_on = raw.origin
             yield chunk
             chunk = Chunk()
         items = prepare_clip(raw, prepare_config, target, watchdog) if isinstance(raw, RawClip) else iter([raw])
         while (item := _prepare(items, chunk, watchdog)) is not None:
             chunk.add(item, raw)
-            if chunk.full or careful:
+            if chunk.full or isolated:
                 chunk.working_on = raw.origin if isinstance(item, ClipPart) else None
                 yield chunk
                 chunk = Chunk()

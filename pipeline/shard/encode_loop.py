@@ -21,7 +21,7 @@ Deliver = Callable[["CodedClip | BaseException", float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class _Request:
     clip: Clip
     frames: int
     deliver: Deliver
@@ -31,7 +31,7 @@ class _Order:
 class _Running:
     """A batch in the encoder."""
 
-    orders: list[_Order]
+    requests: list[_Request]
     launched: Launched
     started: float
 
@@ -74,8 +74,8 @@ class EncodeLoop:
 
     def __init__(self, encoder: Encoder, max_frames: int) -> None:
         self._encoder = encoder
-        self._batcher: Batcher[_Order] = Batcher(max_frames)
-        self._room = 2 * POOL_BATCHES * max_frames
+        self._batcher: Batcher[_Request] = Batcher(max_frames)
+        self._capacity = 2 * POOL_BATCHES * max_frames
         self._long: deque[LongClip] = deque()
         self._long_frames = 0
         self._ranks = itertools.count()
@@ -100,7 +100,7 @@ class EncodeLoop:
         self._thread.join()
 
     @contextmanager
-    def turn(self) -> Iterator[int]:
+    def register_shard(self) -> Iterator[int]:
         """The rank of a shard while it is read: it goes before those that come later."""
         rank = next(self._ranks)
         with self._changed:
@@ -115,8 +115,8 @@ class EncodeLoop:
     def submit(self, clip: Clip, frames: int, deliver: Deliver, rank: int = 0) -> None:
         """Hand a clip over; `deliver` is called from the loop's thread. Blocks while enough is waiting."""
         with self._changed:
-            self._wait_for_room(rank)
-            self._batcher.add(_Order(clip, frames, deliver), frames, rank)
+            self._wait_for_capacity(rank)
+            self._batcher.add(_Request(clip, frames, deliver), frames, rank)
             self._changed.notify_all()
 
     def open(self, deliver: Deliver, rank: int = 0) -> LongClip:
@@ -128,7 +128,7 @@ class EncodeLoop:
 
     def push(self, clip: LongClip, waveform: np.ndarray, frames: int) -> None:
         with self._changed:
-            self._wait_for_room(clip.rank)
+            self._wait_for_capacity(clip.rank)
             if clip in self._long:  # else it failed
                 clip.parts.append((waveform, frames))
                 self._long_frames += frames
@@ -151,14 +151,14 @@ class EncodeLoop:
         """Frames that have come and are not encoded yet, but for those that are being encoded."""
         return self._batcher.frames + self._long_frames
 
-    def _wait_for_room(self, rank: int) -> None:
-        self._changed.wait_for(lambda: self._closed or self._has_room(rank))
+    def _wait_for_capacity(self, rank: int) -> None:
+        self._changed.wait_for(lambda: self._closed or self._has_capacity(rank))
         if self._closed:
             raise RuntimeError("the encode loop is closed")
 
-    def _has_room(self, rank: int) -> bool:
-        reserve = self._room // 2 if rank == min(self._reading, default=rank) else 0
-        return self.waiting_frames < self._room + reserve
+    def _has_capacity(self, rank: int) -> bool:
+        reserve = self._capacity // 2 if rank == min(self._reading, default=rank) else 0
+        return self.waiting_frames < self._capacity + reserve
 
     def _run(self) -> None:
         running: _Running | None = None
@@ -195,10 +195,10 @@ class EncodeLoop:
         self._long_frames -= frames
         return waveform, frames
 
-    def _launch(self, batch: list[_Order]) -> _Running | None:
+    def _launch(self, batch: list[_Request]) -> _Running | None:
         started = time.perf_counter()
         try:
-            return _Running(batch, self._encoder.launch([order.clip for order in batch]), started)
+            return _Running(batch, self._encoder.launch([request.clip for request in batch]), started)
         except Exception as error:
             self._deliver(batch, [error] * len(batch), started)
             return None
@@ -208,19 +208,19 @@ class EncodeLoop:
         try:
             results = running.launched.wait()
         except Exception as error:
-            results = [error] * len(running.orders)
-        self._deliver(running.orders, results, running.started)
+            results = [error] * len(running.requests)
+        self._deliver(running.requests, results, running.started)
 
-    def _deliver(self, batch: list[_Order], results: Sequence[CodedClip | BaseException], started: float) -> None:
+    def _deliver(self, batch: list[_Request], results: Sequence[CodedClip | BaseException], started: float) -> None:
         """Where there are errors, the shards of these clips fail and are tried again; the loop goes on."""
         ended = time.perf_counter()
         seconds = ended - max(started, self._last_end)  # it was launched while the one before was still encoded
         self._last_end = ended
         self.busy_seconds += seconds
-        frames = sum(order.frames for order in batch)
+        frames = sum(request.frames for request in batch)
         self.encoded_frames += frames
-        for order, result in zip(batch, results, strict=True):
-            order.deliver(result, seconds * order.frames / frames)
+        for request, result in zip(batch, results, strict=True):
+            request.deliver(result, seconds * request.frames / frames)
 
     def _continue(self, clip: LongClip, part: tuple[np.ndarray, int] | None) -> None:
         """Encode the next part, or what is left at the end."""

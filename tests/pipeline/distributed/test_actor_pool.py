@@ -11,8 +11,8 @@ import ray
 
 from pipeline.config import Config, parse_config
 from pipeline.distributed import actor_pool
-from pipeline.distributed.actor_pool import LOOK_SECONDS, PATIENCE_SECONDS, Replicas
-from pipeline.distributed.scheduler import Schedule
+from pipeline.distributed.actor_pool import RECONCILE_SECONDS, WAIT_WARNING_SECONDS, ActorPool
+from pipeline.distributed.scheduler import Scheduler
 from pipeline.items import ShardSpec
 
 HEAD, GPU_NODE = {"CPU": 0.0}, {"CPU": 16.0, "GPU": 1.0}
@@ -51,16 +51,16 @@ class FakeCluster:
         self.seconds = 0.0
         self.notes: list[str] = []
 
-    def run(self, shards: int = 1000, **settings: Any) -> Replicas:
+    def run(self, shards: int = 1000, **settings: Any) -> ActorPool:
         about = {"split": "train", "format": "webdataset", "size": 1, "version": "1"}
         specs = [ShardSpec(uri=f"{number}.tar", **about) for number in range(shards)]  # type: ignore[arg-type]
         config = config_of(**settings)
-        return Replicas(config, None, "run", FakeActor, Schedule(specs, 3), self.notes.append)  # type: ignore[arg-type]
+        return ActorPool(config, None, "run", FakeActor, Scheduler(specs, 3), self.notes.append)  # type: ignore[arg-type]
 
-    def follow(self, run: Replicas, seconds: float = LOOK_SECONDS) -> None:
+    def advance(self, run: ActorPool, seconds: float = RECONCILE_SECONDS) -> None:
         """Let time pass, look at the cluster, hear what actors say."""
         self.seconds += seconds
-        run.follow()
+        run.reconcile()
         while not run.inbox.empty():
             run.inbox.get().deliver()
 
@@ -102,22 +102,22 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 
 def test_an_actor_that_was_asked_for_before_there_were_nodes_keeps_every_cpu_of_them_reading(cluster: FakeCluster):
     run = cluster.run(actors=2, device="cuda")
-    cluster.follow(run)
+    cluster.advance(run)
     for name in ("first", "second"):
         cluster.nodes[name] = GPU_NODE
-        cluster.follow(run)
-        assert run.places == 15 + 1
+        cluster.advance(run)
+        assert run.slots == 15 + 1
     cluster.nodes["cpus"] = {"CPU": 30.0}
-    cluster.follow(run)
-    assert run.places == 30 + 1
-    assert all(actor.options["max_concurrency"] > run.places for actor in cluster.alive)
+    cluster.advance(run)
+    assert run.slots == 30 + 1
+    assert all(actor.options["max_concurrency"] > run.slots for actor in cluster.alive)
 
 
 def test_auto_asks_a_cluster_that_grows_for_as_many_again_until_it_grows_no_more(cluster: FakeCluster):
     run = cluster.run(device="cuda")
     waiting = []
     for number in range(4):
-        cluster.follow(run)
+        cluster.advance(run)
         waiting.append(len(cluster.alive) - number)
         cluster.nodes[f"gpu {number}"] = GPU_NODE
         cluster.alive[number].loads(f"gpu {number}")
@@ -128,45 +128,45 @@ def test_auto_asks_a_cluster_that_grows_for_as_many_again_until_it_grows_no_more
 def test_auto_asks_for_no_more_actors_than_shards_are_left(cluster: FakeCluster):
     run = cluster.run(shards=3, device="cuda")
     cluster.nodes |= {"first": GPU_NODE, "second": GPU_NODE}
-    cluster.follow(run)
+    cluster.advance(run)
     assert len(cluster.alive) == 3
 
 
 def test_auto_takes_the_gpu_that_joins_before_any_actor_has_worked(cluster: FakeCluster):
     run = cluster.run()
-    cluster.follow(run)
+    cluster.advance(run)
     assert [actor.options["num_gpus"] for actor in cluster.alive] == [0.0]
     assert "as none has a GPU, actors ask for CPUs alone: see model.device" in cluster.notes[0]
     cluster.nodes["gpu"] = GPU_NODE
-    cluster.follow(run)
+    cluster.advance(run)
     assert {actor.options["num_gpus"] for actor in cluster.alive} == {1.0}
 
 
 def test_a_run_that_works_on_cpus_stays_there(cluster: FakeCluster):
     run = cluster.run()
     cluster.nodes["cpus"] = {"CPU": 4.0}
-    cluster.follow(run)
+    cluster.advance(run)
     cluster.started[0].loads("cpus")
-    cluster.follow(run)
+    cluster.advance(run)
     cluster.nodes["gpu"] = GPU_NODE
-    cluster.follow(run)
+    cluster.advance(run)
     assert {actor.options["num_gpus"] for actor in cluster.alive} == {0.0}
 
 
 def test_a_run_that_has_seen_a_gpu_does_not_go_back_to_cpus_when_it_is_taken_away(cluster: FakeCluster):
     run = cluster.run()
     cluster.nodes["gpu"] = GPU_NODE
-    cluster.follow(run)
+    cluster.advance(run)
     del cluster.nodes["gpu"]
-    cluster.follow(run)
+    cluster.advance(run)
     assert {actor.options["num_gpus"] for actor in cluster.alive} == {1.0}
 
 
 def test_who_waits_for_nodes_is_told_at_once_and_again_and_again(cluster: FakeCluster):
     run = cluster.run(actors=2, device="cuda", gpus_per_actor=4)
-    cluster.follow(run)
-    cluster.follow(run, PATIENCE_SECONDS)
-    cluster.follow(run, PATIENCE_SECONDS)
+    cluster.advance(run)
+    cluster.advance(run, WAIT_WARNING_SECONDS)
+    cluster.advance(run, WAIT_WARNING_SECONDS)
     first, *later = cluster.notes
     assert first.startswith("cluster.actors: room for 0 of 2 now, the others wait: an actor needs 4 GPUs and 1 CPUs")
     assert [note.split(":")[0] for note in later] == ["no actor has been ready for 60 s"] * 2
@@ -177,8 +177,8 @@ def test_an_actor_that_takes_the_last_cpu_from_the_readers_is_told_of(cluster: F
     """A node with as many CPUs as the actor reserves. Nothing would ever be read, and nobody would say so."""
     run = cluster.run(actors=1, device="cuda", cpus_per_actor=16)
     cluster.nodes["gpu"] = GPU_NODE
-    cluster.follow(run)
+    cluster.advance(run)
     cluster.started[0].loads("gpu")
-    cluster.follow(run)
-    cluster.follow(run, PATIENCE_SECONDS)
+    cluster.advance(run)
+    cluster.advance(run, WAIT_WARNING_SECONDS)
     assert cluster.notes[-1].startswith("no reader has had a CPU for 60 s; an actor needs 1 GPUs and 16 CPUs")

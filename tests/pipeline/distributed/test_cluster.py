@@ -20,13 +20,13 @@ from pipeline.config import ClusterConfig, Config, parse_config
 from pipeline.distributed import cluster
 from pipeline.distributed.cluster import (
     ClusterError,
+    actor_capacity,
     actor_shape,
     actors_to_start,
-    check_room,
+    check_capacity,
     connect,
-    describe_room,
-    places_in_actor,
-    room_for_actors,
+    describe_capacity,
+    slots_per_actor,
 )
 from pipeline.yaml_config import ConfigError
 
@@ -41,7 +41,7 @@ def nodes_of(*nodes: dict[str, float]) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("config", "nodes", "room", "gpus"),
+    ("config", "nodes", "capacity", "gpus"),
     [
         (config_of(), [{"CPU": 16.0, "GPU": 8.0}], 8, 1.0),
         (config_of(gpus_per_actor=0.5), [{"CPU": 16.0, "GPU": 4.0}], 8, 0.5),
@@ -67,11 +67,11 @@ def nodes_of(*nodes: dict[str, float]) -> dict[str, dict[str, float]]:
     ],
 )
 def test_actors_follow_the_gpus_or_else_half_of_the_cpus_and_leave_one_to_read_with(
-    config: Config, nodes: list[dict[str, float]], room: int, gpus: float
+    config: Config, nodes: list[dict[str, float]], capacity: int, gpus: float
 ):
     shape = actor_shape(config, nodes_of(*nodes))
     assert shape.gpus == gpus
-    assert room_for_actors(config, shape, nodes_of(*nodes)) == room
+    assert actor_capacity(config, shape, nodes_of(*nodes)) == capacity
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def test_a_machine_on_which_a_run_would_wait_for_ever_is_refused(
 ):
     nodes = nodes_of(machine)
     with pytest.raises(ConfigError, match=complaint):
-        check_room(config, actor_shape(config, nodes), nodes)
+        check_capacity(config, actor_shape(config, nodes), nodes)
 
 
 @pytest.mark.parametrize(
-    ("config", "nodes", "actors", "places"),
+    ("config", "nodes", "actors", "slots"),
     [
         (config_of(), [{"CPU": 16.0, "GPU": 1.0}], 1, 16),
         (config_of(), [{"CPU": 16.0, "GPU": 8.0}], 8, 2),
@@ -127,16 +127,16 @@ def test_a_machine_on_which_a_run_would_wait_for_ever_is_refused(
     ],
 )
 def test_actors_open_enough_shards_for_every_cpu_that_is_left_to_read(
-    config: Config, nodes: list[dict[str, float]], actors: int, places: int
+    config: Config, nodes: list[dict[str, float]], actors: int, slots: int
 ):
     there = nodes_of(*nodes)
-    assert places_in_actor(config, actor_shape(config, there), there, actors) == places
+    assert slots_per_actor(config, actor_shape(config, there), there, actors) == slots
 
 
 def test_who_waits_for_room_is_told_what_is_needed_and_what_there_is():
     nodes = nodes_of({"CPU": 8.0}, {"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0})
     needs = actor_shape(config_of(gpus_per_actor=2.0), nodes)
-    assert describe_room(needs, nodes) == (
+    assert describe_capacity(needs, nodes) == (
         "an actor needs 2 GPUs and 1 CPUs on one node, and one CPU must stay for reading; the cluster's nodes: 2 of 0 "
         "GPUs and 8 CPUs, 1 of 1 GPUs and 4 CPUs"
     )

@@ -26,7 +26,7 @@ def gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.distributed.driver, "live_nodes", dict)
     monkeypatch.setattr(pipeline.distributed.driver, "connect", lambda cluster: None)
     monkeypatch.setattr(pipeline.distributed.driver, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(actor_pool.Replicas, "_fit", lambda self, wanted, now: None)
+    monkeypatch.setattr(actor_pool.ActorPool, "_scale", lambda self, wanted, now: None)
     monkeypatch.setattr(signals, "check", check)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 

@@ -190,7 +190,7 @@ def test_the_oldest_shard_is_let_in_where_younger_ones_have_to_wait():
         thread.start()
         return thread
 
-    with loop.turn() as old, loop.turn() as young:
+    with loop.register_shard() as old, loop.register_shard() as young:
         younger = feed(young, count=40)
         younger.join(0.3)
         assert younger.is_alive(), "the room is not full"

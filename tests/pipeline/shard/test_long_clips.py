@@ -184,7 +184,7 @@ def test_no_more_than_a_chunk_and_a_part_is_in_a_chunk(folder: Path, monkeypatch
 def test_reading_resumes_at_a_clip_and_names_it_before_it_is_touched(folder: Path) -> None:
     config = config_of(folder, Path("unused"))
     (spec,) = plan_shards(config.input)
-    resumption = Resumption(first=1, careful_clips=2)
+    resumption = Resumption(first=1, isolated_clips=2)
     made = list(prepare_shard(spec, config.input, config.prepare, MONO, resumption))
     told = [(chunk.working_on.index if chunk.working_on else None, len(chunk.items)) for chunk in made]
     long_parts = [(1, 1)] * 8  # the last of which its end follows
