@@ -21,6 +21,7 @@ from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest, commit
 from pipeline.items import ShardSpec
 from pipeline.parquet import read_table
+from pipeline.parquet_checksum import check_parquet
 
 _SHARD = "moss_tok.shard"
 
@@ -94,7 +95,7 @@ def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
     except FileNotFoundError:
         rejects = b""
     try:
-        read_table(pa.BufferReader(data))  # all of it, for the checksums of its pages
+        check_parquet(data)  # all of it, before anything of it is believed
         return _describe(spec, data, rejects)
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise OutputConflict(

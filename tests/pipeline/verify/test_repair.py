@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.dataset.commit import OutputConflict, rebuild_manifest
 from pipeline.dataset.dataset import read_output
 from pipeline.dataset.layout import Layout
 from pipeline.items import ShardSpec
@@ -99,6 +101,22 @@ def test_a_damaged_shard_is_done_again_to_the_bytes_of_a_clean_run(
     assert not (output / "_SUCCESS").exists()
     finish(output)
     assert data_files(output) == data_files(clean)
+
+
+def test_no_flip_in_a_footer_survives_a_lost_manifest(output: Path) -> None:
+    """A manifest is made again only of an object that proves itself: of a damaged one it would vouch for the damage."""
+    layout, spec = Layout(str(output)), first_with_rejects(output)
+    data, chance = Path(layout.data(spec)).read_bytes(), random.Random(0)
+    footer = range(len(data) - 8 - int.from_bytes(data[-8:-4], "little"), len(data))
+    for place in chance.sample(footer, 200):
+        Path(layout.manifest(spec.shard_id)).unlink(missing_ok=True)
+        Path(layout.data(spec)).write_bytes(
+            data[:place] + bytes([data[place] ^ 1 << chance.randrange(8)]) + data[place + 1 :]
+        )
+        with pytest.raises(OutputConflict, match="no whole shard"):
+            rebuild_manifest(layout, spec)
+    repairs = repair(str(output), read=True)
+    assert (list(repairs.undone), repairs.rebuilt) == ([spec.shard_id], {})
 
 
 def test_an_output_that_lost_data_is_not_called_complete_again(output: Path, clean: Path) -> None:
