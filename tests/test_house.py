@@ -15,7 +15,7 @@ FLOORS = (
     {"dataset"},
     {"steps"},
     {"codecs"},
-    {"storage"},
+    {"storage", "pages"},
 )
 """The rooms of `pipeline/` from the top. A room imports from rooms on lower floors and from the modules at the root."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
+from pipeline.pages.numerals import count, quantity, share, span
+from pipeline.pages.plots import Axis, Bar, Line, axis, bar_plot, line_plot, roof, steps
 from pipeline.report.history import Timeline
 from pipeline.report.information import Information
-from pipeline.report.numerals import count, quantity, share, span
-from pipeline.report.plots import Axis, Bar, Line, axis, bar_plot, line_plot, roof, steps
 from pipeline.report.sample import Sample
 
 BINS = 32

@@ -10,13 +10,13 @@ import numpy as np
 from markupsafe import Markup
 
 from moss_tok.audio import REASONS
+from pipeline.pages.numerals import count, moment, quantity, share, shown, size, span
+from pipeline.pages.plots import meter
 from pipeline.report import charts
 from pipeline.report.clips import DEPTHS
 from pipeline.report.gather import Report
 from pipeline.report.history import History
 from pipeline.report.information import Information
-from pipeline.report.numerals import count, moment, quantity, share, shown, size, span
-from pipeline.report.plots import meter
 from pipeline.report.sample import Sample
 from pipeline.shard.tokenize import STAGES
 from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS

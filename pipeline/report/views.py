@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.pages.numerals import decibels, quantity, shown
+from pipeline.pages.plots import steps
+from pipeline.pages.sound import flac
 from pipeline.report.clips import ShownClip
 from pipeline.report.images import data_uri, png
-from pipeline.report.numerals import decibels, quantity, shown
-from pipeline.report.plots import steps
-from pipeline.report.sound import flac
 from pipeline.report.spectrogram import RANGE_DB, hertz_to_mel, log_mel, shades
 
 Marks = Sequence[tuple[float, str]]

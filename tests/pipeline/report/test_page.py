@@ -17,8 +17,8 @@ import soundfile as sf
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline.dataset.dataset import Output
+from pipeline.pages.numerals import NARROW
 from pipeline.report.gather import Report, gather
-from pipeline.report.numerals import NARROW
 from pipeline.report.page import render
 from tests.support import demo_config, run_command, tokenize_in_process
 

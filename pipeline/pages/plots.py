@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.report.numerals import MINUS
+from pipeline.pages.numerals import MINUS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from pipeline.report.numerals import MINUS, NARROW, NONE, decibels, quantity, share, shown, size, span
-from pipeline.report.plots import Bar, axis, bar_plot, roof, steps
+from pipeline.pages.numerals import MINUS, NARROW, NONE, decibels, quantity, share, shown, size, span
+from pipeline.pages.plots import Bar, axis, bar_plot, roof, steps
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Parts of the self-contained pages that moss-tok writes: plots, numbers and sounds."""
