@@ -48,9 +48,9 @@ def begin(shards: int, done: float, folder: Path) -> None:
     for name, data in StoreOfMany.objects.items():
         (folder / name.replace("/", "|")).write_bytes(data)
     counted = [spec.shard_id for spec in output.specs[: int(shards * done)]]
-    driver.tally._counted[: len(counted)] = b"\1" * len(counted)  # what that many manifests would have made of it
-    driver.tally.totals.shards = len(counted)
-    output.save(driver.tally)
+    driver.totals_cache._counted[: len(counted)] = b"\1" * len(counted)  # as if so many were read
+    driver.totals_cache.totals.shards = len(counted)
+    output.save(driver.totals_cache)
     (folder / "totals").write_bytes(StoreOfMany.objects["bucket/codes/_moss_tok/totals.json"])
     (folder / "manifests").write_text("\n".join(sorted(counted)))
 
@@ -69,7 +69,10 @@ def resume(shards: int, done: float, folder: Path) -> None:
     say(f"plan read, {len(output.done):,} manifests listed in {StoreOfMany.requests:,} requests")
     driver = _Driver(config_of(), output)
     assert driver.scheduler.next(0) is not None
-    say(f"queue of {driver.scheduler.remaining:,}, {driver.tally.totals.shards:,} counted, the first shard is at hand")
+    say(
+        f"queue of {driver.scheduler.remaining:,}, {driver.totals_cache.totals.shards:,} counted, "
+        "the first shard is at hand"
+    )
     say.peak()
 
 

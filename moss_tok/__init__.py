@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moss_tok.checkpoint import CheckpointError, HubUnreachableError, ModelNotFoundError, weights_sha256
     from moss_tok.codec import MossAudioTokenizerModel, UntrainedModelWarning
-    from moss_tok.config import ConfigError, MossAudioTokenizerConfig
+    from moss_tok.config import ModelConfigError, MossAudioTokenizerConfig
     from moss_tok.outputs import DecoderOutput, EncoderOutput
     from moss_tok.resample_tensor import resample_tensor
     from moss_tok.stack import StreamState
@@ -23,10 +23,10 @@ DEFAULT_MODEL = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 __all__ = [
     "DEFAULT_MODEL",
     "CheckpointError",
-    "ConfigError",
     "DecoderOutput",
     "EncoderOutput",
     "HubUnreachableError",
+    "ModelConfigError",
     "ModelNotFoundError",
     "MossAudioTokenizerConfig",
     "MossAudioTokenizerModel",
@@ -40,21 +40,16 @@ __all__ = [
     "weights_sha256",
 ]
 
-_MODULES = {
-    "checkpoint": ("CheckpointError", "HubUnreachableError", "ModelNotFoundError", "weights_sha256"),
-    "codec": ("MossAudioTokenizerModel", "UntrainedModelWarning"),
-    "config": ("ConfigError", "MossAudioTokenizerConfig"),
-    "outputs": ("DecoderOutput", "EncoderOutput"),
-    "resample_device": ("resample_tensor",),
-    "stack": ("StreamState",),
-    "streaming": ("StreamingDecoder", "StreamingEncoder", "decode_stream", "encode_stream"),
-}
+_MODULES = ("config", "outputs", "checkpoint", "stack", "streaming", "resample_tensor", "codec")
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"moss_tok.{module}"), name)
+    """Look for a public name in the modules, the light ones first."""
+    if name in __all__:
+        for module in _MODULES:
+            namespace = vars(import_module(f"moss_tok.{module}"))
+            if name in namespace:
+                return namespace[name]
     raise AttributeError(f"module 'moss_tok' has no attribute {name!r}")
 
 

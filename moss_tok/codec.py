@@ -73,7 +73,7 @@ class MossAudioTokenizerModel(nn.Module):
         `dtype` ("float32" or "bfloat16") is the precision of the transformers' matrix products; the rest is float32.
         `parts` loads only what encoding or decoding needs. Weights are mapped from disk and assigned, without random
         initialisation; those of float32 products on a CPU are then copied into an order of their own. Raises
-        ModelNotFoundError, HubUnreachableError, ConfigError or CheckpointError, each saying what is wrong.
+        ModelNotFoundError, HubUnreachableError, ModelConfigError or CheckpointError, each saying what is wrong.
         """
         precision = DTYPES.get(str(dtype).removeprefix("torch."))
         if precision is None:

@@ -17,7 +17,7 @@ from typing import Any
 MAX_CONFIG_BYTES = 1 << 20
 
 
-class ConfigError(ValueError):
+class ModelConfigError(ValueError):
     """A `config.json` that is malformed, contradictory, or asks for something this code does not implement."""
 
 
@@ -88,38 +88,38 @@ class MossAudioTokenizerConfig:
 
     @classmethod
     def from_file(cls, path: Path) -> MossAudioTokenizerConfig:
-        """Read a `config.json`. Raises ConfigError where it is not JSON or not a codec that is implemented."""
+        """Read a `config.json`. Raises ModelConfigError where it is not JSON or not a codec that is implemented."""
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes: not the config.json of a codec")
+            raise ModelConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes: not the config.json of a codec")
         try:
             source = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"{path} is not JSON: {error}") from error
+            raise ModelConfigError(f"{path} is not JSON: {error}") from error
         try:
             return cls.from_dict(source)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
+        except ModelConfigError as error:
+            raise ModelConfigError(f"{path}: {error}") from error
 
     @classmethod
     def from_dict(cls, source: Mapping[str, Any]) -> MossAudioTokenizerConfig:
         """Check the content of a `config.json`. Keys that only concern the release's own code are ignored."""
         if not isinstance(source, Mapping):
-            raise ConfigError(f"a config must be a JSON object, not {type(source).__name__}")
+            raise ModelConfigError(f"a config must be a JSON object, not {type(source).__name__}")
         fields = _Fields(source, "")
         sampling_rate = fields.count("sampling_rate", alias="sample_rate")
         downsample_rate = fields.count("downsample_rate")
         number_channels = fields.count("number_channels", default=1)
         if number_channels > 1 and not source.get("enable_channel_interleave", False):
-            raise ConfigError("number_channels > 1 is implemented only with enable_channel_interleave: true")
+            raise ModelConfigError("number_channels > 1 is implemented only with enable_channel_interleave: true")
         duration = fields.number("causal_transformer_context_duration")
         rate = Fraction(sampling_rate * number_channels)
         encoder, code_rate = _modules(fields, "encoder_kwargs", rate, duration, down=True)
         if code_rate != Fraction(sampling_rate, downsample_rate):
-            raise ConfigError(f"the encoder's patches give {code_rate} frames per second, but sampling_rate / "
+            raise ModelConfigError(f"the encoder's patches give {code_rate} frames per second, but sampling_rate / "
                               f"downsample_rate is {Fraction(sampling_rate, downsample_rate)}")  # fmt: skip
         decoder, output_rate = _modules(fields, "decoder_kwargs", code_rate, duration, down=False)
         if output_rate != rate:
-            raise ConfigError(
+            raise ModelConfigError(
                 f"the decoder's patches give {output_rate} samples per second, but the encoder takes {rate}"
             )
         quantizer = _quantizer(source)
@@ -149,21 +149,23 @@ class _Fields:
         value = self.get(key, alias)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{self.path}{key} must be a whole number of at least 1, got {value!r}")
+            raise ModelConfigError(f"{self.path}{key} must be a whole number of at least 1, got {value!r}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.get(key)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise ConfigError(f"{self.path}{key} must be a number above 0, got {value!r}")
+            raise ModelConfigError(f"{self.path}{key} must be a number above 0, got {value!r}")
         return value
 
     def only(self, key: str, allowed: Any) -> None:
         """Refuse a variant of the architecture that no released model uses."""
         value = self.get(key)
         if value != allowed:
-            raise ConfigError(f"{self.path}{key} = {value!r} is not implemented; the released codecs use {allowed!r}")
+            raise ModelConfigError(
+                f"{self.path}{key} = {value!r} is not implemented; the released codecs use {allowed!r}"
+            )
 
 
 def _modules(
@@ -172,12 +174,12 @@ def _modules(
     """Read a list of modules, following the frame rate from `rate` through its patches."""
     entries = fields.get(key)
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
-        raise ConfigError(f"{key} must be a list of modules, got {entries!r}")
+        raise ModelConfigError(f"{key} must be a list of modules, got {entries!r}")
     modules: list[ModuleConfig] = []
     for index, entry in enumerate(entries):
         path = f"{key}[{index}]."
         if not isinstance(entry, Mapping):
-            raise ConfigError(f"{path[:-1]} must be a JSON object, got {entry!r}")
+            raise ModelConfigError(f"{path[:-1]} must be a JSON object, got {entry!r}")
         module = _Fields(entry, path)
         kind = module.get("module_type")
         if kind == "PatchedPretransform":
@@ -187,7 +189,7 @@ def _modules(
         elif kind == "Transformer":
             modules.append(_transformer(module, rate, duration))
         else:
-            raise ConfigError(f"{path}module_type = {kind!r} is not implemented; "
+            raise ModelConfigError(f"{path}module_type = {kind!r} is not implemented; "
                               "the released codecs use 'PatchedPretransform' and 'Transformer'")  # fmt: skip
     return tuple(modules), rate
 
@@ -199,12 +201,12 @@ def _transformer(fields: _Fields, rate: Fraction, duration: float) -> Transforme
     fields.only("gating", "none")
     d_model, num_heads = fields.count("d_model"), fields.count("num_heads")
     if d_model % (2 * num_heads):
-        raise ConfigError(f"{fields.path}d_model = {d_model} does not split into {num_heads} heads of even size")
+        raise ModelConfigError(f"{fields.path}d_model = {d_model} does not split into {num_heads} heads of even size")
     keys = rate * Fraction(str(fields.number("context_duration", duration)))
     # Whole in every release. Where it is not, the releases that have the per-module key round, the first one truncates.
     context = round(keys) if "context_duration" in fields.values else int(keys)
     if context < 1:
-        raise ConfigError(f"{fields.path}context of {float(keys)} steps is shorter than one step")
+        raise ModelConfigError(f"{fields.path}context of {float(keys)} steps is shorter than one step")
     return TransformerConfig(
         input_dimension=fields.count("input_dimension"), output_dimension=fields.count("output_dimension"),
         d_model=d_model, num_heads=num_heads, num_layers=fields.count("num_layers"),
@@ -216,11 +218,11 @@ def _transformer(fields: _Fields, rate: Fraction, duration: float) -> Transforme
 def _quantizer(source: Mapping[str, Any]) -> QuantizerConfig:
     values = source.get("quantizer_kwargs")
     if not isinstance(values, Mapping):
-        raise ConfigError(f"quantizer_kwargs must be a JSON object, got {values!r}")
+        raise ModelConfigError(f"quantizer_kwargs must be a JSON object, got {values!r}")
     fields = _Fields(values, "quantizer_kwargs.")
     kind = values.get("quantizer_type", source.get("quantizer_type"))
     if kind != "rlfq":
-        raise ConfigError(
+        raise ModelConfigError(
             f"quantizer_kwargs.quantizer_type = {kind!r} is not implemented; the released codecs use 'rlfq'"
         )
     names = ("input_dim", "rvq_dim", "output_dim", "num_quantizers", "codebook_size", "codebook_dim")
@@ -234,13 +236,15 @@ def _check_chain(modules: Sequence[ModuleConfig], first: int, last: int, name: s
         path = f"{name}_kwargs[{index}]"
         if isinstance(module, TransformerConfig):
             if module.input_dimension != dimension:
-                raise ConfigError(f"{path}.input_dimension is {module.input_dimension}, but it is given {dimension}")
+                raise ModelConfigError(
+                    f"{path}.input_dimension is {module.input_dimension}, but it is given {dimension}"
+                )
             dimension = module.output_dimension
         elif down:
             dimension *= module.patch_size
         elif dimension % module.patch_size:
-            raise ConfigError(f"{path}.patch_size {module.patch_size} does not divide the dimension {dimension}")
+            raise ModelConfigError(f"{path}.patch_size {module.patch_size} does not divide the dimension {dimension}")
         else:
             dimension //= module.patch_size
     if dimension != last:
-        raise ConfigError(f"the {name} gives {dimension} features, but {last} are expected after it")
+        raise ModelConfigError(f"the {name} gives {dimension} features, but {last} are expected after it")

@@ -43,20 +43,29 @@ SplitName = Annotated[str, AfterValidator(_split_name)]
 LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 
 
+def _current_format(name: Any) -> Any:
+    if name == "manifest":
+        raise ValueError("this format is called list")
+    return name
+
+
 class InputConfig(Section):
     """What to read."""
 
     splits: Annotated[dict[SplitName, Uris], Field(min_length=1)]
     """URIs, folders or globs for each split: local paths or any fsspec URI (s3://, gs://, hf://, https://)."""
-    format: Literal["auto", "files", "manifest", "webdataset", "parquet", "arrow", "librispeech"] = "auto"
-    """How to read them. auto goes by name: .tar is webdataset; .jsonl, .csv and .tsv are manifests; .parquet is
-    parquet; .arrow, as save_to_disk of Hugging Face Datasets writes it, is arrow; folders and audio files are files.
-    librispeech is files whose transcripts stand beside them in *.trans.txt."""
+    format: Annotated[
+        Literal["auto", "files", "list", "webdataset", "parquet", "arrow", "librispeech"],
+        BeforeValidator(_current_format),
+    ] = "auto"
+    """How to read them. auto goes by name: .tar is webdataset; .jsonl, .csv and .tsv are list, an input list with a
+    record for each clip; .parquet is parquet; .arrow, as save_to_disk of Hugging Face Datasets writes it, is arrow;
+    folders and audio files are files. librispeech is files whose transcripts stand beside them in *.trans.txt."""
     audio_column: str | None = None
-    """Column or field that holds the audio (parquet) or its path (manifest). By default the first that is there of
+    """Column or field that holds the audio (parquet) or its path (list). By default the first that is there of
     audio, audio_filepath, audio_path, path and file."""
     audio_folder: str = ""
-    """Folder that the relative paths of a manifest begin in, itself relative to the manifest's folder."""
+    """Folder that the relative paths of an input list begin in, itself relative to the list's folder."""
     quoted: bool = True
     """Whether double quotes enclose fields of .csv and .tsv. Common Voice has them as letters: false."""
     text_column: str = "text"

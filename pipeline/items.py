@@ -19,6 +19,10 @@ def stable_hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+RENAMED_FORMATS = {"manifest": "list"}
+"""Formats that earlier versions called otherwise: a plan may hold the old name, and ids are made with it."""
+_FORMAT_IN_IDS = {new: old for old, new in RENAMED_FORMATS.items()}
+
 FILE_DIGITS = 8
 
 
@@ -42,7 +46,7 @@ class ShardSpec:
     uri: str
     """The object that is read; for files, the folder that `members` are relative to."""
     start: int = 0
-    """First row group (parquet) or byte (manifest) of the range."""
+    """First row group (parquet) or byte (list) of the range."""
     stop: int | None = None
     """One past the last row group or byte; None for the whole object."""
     members: tuple[str, ...] = ()
@@ -60,7 +64,8 @@ class ShardSpec:
         return self.version[FILE_DIGITS * position : FILE_DIGITS * (position + 1)]
 
     def __post_init__(self) -> None:
-        identity = stable_hash(self.format, self.uri, str(self.start), str(self.stop), *self.members)
+        kind = _FORMAT_IN_IDS.get(self.format, self.format)
+        identity = stable_hash(kind, self.uri, str(self.start), str(self.stop), *self.members)
         object.__setattr__(self, "shard_id", identity)
 
     @property

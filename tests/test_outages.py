@@ -160,7 +160,7 @@ def test_on_a_store_without_conditions_two_jobs_make_no_row_twice_and_say_what_t
 ) -> None:
     run_two_jobs("s3://audio/codes")
     assert objects("s3://audio/codes", "data", "rejects") == clean
-    assert not storage.honours_conditions("s3://audio/codes/_moss_tok")
+    assert not storage.supports_conditional_create("s3://audio/codes/_moss_tok")
     assert "replaces objects even where it is asked not to" in caplog.text
     names = storage.list_names("s3://audio/codes/_moss_tok")
     assert names == {"plan.parquet", "run.json", "totals.json", "shards"}, "what it was tried out with is gone"

@@ -80,7 +80,7 @@ def test_an_answer_that_drips_is_given_up_though_it_never_stalls(
 @pytest.mark.parametrize("kind", ["cut", "stall", "reset", "lost", "503", "429"])
 def test_a_create_that_fails_on_the_way_leaves_the_whole_object_once(line: Line, kind: str) -> None:
     uri, data = f"s3://faults/created/{kind}.bin", os.urandom(3 * 2**20)
-    assert storage.honours_conditions("s3://faults/created")
+    assert storage.supports_conditional_create("s3://faults/created")
     fault = Fault(kind, method="PUT", path=kind)
     line.faults.append(fault)
     created = storage.create(uri, data)
@@ -127,7 +127,7 @@ def test_what_does_not_pass_is_asked_once(line: Line, uri: str, status: str, err
 
 
 def test_a_store_that_stays_away_is_given_up_in_time_and_named(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(retrying, "RETRY_SECONDS", 1.0)
     line.faults.append(Fault("503", times=10_000))
     for ask in (storage.open_read, storage.read_bytes, storage.list_names, lambda uri: storage.publish(uri, b"x")):
         began = time.monotonic()
@@ -206,7 +206,7 @@ def test_uploads_that_nobody_finishes_are_swept_by_age_and_only_those_of_this_ou
             upload["Key"] for upload in bucket.call_s3("list_multipart_uploads", Bucket="faults").get("Uploads", [])
         )
 
-    assert storage.sweep("s3://faults/out") == 0  # they are young
+    assert storage.remove_stale("s3://faults/out") == 0  # they are young
     assert storage.uploads.abort_stale_uploads("s3://faults/out", older_than=-60) == 2
     assert unfinished() == ["out-2/data/train/a.parquet"]
 

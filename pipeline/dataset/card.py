@@ -13,7 +13,7 @@ import yaml
 from pipeline import schema
 from pipeline.config import CardConfig
 from pipeline.dataset.provenance import RunRecord
-from pipeline.dataset.statistics import DURATION_EDGES, Survey
+from pipeline.dataset.statistics import DURATION_EDGES, SampleStatistics
 from pipeline.dataset.totals import Totals, describe
 
 UNTRAINED = (
@@ -24,7 +24,7 @@ LANGUAGE_CODE = re.compile("[a-z]{2,3}")  # what the hub accepts: ISO 639
 BAR = 40  # characters
 
 
-def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardConfig, seen: Survey) -> str:
+def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardConfig, seen: SampleStatistics) -> str:
     """Markdown for the output's README.md. Depends on the dataset and on `about` alone: no time, host or path."""
     splits = [split for split in record.input["splits"] if split in totals.rows_by_split]
     parts = [
@@ -59,7 +59,7 @@ def column_rows(columns: Sequence[Mapping[str, str]]) -> str:
     return _table(["column", "type", "unit", "what"], rows)
 
 
-def _front_matter(totals: Totals, splits: Sequence[str], about: CardConfig, seen: Survey) -> str:
+def _front_matter(totals: Totals, splits: Sequence[str], about: CardConfig, seen: SampleStatistics) -> str:
     files = [{"split": split, "path": f"data/{split}/*.parquet"} for split in splits]
     languages = about.language or sorted(name for name in seen.languages if LANGUAGE_CODE.fullmatch(name))
     document = {
@@ -105,7 +105,7 @@ def _figures(totals: Totals, splits: Sequence[str]) -> str:
     return f"## Figures\n\n{by_split}\n\n{_pairs(describe(totals))}"
 
 
-def _plots(record: RunRecord, seen: Survey) -> str:
+def _plots(record: RunRecord, seen: SampleStatistics) -> str:
     if not seen.clips:
         return ""
     edges = [f"{edge:g} s" for edge in DURATION_EDGES]

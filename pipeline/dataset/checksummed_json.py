@@ -13,19 +13,19 @@ from typing import Any, cast
 CHECKSUM = "checksum"
 
 
-def seal(document: Mapping[str, Any]) -> bytes:
+def dump_checksummed(document: Mapping[str, Any]) -> bytes:
     """The document as JSON for people, its keys sorted, with the SHA-256 of all the rest under `checksum`."""
     digest = hashlib.sha256(_dump(document)).hexdigest()
     return _dump({**document, CHECKSUM: digest})
 
 
-def unseal(data: bytes) -> dict[str, Any]:
-    """The inverse of `seal`. Raises ValueError for bytes that `seal` did not write: every byte counts."""
+def load_checksummed(data: bytes) -> dict[str, Any]:
+    """The inverse of `dump_checksummed`. Raises ValueError for bytes that it did not write: every byte counts."""
     document = cast("dict[str, Any]", json.loads(data))
     if not isinstance(document, dict) or CHECKSUM not in document:
         raise ValueError("no JSON object with a checksum")
     del document[CHECKSUM]
-    if seal(document) != data:
+    if dump_checksummed(document) != data:
         raise ValueError("its checksum does not fit: it was damaged or changed after it was written")
     return document
 

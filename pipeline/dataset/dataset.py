@@ -14,9 +14,9 @@ from pipeline.dataset.card import dataset_card
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.plan_file import plan_bytes, read_plan
 from pipeline.dataset.provenance import RunRecord, record_run
-from pipeline.dataset.statistics import survey
+from pipeline.dataset.statistics import sample_statistics
 from pipeline.dataset.totals import Totals
-from pipeline.dataset.totals_cache import Tally
+from pipeline.dataset.totals_cache import TotalsCache
 from pipeline.items import ShardSpec
 from pipeline.steps.plan import plan_shards
 from pipeline.yaml_config import ConfigError
@@ -55,47 +55,47 @@ class Output:
             return f"{shards} to do"
         return f"{shards}, {f'{len(self.done):,}' if self.todo else 'all'} of them committed already"
 
-    def tally(self) -> Tally:
+    def totals_cache(self) -> TotalsCache:
         """What earlier runs have counted."""
         try:
             data = storage.read_bytes(self.layout.totals)
         except FileNotFoundError:
-            return Tally(self.specs)
-        return Tally.from_bytes(data, self.record.plan_sha256, self.specs, self.done)
+            return TotalsCache(self.specs)
+        return TotalsCache.from_bytes(data, self.record.plan_sha256, self.specs, self.done)
 
-    def save(self, tally: Tally) -> None:
+    def save(self, cache: TotalsCache) -> None:
         """Keep what is counted, for the next run and for `moss-tok status`."""
-        storage.publish(self.layout.totals, tally.to_bytes(self.record.plan_sha256))
+        storage.publish(self.layout.totals, cache.to_bytes(self.record.plan_sha256))
 
     def totals(self) -> Totals:
         """What the shards hold that were committed when it was opened."""
-        tally = self.tally()
-        self._count(tally, self.done)
-        return tally.totals
+        cache = self.totals_cache()
+        self._count(cache, self.done)
+        return cache.totals
 
-    def finish(self, tally: Tally | None = None) -> Totals:
+    def finish(self, cache: TotalsCache | None = None) -> Totals:
         """Write the totals, the card and, if every planned shard is committed, `_SUCCESS`.
 
-        `tally` is what `tally()` was and the shards of this run. Raises FileNotFoundError in place of the last where
-        data is gone that was committed once.
+        `cache` is what `totals_cache()` was and the shards of this run. Raises FileNotFoundError in place of the last
+        where data is gone that was committed once.
         """
-        tally = tally or self.tally()
-        self._count(tally, self.done)
-        if not tally.complete:  # then those of other jobs, if there are any
-            self._count(tally, manifest.committed(self.layout, len(self.specs)))
-        self.save(tally)
-        storage.publish(self.layout.card, self._card(tally).encode())
-        if tally.complete:
+        cache = cache or self.totals_cache()
+        self._count(cache, self.done)
+        if not cache.complete:  # then those of other jobs, if there are any
+            self._count(cache, manifest.committed(self.layout, len(self.specs)))
+        self.save(cache)
+        storage.publish(self.layout.card, self._card(cache).encode())
+        if cache.complete:
             self._check_data()
             storage.publish(self.layout.success, self.layout.checksums().encode())
-        storage.sweep(self.layout.root)
-        return tally.totals
+        storage.remove_stale(self.layout.root)
+        return cache.totals
 
-    def _card(self, tally: Tally) -> str:
-        missing = tally.uncounted(spec.shard_id for spec in self.specs)
+    def _card(self, cache: TotalsCache) -> str:
+        missing = cache.uncounted(spec.shard_id for spec in self.specs)
         present = [self.layout.data(spec) for spec in self.specs if spec.shard_id not in missing]
-        seen = survey(present, self.record.num_quantizers, self.record.model.codebook_size)
-        return dataset_card(self.record, tally.totals, len(self.specs), self.card, seen)
+        seen = sample_statistics(present, self.record.num_quantizers, self.record.model.codebook_size)
+        return dataset_card(self.record, cache.totals, len(self.specs), self.card, seen)
 
     def _check_data(self) -> None:
         there = manifest.with_data(self.layout, {spec.split for spec in self.specs}, len(self.specs))
@@ -103,9 +103,9 @@ class Output:
             if spec.shard_id not in there:
                 raise self.layout.gone(self.layout.data(spec))
 
-    def _count(self, tally: Tally, shard_ids: set[str]) -> None:
-        for shard in manifest.read_manifests(self.layout, tally.uncounted(shard_ids)):
-            tally.add(shard)
+    def _count(self, cache: TotalsCache, shard_ids: set[str]) -> None:
+        for shard in manifest.read_manifests(self.layout, cache.uncounted(shard_ids)):
+            cache.add(shard)
 
 
 def with_absolute_uris(config: Config) -> Config:
@@ -125,8 +125,8 @@ def open_output(config: Config) -> Output:
     """
     layout = Layout(storage.absolute(config.output.uri))
     record = record_run(config)
-    storage.honours_conditions(layout.internal)  # a store that does not is told of before any work
-    storage.sweep(layout.root)
+    storage.supports_conditional_create(layout.internal)  # a store that does not is told of before any work
+    storage.remove_stale(layout.root)
     if storage.stat(layout.run) is None:
         return _begin(config, layout, record)
     existing = read_output(layout.root)

@@ -9,7 +9,7 @@ from itertools import product
 
 from pipeline import storage
 from pipeline.concurrency import in_order
-from pipeline.dataset.checksummed_json import seal, unseal
+from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.dataset.layout import Layout
 
 READ_THREADS = 16
@@ -48,7 +48,7 @@ def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
 
     Returns the manifest that counts: that of another worker, if it was first with the same shard.
     """
-    if storage.create(layout.manifest(manifest.shard_id), seal(asdict(manifest))):
+    if storage.create(layout.manifest(manifest.shard_id), dump_checksummed(asdict(manifest))):
         return manifest
     return read_manifest(layout, manifest.shard_id)
 
@@ -80,6 +80,6 @@ def read_manifest(layout: Layout, shard_id: str) -> ShardManifest:
     """The manifest of one shard. Raises ValueError if it cannot be understood, FileNotFoundError if it is not there."""
     uri = layout.manifest(shard_id)
     try:
-        return ShardManifest(**unseal(storage.read_bytes(uri)))
+        return ShardManifest(**load_checksummed(storage.read_bytes(uri)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{uri}: not a manifest: {error}: moss-tok repair makes it again") from error

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.items import ShardSpec
+from pipeline.items import RENAMED_FORMATS, ShardSpec
 from pipeline.parquet import read_table
 
 READ_ROWS = 50_000
@@ -57,7 +57,7 @@ def read_plan(data: bytes) -> list[ShardSpec]:
 def _spec(*, split: str, format: str, uri: bytes, members: list[bytes], **rest: Any) -> ShardSpec:
     return ShardSpec(
         split=sys.intern(split),  # one string for all of a million shards
-        format=sys.intern(format),
+        format=sys.intern(RENAMED_FORMATS.get(format, format)),
         uri=os.fsdecode(uri),
         members=tuple(os.fsdecode(member) for member in members),
         **rest,

@@ -12,7 +12,7 @@ from typing import Any
 from moss_tok.checkpoint import resolve
 from pipeline import schema
 from pipeline.config import Config
-from pipeline.dataset.checksummed_json import seal, unseal
+from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.items import stable_hash
 
 RUN_VERSION = 1
@@ -90,13 +90,13 @@ class RunRecord:
         }
 
     def to_json(self) -> bytes:
-        return seal(asdict(self))
+        return dump_checksummed(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> RunRecord:
         """The inverse of `to_json`. Raises ValueError for anything else."""
         try:
-            document = unseal(data)
+            document = load_checksummed(data)
             return cls(**document | {"model": ModelInfo(**document["model"])})
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(f"not the record of a run of version {RUN_VERSION}: {error}") from error

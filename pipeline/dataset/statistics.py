@@ -23,7 +23,7 @@ DURATION_EDGES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 600.0, 3600.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class SampleStatistics:
     """What the sampled shards say; `clips` is 0 where none was small enough to be looked into, or none has rows."""
 
     clips: int
@@ -36,7 +36,7 @@ class Survey:
     """Bits per code of each layer: see `entropy`."""
 
 
-def survey(uris: Sequence[str], num_quantizers: int, codebook_size: int) -> Survey:
+def sample_statistics(uris: Sequence[str], num_quantizers: int, codebook_size: int) -> SampleStatistics:
     """Look into some of the given data objects. Raises DamagedTable for one that cannot be read."""
     layers = [schema.layer_column(layer) for layer in range(num_quantizers)]
     counts = np.zeros((num_quantizers, codebook_size), np.int64)
@@ -55,7 +55,7 @@ def survey(uris: Sequence[str], num_quantizers: int, codebook_size: int) -> Surv
                 codes = batch.column(name).flatten().to_numpy()
                 counts[layer] += np.bincount(codes, minlength=codebook_size)
     binned = np.bincount(np.searchsorted(DURATION_EDGES, durations, side="right"), minlength=len(DURATION_EDGES) + 1)
-    return Survey(
+    return SampleStatistics(
         clips=len(durations),
         durations=tuple(binned[1:].tolist()),
         frames=int(counts[0].sum()),

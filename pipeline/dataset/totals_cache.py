@@ -2,7 +2,8 @@
 
 To add up a million manifests takes a store a quarter of an hour. So the sum is kept in the output, together with the
 set of the shards that are in it, and only the manifests of the others are read. It is a cache: the manifests are the
-truth, and a tally that is missing, damaged, of another plan or of a shard that is not committed any more is not used.
+truth, and a cache that is missing, damaged, of
+another plan or of a shard that is not committed any more is not used.
 
 Of two jobs that work on one output at the same time each writes the sum of what it knows, and the last one stays. It
 may lack shards, whose manifests are then read, but it counts none twice.
@@ -15,7 +16,7 @@ import logging
 import zlib
 from collections.abc import Iterable, Sequence
 
-from pipeline.dataset.checksummed_json import seal, unseal
+from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.totals import Totals
 from pipeline.items import ShardSpec
@@ -23,7 +24,7 @@ from pipeline.items import ShardSpec
 logger = logging.getLogger(__name__)
 
 
-class Tally:
+class TotalsCache:
     """The totals of an output, each shard of the plan counted at most once."""
 
     def __init__(self, specs: Sequence[ShardSpec]) -> None:
@@ -53,14 +54,14 @@ class Tally:
     def to_bytes(self, plan: str) -> bytes:
         """The contents of totals.json; `plan` says which plan the positions are of."""
         counted = base64.b64encode(zlib.compress(bytes(self._counted), level=1)).decode()
-        return seal({"plan": plan, "counted": counted, "totals": self.totals.to_json()})
+        return dump_checksummed({"plan": plan, "counted": counted, "totals": self.totals.to_json()})
 
     @classmethod
-    def from_bytes(cls, data: bytes, plan: str, specs: Sequence[ShardSpec], committed: set[str]) -> Tally:
-        """The tally that `to_bytes` wrote, or an empty one if that cannot be used."""
-        tally = cls(specs)
+    def from_bytes(cls, data: bytes, plan: str, specs: Sequence[ShardSpec], committed: set[str]) -> TotalsCache:
+        """The cache that `to_bytes` wrote, or an empty one if that cannot be used."""
+        cache = cls(specs)
         try:
-            document = unseal(data)
+            document = load_checksummed(data)
             if document["plan"] != plan:
                 raise ValueError("it is of another plan")
             totals = Totals.from_json(document["totals"])
@@ -70,8 +71,8 @@ class Tally:
                 raise ValueError("it counts other shards than the plan has")
         except (ValueError, LookupError, TypeError, zlib.error) as error:
             logger.warning("the totals of earlier runs cannot be used, so every manifest is read: %s", error)
-            return tally
+            return cache
         if any(flag and spec.shard_id not in committed for flag, spec in zip(counted, specs, strict=True)):
-            return tally  # a manifest was deleted, to have its shard done again
-        tally._counted, tally.totals = counted, totals
-        return tally
+            return cache  # a manifest was deleted, to have its shard done again
+        cache._counted, cache.totals = counted, totals
+        return cache

@@ -22,7 +22,7 @@ from pipeline import logs, signals
 from pipeline.config import Config
 from pipeline.dataset.dataset import Output, open_output, with_absolute_uris
 from pipeline.dataset.totals import Totals
-from pipeline.dataset.totals_cache import Tally
+from pipeline.dataset.totals_cache import TotalsCache
 from pipeline.distributed.actor import TokenizerActor
 from pipeline.distributed.actor_handle import ActorHandle
 from pipeline.distributed.actor_pool import ActorPool, cause
@@ -76,7 +76,7 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
             driver.run(tokenizer)
         finally:
             ray.shutdown()
-    totals = output.finish(driver.tally)
+    totals = output.finish(driver.totals_cache)
     return RunSummary(
         output, totals, driver.totals, driver.scheduler.failures, driver.stopped, time.monotonic() - started
     )
@@ -89,7 +89,7 @@ class _Driver:
         self._config = config
         self._output = output
         self.scheduler = Scheduler(output.todo, config.run.max_attempts)
-        self.tally: Tally = output.tally()
+        self.totals_cache: TotalsCache = output.totals_cache()
         self.totals = Totals()
         self.stopped: str | None = None
         self._run_id = new_run_id()
@@ -150,7 +150,7 @@ class _Driver:
             manifest = result.result()
             self.scheduler.committed(attempt)
             self.totals.add(Totals.of(manifest))
-            self.tally.add(manifest)
+            self.totals_cache.add(manifest)
             self._monitor.committed(manifest)
             if self.scheduler.remaining:
                 self.stopped = too_many_rejects(self.totals, self._config.run.max_reject_fraction)
@@ -199,6 +199,6 @@ class _Driver:
             return
         self._next_save = now + SAVE_SECONDS
         try:
-            self._output.save(self.tally)
+            self._output.save(self.totals_cache)
         except StorageError as error:
             self._monitor.note(f"the totals so far are not saved, which only costs time later: {error}")

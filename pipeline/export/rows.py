@@ -17,7 +17,7 @@ _COLUMNS = (
     *("id", "source", "key", "num_frames", "num_samples", "sample_rate", "clipping", "silence", "audio_xxh3"),
     *("text", "language", "speaker_id"),
 )
-_OWN_FILE = ("files", "manifest")  # formats of which a clip is an audio file of its own
+_OWN_FILE = ("files", "list")  # formats of which a clip is an audio file of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,17 +143,17 @@ class Observer:
     def __init__(self, uri: str) -> None:
         """Raises FileNotFoundError if there is no output."""
         self._output = read_output(uri)
-        self._tally = self._output.tally()
+        self._totals_cache = self._output.totals_cache()
         self._sizes = {spec.shard_id: spec.size for spec in self._output.specs}
 
     def look(self) -> Status:
         layout = self._output.layout
         committed = manifest.committed(layout) & self._sizes.keys()
-        for shard in manifest.read_manifests(layout, self._tally.uncounted(committed)):
-            self._tally.add(shard)
+        for shard in manifest.read_manifests(layout, self._totals_cache.uncounted(committed)):
+            self._totals_cache.add(shard)
         return Status(
             output=self._output,
-            totals=self._tally.totals,
+            totals=self._totals_cache.totals,
             complete=storage.stat(layout.success) is not None,
             runs=read_heartbeats(layout),
             looked_at=time.time(),

@@ -12,7 +12,7 @@ SILENCE_LEVEL = 0.001  # -60 dBFS
 LOWEST_POWER = 1e-9  # of the release's loudness rule: a silent clip has a level too, -90 dBFS
 
 
-class Measures:
+class AudioStats:
     """Sums over the parts so far, each (channels, n) with n whole frames in all but the last."""
 
     def __init__(self, samples_per_frame: int) -> None:

@@ -13,7 +13,7 @@ RECORD_ENDINGS = (".jsonl", ".csv", ".tsv")
 
 FORMAT_ENDINGS = {
     "webdataset": (".tar", ".tar.gz", ".tgz"),
-    "manifest": RECORD_ENDINGS,
+    "list": RECORD_ENDINGS,
     "parquet": (".parquet",),
     "arrow": (".arrow",),
     "files": AUDIO_ENDINGS,

@@ -1,4 +1,4 @@
-"""URIs, globs and manifests into a frozen list of ShardSpec: listed once, stored with the output.
+"""URIs, globs and input lists into a frozen list of ShardSpec: listed once, stored with the output.
 
 A shard's id is a hash of what it reads and nothing else, so that it is the same in every process, run and cluster.
 """
@@ -24,7 +24,7 @@ from pipeline.storage import ObjectInfo, StorageError
 
 logger = logging.getLogger(__name__)
 
-LISTING_THREADS = 16  # listings, footers and manifests are small reads: their time is the store's latency
+LISTING_THREADS = 16  # listings, footers and input lists are small reads: their time is the store's latency
 
 
 Range: TypeAlias = "tuple[int, int | None, int, int | None]"
@@ -57,7 +57,7 @@ def plan_shards(config: InputConfig) -> list[ShardSpec]:
         specs.extend(_PLANNERS[kind](split, objects, config))
     if not specs:
         first = ", ".join([*islice(owners, 3), *(["..."] if len(owners) > 3 else [])])
-        raise PlanError(f"no clips in {first}: the manifests or Parquet files have no rows")
+        raise PlanError(f"no clips in {first}: the input lists or Parquet files have no rows")
     return specs
 
 
@@ -65,8 +65,8 @@ def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
     objects = storage.list_objects(pattern)
     if not objects:
         raise PlanError(f"{pattern}: nothing there: give a file, a folder or a glob that matches some")
-    if wanted == "manifest" and (other := next((info for info in objects if format_of(info.uri) != wanted), None)):
-        raise PlanError(f"{other.uri}: matched by {pattern}, but manifests end in {', '.join(RECORD_ENDINGS)}")
+    if wanted == "list" and (other := next((info for info in objects if format_of(info.uri) != wanted), None)):
+        raise PlanError(f"{other.uri}: matched by {pattern}, but input lists end in {', '.join(RECORD_ENDINGS)}")
     if wanted != "auto":
         return wanted, objects
     by_format: dict[str | None, list[ObjectInfo]] = {}
@@ -75,7 +75,7 @@ def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
     unknown = by_format.pop(None, [])
     if not by_format:
         raise PlanError(
-            f"{pattern}: cannot tell how to read {unknown[0].uri}: set input.format to files, manifest, webdataset, "
+            f"{pattern}: cannot tell how to read {unknown[0].uri}: set input.format to files, list, webdataset, "
             "parquet, arrow or librispeech"
         )
     if len(by_format) > 1:
@@ -135,12 +135,12 @@ def _plan_whole(kind: str, split: str, objects: Sequence[ObjectInfo]) -> Iterato
         yield ShardSpec(split=split, format=kind, uri=info.uri, size=info.size, version=info.version)
 
 
-def _plan_manifests(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
+def _plan_input_lists(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
     """Byte ranges of `clips_per_shard` records."""
-    return _plan_ranges("manifest", _manifest_ranges, split, objects, config)
+    return _plan_ranges("list", _record_ranges, split, objects, config)
 
 
-def _manifest_ranges(uri: str, config: InputConfig) -> list[Range]:
+def _record_ranges(uri: str, config: InputConfig) -> list[Range]:
     clips_per_shard = config.clips_per_shard
     with storage.open_read(uri) as stream:
         extents = [(record.start, record.stop) for record in read_records(uri, stream, quoted=config.quoted)]
@@ -199,7 +199,7 @@ _PLANNERS: dict[str, Callable[[str, Sequence[ObjectInfo], InputConfig], Iterator
     "files": _plan_files,
     "librispeech": _plan_librispeech,
     "arrow": _plan_arrow,
-    "manifest": _plan_manifests,
+    "list": _plan_input_lists,
     "webdataset": _plan_tars,
     "parquet": _plan_parquet,
 }

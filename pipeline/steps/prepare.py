@@ -15,7 +15,7 @@ import numpy as np
 from moss_tok import audio
 from pipeline.config import LoudnessConfig, PrepareConfig
 from pipeline.items import Clip, ClipEnd, ClipInfo, ClipPart, Prepared, RawClip, Reject
-from pipeline.steps.audio_stats import Measures
+from pipeline.steps.audio_stats import AudioStats
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
 
 PART_FRAMES = 2000  # of the model, whole attention blocks (125): 160 s at 12.5 a second, 15 MB of mono at 24 kHz
@@ -101,42 +101,42 @@ def _prepare(decoding: _Decoding, raw: RawClip, config: PrepareConfig) -> Iterat
         gain_db = _gain(itertools.chain(head, parts), config.loudness, decoding.target)
         if not whole:  # the level is that of the whole clip, which is not kept: it is decoded again
             (info, parts), head = decoding.start(), []
-    measures = Measures(decoding.target.samples_per_frame)
+    stats = AudioStats(decoding.target.samples_per_frame)
     for part in itertools.chain(head, parts):
         waveform = part * np.float32(10 ** (gain_db / 20)) if gain_db else part
         if not whole:
-            yield ClipPart(origin=raw.origin, start=measures.num_samples, waveform=waveform)
-        measures.add(waveform)
-    seconds = measures.num_samples / decoding.target.sample_rate
+            yield ClipPart(origin=raw.origin, start=stats.num_samples, waveform=waveform)
+        stats.add(waveform)
+    seconds = stats.num_samples / decoding.target.sample_rate
     if seconds < config.min_seconds:
         yield _reject(raw, "too_short", f"{seconds:.3f} s; prepare.min_seconds is {config.min_seconds}")
         return
-    clip_info = _describe(raw, info, measures, gain_db)
+    clip_info = _describe(raw, info, stats, gain_db)
     yield Clip(clip_info, waveform) if whole else ClipEnd(clip_info)
 
 
 def _gain(parts: Iterator[np.ndarray], loudness: LoudnessConfig, target: Target) -> float:
     """Gain in dB that brings the clip to the wanted level, as far as it may be changed."""
-    measures = Measures(target.samples_per_frame)
+    stats = AudioStats(target.samples_per_frame)
     for part in parts:
-        measures.add(part)
-    return min(max(loudness.target_dbfs - measures.level_dbfs, -loudness.max_gain_db), loudness.max_gain_db)
+        stats.add(part)
+    return min(max(loudness.target_dbfs - stats.level_dbfs, -loudness.max_gain_db), loudness.max_gain_db)
 
 
-def _describe(raw: RawClip, info: audio.AudioInfo, measures: Measures, gain_db: float) -> ClipInfo:
+def _describe(raw: RawClip, info: audio.AudioInfo, stats: AudioStats, gain_db: float) -> ClipInfo:
     return ClipInfo(
         origin=raw.origin,
-        num_samples=measures.num_samples,
+        num_samples=stats.num_samples,
         source_format=info.format,
         source_codec=info.codec,
         source_sample_rate=info.sample_rate,
         source_channels=info.channels,
-        peak=measures.peak,
-        rms=measures.rms,
-        clipping=measures.clipping,
-        silence=measures.silence,
+        peak=stats.peak,
+        rms=stats.rms,
+        clipping=stats.clipping,
+        silence=stats.silence,
         gain_db=gain_db,
-        audio_xxh3=measures.xxh3,
+        audio_xxh3=stats.xxh3,
         description=raw.description,
     )
 

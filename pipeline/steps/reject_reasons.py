@@ -4,7 +4,7 @@ from __future__ import annotations
 
 READ_REASONS = {
     "missing": "The audio file does not exist, or no file can have the address that is given for it.",
-    "bad_record": "A line of the manifest cannot be understood or names no audio.",
+    "bad_record": "A record of the input list cannot be understood or names no audio.",
     "no_audio": "The sample or row holds no audio.",
     "too_many_bytes": "The encoded clip is larger than input.max_clip_bytes.",
     "not_a_file": "The tar member is a link or a device, which is never followed.",

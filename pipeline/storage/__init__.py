@@ -14,14 +14,14 @@ from pipeline.storage.address import (
     is_local,
     join,
 )
-from pipeline.storage.conditions import honours_conditions
+from pipeline.storage.conditions import supports_conditional_create
 from pipeline.storage.files import published_file
-from pipeline.storage.leftovers import sweep
 from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
 from pipeline.storage.positioned import PositionedIO
 from pipeline.storage.publishing import create, publish, remove
 from pipeline.storage.ranges import read_ranges
 from pipeline.storage.reading import open_read, read_ahead, read_bytes
+from pipeline.storage.stale import remove_stale
 from pipeline.storage.streaming import gauge as bytes_ahead
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "bytes_ahead",
     "changed",
     "create",
-    "honours_conditions",
     "is_local",
     "join",
     "list_names",
@@ -48,7 +47,8 @@ __all__ = [
     "read_bytes",
     "read_ranges",
     "remove",
+    "remove_stale",
     "stat",
     "stat_all",
-    "sweep",
+    "supports_conditional_create",
 ]

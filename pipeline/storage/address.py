@@ -75,7 +75,7 @@ def _refuse_credentials(uri: str) -> None:
         )
 
 
-HOPELESS = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+ADDRESS_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """Numbers of errors that say that no object can have this address."""
 
 
@@ -87,7 +87,7 @@ _REMEDIES = {
 """What to do about errors of botocore that do not tell."""
 
 
-def words_of(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error says, and what to do about it."""
     words = str(error) or type(error).__name__
     remedy = _REMEDIES.get(type(error).__name__)
@@ -95,7 +95,7 @@ def words_of(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def named(uri: str, action: str) -> Iterator[None]:
+def translate_errors(uri: str, action: str) -> Iterator[None]:
     """Errors of a store seldom say which object they are about, and its client library may raise any type."""
     try:
         yield
@@ -111,6 +111,6 @@ def named(uri: str, action: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         number = getattr(error, "errno", None)
-        hopeless = type(error) is ValueError or isinstance(error, UnicodeError) or number in HOPELESS
-        message = f"{uri}: cannot {action} it: {words_of(error)}"
+        hopeless = type(error) is ValueError or isinstance(error, UnicodeError) or number in ADDRESS_ERRNOS
+        message = f"{uri}: cannot {action} it: {describe_error(error)}"
         raise (NotAnObject if hopeless else StorageError)(message) from error

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.address import StorageError, join, resolve
-from pipeline.storage.retrying import answer_of, reach
+from pipeline.storage.retrying import status_and_code, with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _known: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
 """For each file system and bucket. It is asked once in a process."""
 
 
-def honours_conditions(folder: str) -> bool:
+def supports_conditional_create(folder: str) -> bool:
     """Whether the store of this folder creates an object only where there is none, if it is asked to.
 
     It is tried out: one object of a random name is created there twice, and removed.
@@ -32,7 +32,7 @@ def honours_conditions(folder: str) -> bool:
     with _lock:
         known = _known.setdefault(filesystem, {})
         if bucket not in known:
-            known[bucket] = _try_out(filesystem, join(folder, f".created-twice-{secrets.token_hex(8)}"))
+            known[bucket] = _test_store(filesystem, join(folder, f".created-twice-{secrets.token_hex(8)}"))
             if not known[bucket]:
                 logger.warning(
                     "%s: this store replaces objects even where it is asked not to (no If-None-Match): each object is "
@@ -43,31 +43,33 @@ def honours_conditions(folder: str) -> bool:
         return known[bucket]
 
 
-def _try_out(filesystem: Any, uri: str) -> bool:
+def _test_store(filesystem: Any, uri: str) -> bool:
     path = resolve(uri)[1]
     try:
-        first = reach(filesystem, uri, "write", lambda: create_if_none(filesystem, path, b"1"))
-        return not (first and reach(filesystem, uri, "write", lambda: create_if_none(filesystem, path, b"2")))
+        first = with_retries(filesystem, uri, "write", lambda: create_if_absent(filesystem, path, b"1"))
+        return not (first and with_retries(filesystem, uri, "write", lambda: create_if_absent(filesystem, path, b"2")))
     except StorageError as error:
-        if answer_of(error)[0] in (400, 501):  # it does not know the condition, and says so
+        if status_and_code(error)[0] in (400, 501):  # it does not know the condition, and says so
             return False
         raise
     finally:
-        _clear_away(filesystem, path)
+        _delete_quietly(filesystem, path)
 
 
-def create_if_none(filesystem: Any, path: str, data: bytes, **options: Any) -> bool:
+def create_if_absent(filesystem: Any, path: str, data: bytes, **options: Any) -> bool:
     """One conditional write; whether it was done. False says that an object is there, not whose it is."""
     try:
         filesystem.pipe_file(path, data, mode="create", **options)
     except OSError as error:
-        if isinstance(error, FileExistsError) or answer_of(error)[0] == 412:  # s3fs hides what stores spell differently
+        if (
+            isinstance(error, FileExistsError) or status_and_code(error)[0] == 412
+        ):  # s3fs hides what stores spell differently
             return False
         raise
     return True
 
 
-def _clear_away(filesystem: Any, path: str) -> None:
+def _delete_quietly(filesystem: Any, path: str) -> None:
     try:
         filesystem.rm_file(path)
     except Exception as error:  # some may write and not delete, or there is nothing

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.address import resolve
-from pipeline.storage.retrying import reach
+from pipeline.storage.retrying import with_retries
 
 
 @contextlib.contextmanager
@@ -23,16 +23,16 @@ def published_file(uri: str) -> Iterator[str]:
     filesystem, path = resolve(uri)
     if isinstance(filesystem, LocalFileSystem):
         folder = os.path.dirname(path)
-        reach(filesystem, uri, "write", lambda: os.makedirs(folder, exist_ok=True))
+        with_retries(filesystem, uri, "write", lambda: os.makedirs(folder, exist_ok=True))
     else:
         folder = tempfile.gettempdir()
     temporary = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(6)}.tmp")
     try:
         yield temporary
         if isinstance(filesystem, LocalFileSystem):
-            reach(filesystem, uri, "write", lambda: _place(temporary, path))
+            with_retries(filesystem, uri, "write", lambda: _place(temporary, path))
         else:  # one PUT, or a multipart upload that is complete or absent
-            reach(filesystem, uri, "write", lambda: filesystem.put_file(temporary, path))
+            with_retries(filesystem, uri, "write", lambda: filesystem.put_file(temporary, path))
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

@@ -14,7 +14,7 @@ from typing import Any, cast
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.address import NotAnObject, resolve
-from pipeline.storage.retrying import reach
+from pipeline.storage.retrying import with_retries
 
 STAT_THREADS = 16
 LIST_THREADS = 16
@@ -40,12 +40,12 @@ def list_objects(pattern: str) -> list[ObjectInfo]:
     some belong to files that are still being written. Local links to files are followed, those to folders are not.
     """
     filesystem, path = resolve(pattern)
-    found = reach(filesystem, pattern, "list", lambda: _find(filesystem, path))
+    found = with_retries(filesystem, pattern, "list", lambda: _find(filesystem, path))
     infos = []
     for name, detail in found.items():
         if detail.get("islink"):
             detail = _follow(filesystem, name, detail)
-        if detail["type"] == "file" and not _marks_a_folder(name) and not _hidden(name, path):
+        if detail["type"] == "file" and not _is_folder_marker(name) and not _hidden(name, path):
             infos.append(_info(filesystem, name, detail))
     return sorted(infos, key=lambda info: info.uri)
 
@@ -55,7 +55,7 @@ def _find(filesystem: Any, path: str) -> dict[str, dict[str, Any]]:
     return cast("dict[str, dict[str, Any]]", (filesystem.glob if globs else filesystem.find)(path, detail=True))
 
 
-def _marks_a_folder(name: str) -> bool:
+def _is_folder_marker(name: str) -> bool:
     """Whether this is the empty object that consoles, and some stores, put where a folder is to be shown."""
     return name.endswith("/")
 
@@ -79,7 +79,7 @@ def stat(uri: str) -> ObjectInfo | None:
     """What the store says of one object; None if it does not exist."""
     filesystem, path = resolve(uri)
     try:
-        return _info(filesystem, path, reach(filesystem, uri, "read", lambda: filesystem.info(path)))
+        return _info(filesystem, path, with_retries(filesystem, uri, "read", lambda: filesystem.info(path)))
     except FileNotFoundError:
         return None
 
@@ -108,17 +108,17 @@ def list_names(folder: str, prefixes: Sequence[str] = ()) -> set[str]:
     filesystem.invalidate_cache(path)
 
     def names_with(prefix: str) -> set[str]:
-        found = reach(filesystem, folder, "list", lambda: filesystem.find(path, prefix=prefix))
-        return {posixpath.basename(name) for name in found if not _marks_a_folder(name)}
+        found = with_retries(filesystem, folder, "list", lambda: filesystem.find(path, prefix=prefix))
+        return {posixpath.basename(name) for name in found if not _is_folder_marker(name)}
 
     if prefixes and "prefix" in inspect.signature(filesystem.find).parameters:
         with ThreadPoolExecutor(LIST_THREADS) as pool:
             return set().union(*pool.map(names_with, prefixes))
     try:
-        names = reach(filesystem, folder, "list", lambda: filesystem.ls(path, detail=False))
+        names = with_retries(filesystem, folder, "list", lambda: filesystem.ls(path, detail=False))
     except FileNotFoundError:
         return set()
-    return {posixpath.basename(name) for name in names if not _marks_a_folder(name)}
+    return {posixpath.basename(name) for name in names if not _is_folder_marker(name)}
 
 
 def _follow(filesystem: Any, path: str, link: dict[str, Any]) -> dict[str, Any]:

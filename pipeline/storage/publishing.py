@@ -14,8 +14,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.address import resolve
 from pipeline.storage.client import is_s3
-from pipeline.storage.conditions import create_if_none, honours_conditions
-from pipeline.storage.retrying import reach
+from pipeline.storage.conditions import create_if_absent, supports_conditional_create
+from pipeline.storage.retrying import with_retries
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -24,9 +24,9 @@ def publish(uri: str, data: bytes) -> None:
     """Make `data` the object at `uri`, whole or not at all; an object that is there already is replaced."""
     filesystem, path = resolve(uri)
     if isinstance(filesystem, LocalFileSystem):
-        reach(filesystem, uri, "write", lambda: _publish_local(path, data, os.replace))
+        with_retries(filesystem, uri, "write", lambda: _publish_local(path, data, os.replace))
     else:  # one PUT, or a multipart upload that is complete or absent
-        reach(filesystem, uri, "write", lambda: filesystem.pipe_file(path, data))
+        with_retries(filesystem, uri, "write", lambda: filesystem.pipe_file(path, data))
 
 
 def create(uri: str, data: bytes, labels: Mapping[str, str] | None = None) -> bool:
@@ -35,26 +35,27 @@ def create(uri: str, data: bytes, labels: Mapping[str, str] | None = None) -> bo
     On S3 it is a conditional PUT, and `labels` become the object's user metadata. After a lost answer the client tries
     again and may lose to itself, so False says that an object is there, not whose it is.
 
-    A store that ignores conditions (see `honours_conditions`) is asked whether there is an object first, and what is
-    there afterwards: two that write within that moment leave the object of one of them, whole, and one is told so.
+    A store that ignores conditions (see `supports_conditional_create`) is asked before the write whether there is an
+    object, and after it which one. Two writers within that moment leave the object of one of them, whole, and the other
+    is told so.
     """
     filesystem, path = resolve(uri)
     if isinstance(filesystem, LocalFileSystem):
-        return reach(filesystem, uri, "write", lambda: _create_local(path, data))
+        return with_retries(filesystem, uri, "write", lambda: _create_local(path, data))
     options = {"Metadata": dict(labels)} if labels and is_s3(filesystem) else {}
-    if honours_conditions(uri.rpartition("/")[0]):
-        return reach(filesystem, uri, "write", lambda: create_if_none(filesystem, path, data, **options))
-    return reach(filesystem, uri, "write", lambda: _create_where_it_can_be_replaced(filesystem, path, data, options))
+    if supports_conditional_create(uri.rpartition("/")[0]):
+        return with_retries(filesystem, uri, "write", lambda: create_if_absent(filesystem, path, data, **options))
+    return with_retries(filesystem, uri, "write", lambda: _create_without_conditions(filesystem, path, data, options))
 
 
 def remove(uri: str) -> None:
     """Delete the object; nothing happens if it is not there."""
     filesystem, path = resolve(uri)
     with contextlib.suppress(FileNotFoundError):
-        reach(filesystem, uri, "delete", lambda: filesystem.rm_file(path))
+        with_retries(filesystem, uri, "delete", lambda: filesystem.rm_file(path))
 
 
-def _create_where_it_can_be_replaced(filesystem: Any, path: str, data: bytes, options: Mapping[str, Any]) -> bool:
+def _create_without_conditions(filesystem: Any, path: str, data: bytes, options: Mapping[str, Any]) -> bool:
     if filesystem.exists(path):
         return False
     filesystem.pipe_file(path, data, **options)
@@ -107,7 +108,7 @@ def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) ->
 
 @contextlib.contextmanager
 def _new_file(path: str) -> Iterator[BinaryIO]:
-    """Locked, by which `sweep` (see pipeline/storage/leftovers.py) knows that it is being written."""
+    """Locked, by which `remove_stale` (see pipeline/storage/stale.py) knows that it is being written."""
     while True:
         with open(path, "xb") as file:
             with contextlib.suppress(OSError):  # a file system without locks is only not swept

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from pipeline.storage.address import StorageError, resolve
-from pipeline.storage.retrying import reach
+from pipeline.storage.retrying import with_retries
 
 
 def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -19,7 +19,7 @@ def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     filesystem, path = resolve(uri)
     starts, stops = zip(*ranges, strict=True)
     paths = [path] * len(ranges)
-    answer = reach(
+    answer = with_retries(
         filesystem, uri, "read", lambda: filesystem.cat_ranges(paths, list(starts), list(stops), on_error="raise")
     )
     parts = cast("list[bytes]", answer)

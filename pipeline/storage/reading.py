@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from pipeline.storage.address import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, named, resolve
+from pipeline.storage.address import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, resolve, translate_errors
 from pipeline.storage.client import serves_ranges
-from pipeline.storage.retrying import reach
+from pipeline.storage.retrying import with_retries
 from pipeline.storage.streaming import RangedStream, fetcher
 
 STREAM_BUFFER = 2**20
@@ -30,7 +30,7 @@ def open_read(uri: str) -> BinaryIO:
     what cannot be unpacked is a DamagedObject.
     """
     filesystem, path = resolve(uri)
-    stream = _NamedStream(reach(filesystem, uri, "read", lambda: _open(filesystem, path, uri)), uri)
+    stream = _NamedStream(with_retries(filesystem, uri, "read", lambda: _open(filesystem, path, uri)), uri)
     return cast(BinaryIO, io.BufferedReader(stream, STREAM_BUFFER))
 
 
@@ -58,7 +58,7 @@ def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
     it has more than `max_bytes`.
     """
     filesystem, path = resolve(uri)
-    data = reach(filesystem, uri, "read", lambda: _read(filesystem, path, uri, max_bytes))
+    data = with_retries(filesystem, uri, "read", lambda: _read(filesystem, path, uri, max_bytes))
     if max_bytes is not None and isinstance(data, int):
         raise ObjectTooLarge(f"{data} bytes, and {max_bytes} are allowed")
     return cast(bytes, data)
@@ -152,7 +152,7 @@ class _NamedStream(io.RawIOBase):
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        with named(self._uri, "read"):
+        with translate_errors(self._uri, "read"):
             try:
                 yield
             except (gzip.BadGzipFile, zlib.error, EOFError) as error:

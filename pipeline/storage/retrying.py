@@ -15,16 +15,23 @@ from typing import Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.storage.address import HOPELESS, DamagedObject, StorageError, StoreUnavailable, named, words_of
+from pipeline.storage.address import (
+    ADDRESS_ERRNOS,
+    DamagedObject,
+    StorageError,
+    StoreUnavailable,
+    describe_error,
+    translate_errors,
+)
 
-PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 60.0
 """From the first failure of a call: no longer, because the shard as a whole is tried again later."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
-PASSING_STATUS = (408, 409, 425, 429)
+RETRYABLE_STATUS = (408, 409, 425, 429)
 """Answers below 500 that ask to come again; 409 is a conflict with an operation that is going on at this moment."""
-PASSING_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch")
+RETRYABLE_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch")
 """Of S3, answered with 400: what arrived was not what was sent."""
 PERMANENT = (
     *(FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError),
@@ -38,7 +45,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class Patience:
+class RetryBudget:
     """The failures of one call: after each, how long to wait, until it is hopeless or has taken too long."""
 
     def __init__(self, uri: str, action: str) -> None:
@@ -52,58 +59,58 @@ class Patience:
         long."""
         now = time.monotonic()
         if self._until is None:
-            self._until = now + PATIENCE_SECONDS
+            self._until = now + RETRY_SECONDS
         if is_permanent(error):
             raise error
         if now >= self._until:
             raise StoreUnavailable(
-                f"{self._uri}: cannot {self._action} it, tried for {PATIENCE_SECONDS:.0f} s: {words_of(error)}"
+                f"{self._uri}: cannot {self._action} it, tried for {RETRY_SECONDS:.0f} s: {describe_error(error)}"
             ) from error
         pause = self._pause * random.uniform(0.5, 1.0)  # so that a thousand workers do not come back together
         # Once for a person to see: a dozen calls that all wait would fill the screen.
         level = logging.WARNING if self._pause < 1 <= 2 * self._pause else logging.INFO
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         message = "%s: cannot %s it, trying again in %.1f s: %s"
-        logger.log(level, message, self._uri, self._action, pause, words_of(error))
+        logger.log(level, message, self._uri, self._action, pause, describe_error(error))
         return pause
 
 
-def reach(filesystem: Any, uri: str, action: str, call: Callable[[], Result]) -> Result:
+def with_retries(filesystem: Any, uri: str, action: str, call: Callable[[], Result]) -> Result:
     """What `call` returns, tried until it succeeds or is hopeless; its errors name the object.
 
     A local disk is asked once: what it refuses it goes on refusing.
     """
-    with named(uri, action):
+    with translate_errors(uri, action):
         if isinstance(filesystem, LocalFileSystem):
             return call()
-        patience = Patience(uri, action)
+        budget = RetryBudget(uri, action)
         while True:
             try:
                 return call()
             except Exception as error:
-                pause = patience.pause_after(error)
+                pause = budget.pause_after(error)
             time.sleep(pause)
 
 
 def is_permanent(error: BaseException) -> bool:
     """Whether the same request would get the same answer for ever."""
-    status, code = answer_of(error)
+    status, code = status_and_code(error)
     if status is not None and status >= 300:
-        return (status < 500 and status not in PASSING_STATUS and code not in PASSING_CODES) or status == 501
-    for link in _links(error, "__cause__"):
+        return (status < 500 and status not in RETRYABLE_STATUS and code not in RETRYABLE_CODES) or status == 501
+    for link in _chain(error, "__cause__"):
         if isinstance(link, PERMANENT) or type(link).__name__ in _PERMANENT_NAMES:
             return True
-        if isinstance(link, OSError) and link.errno in HOPELESS:
+        if isinstance(link, OSError) and link.errno in ADDRESS_ERRNOS:
             return True
-    for link in _links(error, "__context__"):
+    for link in _chain(error, "__context__"):
         if isinstance(link, socket.gaierror) and link.errno != socket.EAI_AGAIN:
             return True  # no host of this name
     return type(error) is ValueError  # an address that the client cannot make sense of
 
 
-def answer_of(error: BaseException) -> tuple[int | None, str]:
+def status_and_code(error: BaseException) -> tuple[int | None, str]:
     """The HTTP status that an error of some client library stands for, if it tells, and the code of S3 beside it."""
-    for link in _links(error, "__cause__"):
+    for link in _chain(error, "__cause__"):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -115,7 +122,7 @@ def answer_of(error: BaseException) -> tuple[int | None, str]:
     return None, ""
 
 
-def _links(error: BaseException | None, by: str) -> Iterator[BaseException]:
+def _chain(error: BaseException | None, by: str) -> Iterator[BaseException]:
     """The error and those behind it: what it was raised from, or what was being handled when it was raised."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:

@@ -15,10 +15,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pipeline.storage.address import StorageError, named
+from pipeline.storage.address import StorageError, translate_errors
 from pipeline.storage.client import is_s3
 from pipeline.storage.positioned import PositionedIO
-from pipeline.storage.retrying import Patience, answer_of
+from pipeline.storage.retrying import RetryBudget, status_and_code
 
 FIRST_RANGE = 2**20
 RANGE = 4 * 2**20
@@ -139,15 +139,15 @@ def fetcher(filesystem: Any, path: str, uri: str, version: str | None) -> Fetch:
         return data
 
     async def persist(start: int, stop: int) -> bytes:
-        patience = Patience(uri, "read")
-        with named(uri, "read"):
+        budget = RetryBudget(uri, "read")
+        with translate_errors(uri, "read"):
             while True:
                 try:
                     return await asyncio.wait_for(attempt(start, stop), RANGE_SECONDS)
                 except Exception as error:
-                    if answer_of(error)[0] == 412:
+                    if status_and_code(error)[0] == 412:
                         raise StorageError(f"{uri}: changed while it was read") from error
-                    pause = patience.pause_after(error)
+                    pause = budget.pause_after(error)
                 await asyncio.sleep(pause)
 
     return lambda start, stop: asyncio.run_coroutine_threadsafe(persist(start, stop), filesystem.loop)

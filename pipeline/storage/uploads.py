@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pipeline.storage.address import StorageError, resolve
 from pipeline.storage.client import is_s3
-from pipeline.storage.retrying import reach
+from pipeline.storage.retrying import with_retries
 
 STALE_SECONDS = 24 * 3600.0
 """An upload of one object is over within minutes, so that no clock has to be right to the hour."""
@@ -30,7 +30,7 @@ def abort_stale_uploads(folder: str, older_than: float = STALE_SECONDS) -> int:
 
     def call(method: str, **arguments: Any) -> dict[str, Any]:
         request = partial(filesystem.call_s3, method, Bucket=bucket, **arguments)
-        return cast("dict[str, Any]", reach(filesystem, folder, "sweep", request))
+        return cast("dict[str, Any]", with_retries(filesystem, folder, "sweep", request))
 
     now = datetime.now(timezone.utc)
     aborted = 0

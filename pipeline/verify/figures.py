@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from pipeline import storage
-from pipeline.dataset.checksummed_json import unseal
+from pipeline.dataset.checksummed_json import load_checksummed
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.totals import Totals, describe
 from pipeline.verify.report import Difference, Report
@@ -20,7 +20,7 @@ def check_figures(output: Output, totals: Totals, report: Report) -> None:
     """`totals` is the sum of all manifests of an output that is complete and whose manifests are sound."""
     report.look("totals")
     try:
-        found = Totals.from_json(unseal(storage.read_bytes(output.layout.totals))["totals"])
+        found = Totals.from_json(load_checksummed(storage.read_bytes(output.layout.totals))["totals"])
     except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
         message = "not there" if isinstance(error, FileNotFoundError) else str(error)
         report.differ(Difference(check="totals", uri=output.layout.totals, message=message, mend=MEND))

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from moss_tok import ConfigError, MossAudioTokenizerConfig
+from moss_tok import ModelConfigError, MossAudioTokenizerConfig
 from moss_tok.config import TransformerConfig
 
 
@@ -99,7 +99,7 @@ def test_per_module_contexts_and_interleaved_channels(stereo_tiny):
 def test_what_is_not_implemented_or_contradictory_is_named(change, message):
     config = copy.deepcopy(v1_config())
     change(config)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ModelConfigError, match=message):
         MossAudioTokenizerConfig.from_dict(config)
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_is_no_config(tmp_path):
     path = tmp_path / "config.json"
     for content in (b"<html>", b"\xff\xfe", b"[1]", b"{}"):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match=r"config\.json"):
+        with pytest.raises(ModelConfigError, match=r"config\.json"):
             MossAudioTokenizerConfig.from_file(path)
     path.write_text(json.dumps(v1_config()))
     assert MossAudioTokenizerConfig.from_file(path).to_dict() == v1_config()

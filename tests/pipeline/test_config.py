@@ -46,7 +46,8 @@ def test_the_smallest_configuration_has_documented_defaults() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("input.format", "zip", "'auto', 'files', 'manifest', 'webdataset', 'parquet', 'arrow' or 'librispeech'"),
+        ("input.format", "zip", "'auto', 'files', 'list', 'webdataset', 'parquet', 'arrow' or 'librispeech'"),
+        ("input.format", "manifest", "this format is called list"),
         ("input.clips_per_shard", 0, "greater than or equal to 1"),
         ("input.clips_per_shard", 1.5, "integer"),
         ("input.clips_per_shard", "20", "integer"),

@@ -12,8 +12,8 @@ from pipeline.config import InputConfig
 from pipeline.items import RawClip, Reject, ShardSpec, file_version
 from pipeline.steps.read.arrow import read_arrow
 from pipeline.steps.read.files import read_files
+from pipeline.steps.read.input_list import read_input_list
 from pipeline.steps.read.librispeech import read_librispeech
-from pipeline.steps.read.manifest import read_manifest
 from pipeline.steps.read.parquet import read_parquet
 from pipeline.steps.read.webdataset import read_webdataset
 
@@ -24,7 +24,7 @@ class SourceChanged(RuntimeError):
 
 _READERS: dict[str, Callable[[ShardSpec, InputConfig], Iterator[RawClip | Reject]]] = {
     "files": read_files,
-    "manifest": read_manifest,
+    "list": read_input_list,
     "webdataset": read_webdataset,
     "parquet": read_parquet,
     "arrow": read_arrow,

@@ -18,7 +18,7 @@ from pipeline import schema
 from pipeline.config import CardConfig
 from pipeline.dataset.card import column_rows, dataset_card
 from pipeline.dataset.dataset import open_output, read_output
-from pipeline.dataset.statistics import DURATION_EDGES, survey
+from pipeline.dataset.statistics import DURATION_EDGES, sample_statistics
 from tests.support import demo_config, rows, tokenize_in_process
 
 SPLITS = "input.splits={train: [demo/corpus/folder/manifest.jsonl], test: ['demo/corpus/parquet/*.parquet']}"
@@ -120,7 +120,7 @@ def test_a_split_without_a_committed_shard_is_left_out_of_the_loading(tmp_path: 
 def test_a_survey_counts_what_is_in_the_shards_it_looks_into(tmp_path: Path):
     codes = Path(random_output(tmp_path / "codes", shards=3, clips=60, frames=60))
     paths = sorted(map(str, codes.glob("data/train/*")))
-    seen = survey(paths, 32, 1024)
+    seen = sample_statistics(paths, 32, 1024)
     table = [row for path in paths for row in pq.read_table(path).to_pylist()]
     assert seen.clips == len(table) == 180
     expected = np.histogram([row["duration"] for row in table], [*DURATION_EDGES, np.inf])[0]
@@ -129,12 +129,12 @@ def test_a_survey_counts_what_is_in_the_shards_it_looks_into(tmp_path: Path):
     share = counts[counts > 0] / counts.sum()
     assert seen.entropy[5] == pytest.approx(-(share * np.log2(share)).sum())
     assert 9.9 < seen.entropy[5] < 10
-    assert survey([], 32, 1024).clips == 0
+    assert sample_statistics([], 32, 1024).clips == 0
 
 
 def test_a_card_with_an_empty_survey_has_no_plots(output: Path):
     finished = read_output(str(output))
-    none = survey([], 32, 1024)
+    none = sample_statistics([], 32, 1024)
     card = dataset_card(finished.record, replace(finished.totals(), rows=0), 1, CardConfig(), none)
     assert "```text" not in card
 

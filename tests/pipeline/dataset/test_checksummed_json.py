@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pipeline.dataset.checksummed_json import seal, unseal
+from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 
 DOCUMENT = {
     "name": "日本 latin-\udce9",
@@ -19,23 +19,25 @@ DOCUMENT = {
 
 
 def test_a_document_is_read_back_as_it_was_and_people_can_read_it():
-    data = seal(DOCUMENT)
-    assert unseal(data) == DOCUMENT
+    data = dump_checksummed(DOCUMENT)
+    assert load_checksummed(data) == DOCUMENT
     assert json.loads(data)["rows"] == 12
     assert "日本" in data.decode()
 
 
 def test_every_changed_byte_is_noticed():
-    data = seal(DOCUMENT)
+    data = dump_checksummed(DOCUMENT)
     chance = random.Random(7)
     for offset in range(len(data)):
         damaged = bytearray(data)
         damaged[offset] ^= 1 << chance.randrange(8)
         with pytest.raises(ValueError, match=r"."):
-            unseal(bytes(damaged))
+            load_checksummed(bytes(damaged))
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"3", json.dumps(DOCUMENT).encode(), seal(DOCUMENT) + b"\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"3", json.dumps(DOCUMENT).encode(), dump_checksummed(DOCUMENT) + b"\n"]
+)
 def test_what_was_not_sealed_is_refused(data: bytes):
     with pytest.raises(ValueError, match=r"."):
-        unseal(data)
+        load_checksummed(data)

@@ -15,7 +15,7 @@ from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.provenance import RunRecord, record_run
 from pipeline.dataset.totals import Totals
-from pipeline.dataset.totals_cache import Tally
+from pipeline.dataset.totals_cache import TotalsCache
 from pipeline.items import ShardSpec
 from pipeline.schema import codes_schema
 from tests.support import demo_config
@@ -42,11 +42,11 @@ def manifest_of(spec: ShardSpec) -> ShardManifest:
     )
 
 
-def tally_of(specs: list[ShardSpec]) -> Tally:
-    tally = Tally(SPECS)
+def tally_of(specs: list[ShardSpec]) -> TotalsCache:
+    cache = TotalsCache(SPECS)
     for spec in specs:
-        tally.add(manifest_of(spec))
-    return tally
+        cache.add(manifest_of(spec))
+    return cache
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def open_again(tmp_path: Path, record: RunRecord) -> Callable[[], Output]:
 
 
 def test_a_shard_is_counted_once_however_often_it_is_added():
-    tally = tally_of(SPECS[:3] + SPECS[1:5])
-    assert tally.totals.shards == 5
-    assert tally.totals.rows == 1 + 2 + 3 + 4 + 5
-    assert tally.uncounted(ALL) == {spec.shard_id for spec in SPECS[5:]}
-    assert not tally.complete
+    cache = tally_of(SPECS[:3] + SPECS[1:5])
+    assert cache.totals.shards == 5
+    assert cache.totals.rows == 1 + 2 + 3 + 4 + 5
+    assert cache.uncounted(ALL) == {spec.shard_id for spec in SPECS[5:]}
+    assert not cache.complete
     assert tally_of(SPECS).complete
 
 
@@ -75,10 +75,10 @@ def test_ids_that_are_not_in_the_plan_are_never_counted():
 
 
 def test_what_is_written_is_read_back():
-    tally = tally_of(SPECS[::3])
-    again = Tally.from_bytes(tally.to_bytes("plan"), "plan", SPECS, ALL)
-    assert again.totals == tally.totals
-    assert again.uncounted(ALL) == tally.uncounted(ALL)
+    cache = tally_of(SPECS[::3])
+    again = TotalsCache.from_bytes(cache.to_bytes("plan"), "plan", SPECS, ALL)
+    assert again.totals == cache.totals
+    assert again.uncounted(ALL) == cache.uncounted(ALL)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_what_is_written_is_read_back():
 )
 def test_totals_that_cannot_be_trusted_are_not_used(spoil: Callable[[bytes], bytes]):
     good = tally_of(SPECS[:5]).to_bytes("plan")
-    assert Tally.from_bytes(good, "plan", SPECS, ALL).totals.rows == 15
-    assert Tally.from_bytes(spoil(good), "plan", SPECS, ALL).totals == Totals()
+    assert TotalsCache.from_bytes(good, "plan", SPECS, ALL).totals.rows == 15
+    assert TotalsCache.from_bytes(spoil(good), "plan", SPECS, ALL).totals == Totals()
 
 
 def test_a_manifest_that_was_deleted_to_do_its_shard_again_is_not_counted(open_again: Callable[[], Output]):
@@ -117,7 +117,7 @@ def test_only_the_manifests_that_are_not_counted_are_read(open_again: Callable[[
 def test_two_jobs_that_each_know_a_part_end_with_the_whole(open_again: Callable[[], Output]):
     """Each gave up a shard that the other committed: the one that ends last finds all of them, and says so."""
     one, other = open_again(), open_again()
-    tallies = (one.tally(), other.tally())
+    tallies = (one.totals_cache(), other.totals_cache())
     no_rows = codes_schema(one.record.num_quantizers, one.record.model.codebook_size).empty_table()
     for number, spec in enumerate(SPECS):
         data = Path(one.layout.data(spec))
@@ -134,6 +134,6 @@ def test_two_jobs_that_each_know_a_part_end_with_the_whole(open_again: Callable[
 
 def test_a_million_counted_shards_take_little_room():
     specs = [dataclasses.replace(SPECS[0], start=number) for number in range(10_000)]
-    tally = Tally(specs)
-    tally._counted[::7] = b"\1" * len(tally._counted[::7])
-    assert len(tally.to_bytes("plan")) < 10_000 / 4
+    cache = TotalsCache(specs)
+    cache._counted[::7] = b"\1" * len(cache._counted[::7])
+    assert len(cache.to_bytes("plan")) < 10_000 / 4

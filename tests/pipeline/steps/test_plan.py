@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.dataset.plan_file import plan_bytes, read_plan
-from pipeline.items import RawClip, Reject, ShardSpec
+from pipeline.items import RawClip, Reject, ShardSpec, stable_hash
 from pipeline.steps import plan
 from pipeline.steps.formats import format_of
 from pipeline.steps.plan import PlanError, plan_shards
@@ -152,7 +152,7 @@ def test_formats_go_by_name_and_splits_keep_their_order(corpus: Path) -> None:
     assert [(spec.split, spec.format) for spec in plan_shards(config)] == [
         ("train", "webdataset"),
         ("train", "webdataset"),
-        ("train", "manifest"),
+        ("train", "list"),
         ("test", "parquet"),
         ("test", "files"),
     ]
@@ -169,7 +169,7 @@ def test_an_object_in_two_splits_or_patterns_is_refused_by_name(tmp_path: Path) 
 
 
 def test_a_folder_of_several_formats_is_refused_with_what_it_holds(corpus: Path) -> None:
-    with pytest.raises(PlanError, match=r"several formats: .*\d+ of (manifest|files|parquet|webdataset)"):
+    with pytest.raises(PlanError, match=r"several formats: .*\d+ of (list|files|parquet|webdataset)"):
         plan_shards(config_of(corpus))
 
 
@@ -177,7 +177,7 @@ def test_unknown_endings_need_a_format_and_are_left_out_beside_known_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "clip.audio")
-    with pytest.raises(PlanError, match=r"clip\.audio: set input\.format to files, manifest, .* arrow or lib"):
+    with pytest.raises(PlanError, match=r"clip\.audio: set input\.format to files, list, .* arrow or lib"):
         plan_shards(config_of(tmp_path))
     (spec,) = plan_shards(config_of(tmp_path, format="files"))
     assert spec.members == ("clip.audio",)
@@ -200,7 +200,7 @@ def test_every_format_that_is_decoded_is_audio_by_its_usual_names() -> None:
 def test_a_manifest_of_an_unknown_ending_is_refused_by_name(tmp_path: Path) -> None:
     touch(tmp_path, "a.jsonl", "b.jsonl.gz")
     with pytest.raises(PlanError, match=r"b\.jsonl\.gz: .* manifests end in \.jsonl, \.csv, \.tsv"):
-        plan_shards(config_of(tmp_path, format="manifest"))
+        plan_shards(config_of(tmp_path, format="list"))
 
 
 @pytest.mark.parametrize("pattern", ["gone.wav", "*.mp3", "empty"])
@@ -269,6 +269,17 @@ def test_a_plan_is_read_back_as_it_was_written(corpus: Path, tmp_path: Path, cli
     assert read_plan(plan_bytes(specs)) == specs
     assert plan_bytes(specs) == plan_bytes(plan_shards(config))
     assert pq.read_table(pa.BufferReader(plan_bytes(specs)))["shard_id"].to_pylist() == [s.shard_id for s in specs]
+
+
+def test_a_plan_of_an_earlier_version_calls_an_input_list_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"audio": "a.wav"}\n')
+    specs = plan_shards(config_of(tmp_path / "a.jsonl"))
+    table = pq.read_table(pa.BufferReader(plan_bytes(specs)))
+    position = table.schema.get_field_index("format")
+    sink = io.BytesIO()
+    pq.write_table(table.set_column(position, "format", pa.array(["manifest"])), sink)
+    assert read_plan(sink.getvalue()) == specs
+    assert specs[0].shard_id == stable_hash("manifest", specs[0].uri, "0", str(specs[0].stop))
 
 
 def test_files_of_object_stores_are_planned_and_read_wherever_they_lie(wav: Callable[..., bytes]) -> None:

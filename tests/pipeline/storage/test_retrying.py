@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from s3fs.errors import translate_boto_error
 
 from pipeline.storage import NotAnObject, StorageError, StoreUnavailable
-from pipeline.storage.address import named
-from pipeline.storage.retrying import PATIENCE_SECONDS, Patience, is_permanent
+from pipeline.storage.address import translate_errors
+from pipeline.storage.retrying import RETRY_SECONDS, RetryBudget, is_permanent
 
 
 def answer(status: int, code: str) -> Exception:
@@ -51,7 +51,7 @@ def behind(error: Exception, context: Exception) -> Exception:
 def test_what_will_be_refused_for_ever_is_not_asked_for_again(error: Exception) -> None:
     assert is_permanent(error)
     with pytest.raises(type(error)):
-        Patience("s3://bucket/a", "read").pause_after(error)
+        RetryBudget("s3://bucket/a", "read").pause_after(error)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_what_may_pass_is_tried_again_after_growing_pauses_and_warned_of_once(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not is_permanent(error)
-    patience = Patience("s3://bucket/a", "read")
-    pauses = [patience.pause_after(error) for _ in range(20)]
+    budget = RetryBudget("s3://bucket/a", "read")
+    pauses = [budget.pause_after(error) for _ in range(20)]
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert 0 < pauses[0] <= 0.1
     assert 2.5 <= min(pauses[-5:]) <= max(pauses) <= 5
@@ -87,13 +87,13 @@ def test_what_may_pass_is_tried_again_after_growing_pauses_and_warned_of_once(
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("pipeline.storage.retrying.time.monotonic", lambda: now)
-    patience = Patience("s3://bucket/a", "read")
-    patience.pause_after(ConnectionResetError())
-    now += PATIENCE_SECONDS - 1
-    patience.pause_after(ConnectionResetError())
+    budget = RetryBudget("s3://bucket/a", "read")
+    budget.pause_after(ConnectionResetError())
+    now += RETRY_SECONDS - 1
+    budget.pause_after(ConnectionResetError())
     now += 1
     with pytest.raises(StoreUnavailable, match="s3://bucket/a: cannot read it, tried for 60 s: ConnectionResetError"):
-        patience.pause_after(ConnectionResetError())
+        budget.pause_after(ConnectionResetError())
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_an_error_does_not_say_of_what_to_do_is_added(error: Exception, remedy: str) -> None:
     with (
         pytest.raises(StorageError, match=f"s3://bucket/a: cannot read it: .*{remedy}"),
-        named("s3://bucket/a", "read"),
+        translate_errors("s3://bucket/a", "read"),
     ):
         raise error

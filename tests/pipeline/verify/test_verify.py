@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import storage
-from pipeline.dataset.checksummed_json import seal, unseal
+from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.steps import prepare
 from pipeline.verify import CHECKS, Report, verify
 from pipeline.verify.again import choose
@@ -155,11 +155,15 @@ def tamper(output: Path, change: Callable[[pa.Table], pa.Table]) -> str:
     pq.write_table(table, path, row_group_size=2, compression="zstd", write_page_checksum=True)
     manifest = output / "_moss_tok" / "shards" / f"{path.stem}.json"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest.write_bytes(seal(unseal(manifest.read_bytes()) | {"sha256": digest, "output_bytes": path.stat().st_size}))
+    manifest.write_bytes(
+        dump_checksummed(
+            load_checksummed(manifest.read_bytes()) | {"sha256": digest, "output_bytes": path.stat().st_size}
+        )
+    )
     totals = output / "_moss_tok" / "totals.json"
-    document = unseal(totals.read_bytes())
+    document = load_checksummed(totals.read_bytes())
     document["totals"]["output_bytes"] = sum(path.stat().st_size for path in output.glob("data/*/*.parquet"))
-    totals.write_bytes(seal(document))
+    totals.write_bytes(dump_checksummed(document))
     return path.stem
 
 

@@ -1,4 +1,4 @@
-"""JSONL, CSV and TSV manifests: one record per clip, with the path of its audio and whatever else is known of it."""
+"""Input lists in JSONL, CSV and TSV: one record per clip, with the path of its audio and what else is known of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.steps.read.fields import clean, describe, find_audio_column, read_
 from pipeline.steps.read.files import unreadable
 
 
-def read_manifest(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each record of the shard's range. A path is absolute, a URI, or below the manifest's folder or audio_folder."""
+def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
+    """Each record of the shard's range. A path is absolute, a URI, or below the list's folder or audio_folder."""
     with storage.open_read(spec.uri) as stream:
         records, ahead = tee(read_records(spec.uri, stream, spec.start, spec.stop, config.quoted))
         folder = storage.join(spec.uri.rpartition("/")[0], config.audio_folder)
@@ -41,7 +41,7 @@ def _audio_uri(record: Record, folder: str, config: InputConfig) -> str | None:
         return None
     if "://" not in path:
         return path if path.startswith("/") else storage.join(folder, path)
-    # A chain such as reference://::https://… makes fsspec interpret what it fetches: not at a manifest's bidding.
+    # A chain such as reference://::https://… makes fsspec interpret what it fetches: not at a list's bidding.
     return None if "::" in path else path
 
 

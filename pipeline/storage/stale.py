@@ -15,7 +15,7 @@ from pipeline.storage.uploads import abort_stale_uploads
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
-def sweep(folder: str) -> int:
+def remove_stale(folder: str) -> int:
     """Remove what was begun below the folder and will never be finished; returns how many.
 
     On a local disk a writer holds a lock on its temporary file, which ends with the writer: what is not locked belongs

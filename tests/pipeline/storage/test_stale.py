@@ -19,14 +19,14 @@ def test_the_file_of_a_dead_writer_is_removed_wherever_it_lies(tmp_path: Path):
     for path in leftovers:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    assert storage.sweep(str(tmp_path)) == 2
+    assert storage.remove_stale(str(tmp_path)) == 2
     assert not any(path.exists() for path in leftovers)
 
 
 def test_the_file_of_a_living_writer_stays(tmp_path: Path):
     with (tmp_path / NAME).open("wb") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
-        assert storage.sweep(str(tmp_path)) == 0
+        assert storage.remove_stale(str(tmp_path)) == 0
     assert (tmp_path / NAME).exists()
 
 
@@ -36,7 +36,7 @@ def test_a_writer_holds_its_file_until_it_has_its_name(tmp_path: Path, monkeypat
     link = os.link
 
     def sweep_and_link(*names: str) -> None:
-        swept.append(storage.sweep(str(tmp_path)))
+        swept.append(storage.remove_stale(str(tmp_path)))
         link(*names)
 
     monkeypatch.setattr(os, "link", sweep_and_link)
@@ -54,7 +54,7 @@ def test_a_file_that_is_swept_before_its_writer_locks_it_is_written_again(
     def sweep_and_lock(file: BinaryIO, operation: int) -> None:
         if not swept and not operation & fcntl.LOCK_NB:
             swept.append(0)
-            swept[0] = storage.sweep(str(tmp_path))
+            swept[0] = storage.remove_stale(str(tmp_path))
         lock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", sweep_and_lock)
@@ -67,5 +67,5 @@ def test_nothing_else_is_touched(tmp_path: Path):
     others = [tmp_path / name for name in ("notes.tmp", ".hidden", ".a.tmp", "a.parquet")]
     for path in others:
         path.write_bytes(b"mine")
-    assert storage.sweep(str(tmp_path)) == 0
+    assert storage.remove_stale(str(tmp_path)) == 0
     assert all(path.exists() for path in others)
