@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from moss_tok.codec import MossAudioTokenizerModel, UntrainedModelWarning
     from moss_tok.config import ModelConfigError, MossAudioTokenizerConfig
     from moss_tok.outputs import DecoderOutput, EncoderOutput
-    from moss_tok.resample_tensor import resample_tensor
     from moss_tok.stack import StreamState
     from moss_tok.streaming import StreamingDecoder, StreamingEncoder, decode_stream, encode_stream
+    from moss_tok.tensor_resampler import resample_tensor
 
 DEFAULT_MODEL = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 
@@ -40,7 +40,7 @@ __all__ = [
     "weights_sha256",
 ]
 
-_MODULES = ("config", "outputs", "checkpoint", "stack", "streaming", "resample_tensor", "codec")
+_MODULES = ("config", "outputs", "checkpoint", "stack", "streaming", "tensor_resampler", "codec")
 
 
 def __getattr__(name: str) -> Any:

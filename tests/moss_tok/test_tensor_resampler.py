@@ -8,7 +8,7 @@ import torch
 import torchaudio.functional
 
 from moss_tok.audio.resample import resample
-from moss_tok.resample_tensor import resample_tensor
+from moss_tok.tensor_resampler import resample_tensor
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
