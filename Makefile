@@ -1,6 +1,7 @@
 # make demo   the demo corpus -> out/demo, a dataset of codes, with a local Ray
 # make test   lint, types and the whole test suite
-# Both set up .venv once, from constraints.txt, and need only Python 3.10+ and make.
+# make fast   the tests that start no other process: no Ray, no server, no browser
+# Each sets up .venv once, from constraints.txt, and needs only Python 3.10+ and make.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -11,7 +12,7 @@ BROWSER := $(BIN)/chromium
 # Ray's own telemetry stays off: a demo and a test have no business on the network.
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test check soak setup lock clean
+.PHONY: demo test fast check soak setup lock clean
 
 setup: $(READY)
 
@@ -28,6 +29,9 @@ demo: $(READY)
 # Two files at a time: much of the suite waits for clusters and servers to start.
 test: check $(BROWSER)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
+
+fast: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'
 
 # A headless Chromium for the tests of the report; about 100 MB, and no root.
 $(BROWSER): | $(READY)
