@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from tests.support import DEADLINE_SECONDS
+
 PIECE = 64 * 1024
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 
@@ -97,7 +99,7 @@ def proxy(endpoint: str) -> Iterator[Line]:
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any
 
         def relay(self, body: bytes, fault: str) -> None:
-            connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=60)
+            connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=DEADLINE_SECONDS)
             try:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
                 connection.request(self.command, self.path, body, headers)
@@ -123,7 +125,7 @@ def proxy(endpoint: str) -> Iterator[Line]:
                     return self.hang_up()
                 while fault == "drip" and not line.hung_up.wait(0.2):
                     self.wfile.write(b"x")
-                line.hung_up.wait(120)
+                line.hung_up.wait(DEADLINE_SECONDS)
                 return self.hang_up()
             if self.command != "HEAD":
                 self.wfile.write(body)

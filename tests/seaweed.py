@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import s3fs
 
 from pipeline.storage import conditions
+from tests.support import answers, wait_for
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -107,14 +106,5 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until_it_answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()[-5000:]
-        try:
-            urllib.request.urlopen(address, timeout=2)
-            return
-        except urllib.error.HTTPError:
-            return  # it answers, and wants credentials
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(log.read_text()[-5000:])
+    wait_for(lambda: answers(address) or server.poll() is not None)
+    assert server.poll() is None, log.read_text()[-5000:]

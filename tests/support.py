@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from pipeline.steps.encode import load_encoder
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus"
 CONFIG = "configs/demo.yaml"
+DEADLINE_SECONDS = 900.0
+"""Ends a wait that would never end. It measures nothing: on a busy machine all takes many times as long."""
 
 
 def start_command(
@@ -34,23 +39,40 @@ def start_command(
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
 
 
-def run_command(*arguments: str, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `moss-tok …` to its end."""
     process = start_command(*arguments, **options)
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout=DEADLINE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     """Look every few moments until it is so."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def answers(address: str) -> bool:
+    """Whether an HTTP server is there, whatever it says."""
+    try:
+        urllib.request.urlopen(address, timeout=DEADLINE_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def data_files(output: Path) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ import torch
 from benchmarks.read import random_output
 from examples.train_dataloader import PAD, ResumableBatches, main, make_loader
 from pipeline.loading.hf import load_codes
-from tests.support import ROOT
+from tests.support import DEADLINE_SECONDS, ROOT
 
 SHARDS, CLIPS = 3, 37
 TOTAL = SHARDS * CLIPS
@@ -108,7 +108,7 @@ def test_the_script_stops_and_goes_on(output: Path, tmp_path: Path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=DEADLINE_SECONDS,
         )
         assert result.returncode == 0, result.stderr
         printed += result.stdout

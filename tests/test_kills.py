@@ -17,7 +17,16 @@ from pathlib import Path
 import pytest
 
 from tests.kills.sitecustomize import VARIABLE, Point, arm
-from tests.support import CONFIG, CORPUS, data_files, demo_config, rows, run_command, tokenize_in_process
+from tests.support import (
+    CONFIG,
+    CORPUS,
+    DEADLINE_SECONDS,
+    data_files,
+    demo_config,
+    rows,
+    run_command,
+    tokenize_in_process,
+)
 
 # Each is forked from one server that has imported everything: a case takes a second instead of ten.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -90,7 +99,7 @@ def test_a_process_that_is_killed_at_a_step_loses_and_doubles_nothing(
     point = Point(*STEPS[step], mark=str(tmp_path / "mark"))
     process = CONTEXT.Process(target=tokenize_and_die, args=(output, inputs, point))
     process.start()
-    process.join(60)
+    process.join(DEADLINE_SECONDS)
     assert process.exitcode == -signal.SIGKILL, "this step was never reached"
     assert data_files(output).items() <= clean.items(), "what is there is whole"
     tokenize_in_process(demo_config(output, *settings(inputs)))

@@ -13,7 +13,15 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.support import CONFIG, data_files, demo_config, start_command, tokenize_in_process, wait_for
+from tests.support import (
+    CONFIG,
+    DEADLINE_SECONDS,
+    data_files,
+    demo_config,
+    start_command,
+    tokenize_in_process,
+    wait_for,
+)
 
 # A node that is killed is noticed by its silence: after a quarter of a minute by default.
 NOTICE_SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
@@ -60,7 +68,7 @@ def test_a_run_outlives_its_only_node_and_goes_on_with_the_one_that_joins(
     wait_for(lambda: commits(output) > 0 or run.poll() is not None)
     cluster.remove_node(first, allow_graceful=False)
     cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
-    _, complaint = run.communicate(timeout=120)
+    _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
     assert "lost its node and goes back to the queue" in complaint
     assert data_files(output) == clean
@@ -77,7 +85,7 @@ def test_a_reader_that_went_with_its_node_is_no_fault_of_the_shard(
     wait_for(lambda: stop_readers() > 0 or run.poll() is not None)
     cluster.remove_node(readers, allow_graceful=False)
     cluster.add_node(num_cpus=1, **NODE)
-    _, complaint = run.communicate(timeout=120)
+    _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
     assert "room for 1 of 2 now, the others wait: an actor needs 1 GPUs and 1 CPUs on one node" in complaint
     assert "lost its node and goes back to the queue" in complaint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from pipeline.items import ShardSpec
 from tests.rclone import rclone
 from tests.seaweed import Seaweed, s3_clients
 from tests.shards import EFFORT, SPEC, shard_bytes
-from tests.support import CORPUS, ROOT, demo_config, start_command, tokenize_in_process
+from tests.support import CORPUS, DEADLINE_SECONDS, ROOT, demo_config, start_command, tokenize_in_process, wait_for
 
 PACKINGS = ("folder/manifest.jsonl", "webdataset/*.tar", "parquet/*.parquet")
 
@@ -89,16 +88,13 @@ def test_a_run_outlives_the_death_of_the_store_and_ends_with_the_bytes_of_a_clea
     settings = [sources("s3://audio/corpus", *PACKINGS), "input.clips_per_shard=4"]
     tokenize_in_process(demo_config(Path("clean"), *settings, "output.uri=s3://audio/clean"))
     job = start_command("tokenize", "configs/demo.yaml", *settings, "output.uri=s3://audio/codes", "cluster.actors=1")
-    deadline = time.monotonic() + 120
-    while len(storage.list_names("s3://audio/codes/_moss_tok/shards")) < 2:
-        assert job.poll() is None, job.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: len(storage.list_names("s3://audio/codes/_moss_tok/shards")) >= 2 or job.poll() is not None)
+    assert job.poll() is None, job.communicate()[1]
     committed = len(storage.list_names("s3://audio/codes/_moss_tok/shards"))
     weed.kill()
     assert job.poll() is None, "the run was over before the server was killed"
     weed.start()
-    _, complaint = job.communicate(timeout=300)
+    _, complaint = job.communicate(timeout=DEADLINE_SECONDS)
     assert job.returncode == 0, complaint
     assert committed < len(read_output("s3://audio/codes").specs)
     made = objects("s3://audio/codes", "data", "rejects")
@@ -146,7 +142,7 @@ def run_two_jobs(output: str) -> None:
         assert job.stdin is not None
         job.stdin.write("\n")
         job.stdin.flush()
-    complaints = [job.communicate(timeout=200)[1] for job in jobs]
+    complaints = [job.communicate(timeout=DEADLINE_SECONDS)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], complaints
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline.config import parse_config
-from tests.support import ROOT
+from tests.support import DEADLINE_SECONDS, ROOT
 
 README = (ROOT / "README.md").read_text()
 
@@ -24,7 +24,9 @@ def blocks(language: str) -> list[str]:
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= {"HF_HOME": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE_SECONDS
+    )
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from pipeline.concurrency import in_order
+from tests.support import DEADLINE_SECONDS
 
 
 def test_results_keep_the_order_however_long_each_takes():
@@ -12,7 +13,7 @@ def test_results_keep_the_order_however_long_each_takes():
 
     def function(number: int) -> int:
         if number == 0:
-            assert second_is_done.wait(30)
+            assert second_is_done.wait(DEADLINE_SECONDS)
         if number == 1:
             second_is_done.set()
         return number * number

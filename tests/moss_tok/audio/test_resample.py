@@ -82,7 +82,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads():
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
         command = [sys.executable, "-c", script]
         runs.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    digests = {run.communicate(timeout=120)[0].strip() for run in runs}
+    digests = {run.communicate()[0].strip() for run in runs}
     waveform = np.random.default_rng(3).uniform(-1, 1, (2, 60_000)).astype(np.float32)
     here = [resample(waveform, rate, 24_000).tobytes() for rate in (8_000, 11_025, 44_100, 48_000, 96_000)]
     assert digests == {hashlib.sha256(b"".join(here)).hexdigest()}

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +14,17 @@ import psutil
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
-from tests.support import CONFIG, data_files, demo_config, start_command, tokenize_in_process, wait_for
+from tests.ray_head import RayHead, kill, ray_head
+from tests.support import (
+    CONFIG,
+    DEADLINE_SECONDS,
+    data_files,
+    demo_config,
+    free_port,
+    start_command,
+    tokenize_in_process,
+    wait_for,
+)
 
 SHARDS = "input.clips_per_shard=4"
 WORKERS = 2
@@ -33,36 +38,8 @@ SYNCED = ("cluster_synced_files", "rsync_exclude", "rsync_filter")
 class GrowingCluster:
     """A head without CPUs, and an autoscaler that may add nodes of three CPUs and a GPU."""
 
-    def __init__(self, folder: Path) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        self.folder = Path(f"/tmp/moss-auto-{os.getpid()}")  # Unix sockets have short names, so not pytest's folder
-        self.log = folder / "head.log"
-        # Both sides know the cluster's token, and Ray keeps to the loopback interface.
-        self.environment = {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(16),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        }
-        nodes = folder / "autoscaler.json"
-        nodes.write_text(json.dumps(autoscaler_config(self.address)))
-        command = [
-            *(str(Path(sys.executable).parent / "ray"), "start", "--block", "--head", "--disable-usage-stats"),
-            *("--num-cpus=0", "--num-gpus=0", "--object-store-memory=100000000", "--include-dashboard=false"),
-            *("--node-ip-address=127.0.0.1", f"--port={self.address.split(':')[1]}", f"--temp-dir={self.folder}"),
-            *(f"--autoscaling-config={nodes}", f"--system-config={json.dumps(NOTICE_SOON)}"),
-        ]
-        fake = {
-            "RAY_FAKE_CLUSTER": "1",
-            "RAY_enable_autoscaler_v2": "1",
-            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
-            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-            "AUTOSCALER_METRIC_PORT": str(free_port()),
-        }
-        with self.log.open("w") as log:
-            self.head = subprocess.Popen(command, env=os.environ | self.environment | fake, stdout=log, stderr=log)
-        wait_for(lambda: "Ray runtime started" in self.log.read_text() or self.head.poll() is not None)
-        assert self.head.poll() is None, self.log.read_text()
+    def __init__(self, head: RayHead) -> None:
+        self.head = head
 
     def workers(self) -> list[psutil.Process]:
         """The raylets that the autoscaler has started."""
@@ -76,18 +53,13 @@ class GrowingCluster:
         raylet = next(parent for parent in actor.parents() if parent.name() == "raylet")
         kill([raylet, *raylet.children(recursive=True)])
 
-    def stop(self) -> None:
-        kill([*psutil.Process(self.head.pid).children(recursive=True), psutil.Process(self.head.pid)])
-        self.head.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _processes(self, name: str) -> list[psutil.Process]:
         """Those of this name that the head has not started itself."""
         found = []
-        for process in psutil.Process(self.head.pid).children(recursive=True):
+        for process in self.head.children():
             with suppress(psutil.NoSuchProcess):
                 program = "".join(process.cmdline()[:1])  # of a zombie: nothing
-                if Path(program).name.startswith(name) and process.ppid() != self.head.pid:
+                if Path(program).name.startswith(name) and process.ppid() != self.head.process.pid:
                     found.append(process)
         return found
 
@@ -122,25 +94,26 @@ def autoscaler_config(address: str) -> dict[str, Any]:
     }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[GrowingCluster]:
-    cluster = GrowingCluster(tmp_path)
-    try:
-        yield cluster
-    finally:
-        cluster.stop()
+    address = f"127.0.0.1:{free_port()}"
+    nodes = tmp_path / "autoscaler.json"
+    nodes.write_text(json.dumps(autoscaler_config(address)))
+    options = (
+        *("--num-cpus=0", "--num-gpus=0", "--include-dashboard=false", f"--port={address.split(':')[1]}"),
+        *(f"--autoscaling-config={nodes}", f"--system-config={json.dumps(NOTICE_SOON)}"),
+    )
+    environment = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray keeps to the loopback interface
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "AUTOSCALER_METRIC_PORT": str(free_port()),
+    }
+    with ray_head(tmp_path / "head.log", *options, environment=environment) as head:
+        yield GrowingCluster(head)
 
 
 @pytest.fixture
@@ -151,8 +124,9 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(cluster: GrowingCluster, output: Path) -> Iterator[subprocess.Popen[str]]:
     """With the defaults: the GPUs are not there yet, and no number of actors is said."""
-    settings = (SHARDS, f"cluster.address={cluster.address}", "run.max_attempts=1")
-    process = start_command("tokenize", CONFIG, f"output.uri={output}", *settings, environment=cluster.environment)
+    settings = (SHARDS, f"cluster.address={cluster.head.address}", "run.max_attempts=1")
+    environment = {**cluster.head.environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    process = start_command("tokenize", CONFIG, f"output.uri={output}", *settings, environment=environment)
     try:
         yield process
     finally:
@@ -186,7 +160,7 @@ def test_a_run_grows_its_cluster_from_nothing_outlives_a_preemption_and_leaves_n
     wait_for(lambda: bool(set(cluster.workers()) - before) or ended())
     for actor in held - {first}:
         actor.send_signal(signal.SIGCONT)
-    _, complaint = run.communicate(timeout=120)
+    _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
     assert "waiting for nodes: an actor needs 1 CPUs on one node" in complaint
     assert "the cluster has room for 2 actors now, 1 before" in complaint

@@ -11,7 +11,7 @@ import yaml
 from lhotse import CutSet
 
 from pipeline.export.config import load_export_config
-from tests.support import ROOT, run_command
+from tests.support import DEADLINE_SECONDS, ROOT, run_command
 
 GIVEN = {"dataset": {"uri": "a"}, "export": {"to": "nemo", "uri": "b"}}
 
@@ -39,7 +39,7 @@ def test_a_misspelt_key_is_named(dataset: Path, tmp_path: Path, to: str, complai
 
 def run_job(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, f"jobs/{name}", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
 
 
 def test_the_tts_job_begins_with_its_configuration(dataset: Path, tmp_path: Path):

@@ -23,7 +23,7 @@ from pipeline.export.hub import Push as Plan
 from pipeline.export.hub import crowded, plan_push
 from tests.hub import TOKEN, Hub, Repo, hub
 from tests.pipeline.conftest import Tokenized
-from tests.support import ROOT, rows, run_command
+from tests.support import DEADLINE_SECONDS, ROOT, rows, run_command
 
 Push = Callable[..., str]
 
@@ -110,7 +110,12 @@ tokenize_in_process(demo_config("{tmp_path}/made", "input.splits={{train: ['hf:/
     environment = os.environ | {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["120", "120"]

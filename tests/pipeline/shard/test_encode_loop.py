@@ -14,7 +14,7 @@ from moss_tok import MossAudioTokenizerModel
 from pipeline.items import Clip, CodedClip
 from pipeline.shard.encode_loop import EncodeLoop, LongClip
 from pipeline.steps.encode import Encoder, Launched
-from tests.support import info_of
+from tests.support import DEADLINE_SECONDS, info_of
 
 SAMPLES_PER_FRAME = 1920
 
@@ -34,7 +34,7 @@ class Recorder:
 
     def launch(self, clips: Sequence[Clip]) -> Launched:
         if self.gate is not None:
-            assert self.gate.wait(30)
+            assert self.gate.wait(DEADLINE_SECONDS)
         self.batches.append([clip.info.origin.index for clip in clips])
         if self.poison in self.batches[-1]:
             raise RuntimeError("the kernel has a bad day")
@@ -96,7 +96,7 @@ def test_readers_are_held_back_while_enough_waits():
     assert reader.is_alive(), "nothing held the reader back"
     assert len(accepted) < 30
     gate.set()
-    reader.join(30)
+    reader.join(DEADLINE_SECONDS)
     loop.close()
     assert len(accepted) == 100
 
@@ -195,10 +195,10 @@ def test_the_oldest_shard_is_let_in_where_younger_ones_have_to_wait():
         younger.join(0.3)
         assert younger.is_alive(), "the room is not full"
         older = feed(old, count=3)
-        older.join(30)
+        older.join(DEADLINE_SECONDS)
         assert not older.is_alive()
     gate.set()
-    younger.join(30)
+    younger.join(DEADLINE_SECONDS)
     loop.close()
     first_after_the_wait = recorder.batches[1] + recorder.batches[2]
     assert [index for index in first_after_the_wait if index < 100] == [0, 1, 2]
@@ -288,7 +288,7 @@ def test_a_part_that_fails_is_delivered_as_its_error_once_and_later_parts_are_ig
     long = loop.open(deliver)
     monkeypatch.setattr(long.codes, "step", fail)
     push_in_parts(long, clip_of(0, 20), frames=20)
-    assert failed.wait(30)
+    assert failed.wait(DEADLINE_SECONDS)
     push_in_parts(long, clip_of(0, 400), frames=20)
     long.end(clip_of(0, 400).info)
     loop.close()

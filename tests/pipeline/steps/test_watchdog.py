@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 
-from tests.support import ROOT
-
-PATIENCE = 0.3
+from tests.support import DEADLINE_SECONDS, ROOT
 
 
-def run(body: str) -> subprocess.CompletedProcess[str]:
-    code = f"import re, time\nfrom pipeline.steps.watchdog import Watchdog\nwatchdog = Watchdog({PATIENCE})\n{body}"
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+def run(body: str, seconds: float = 0.3) -> subprocess.CompletedProcess[str]:
+    code = f"import re, signal\nfrom pipeline.steps.watchdog import Watchdog\nwatchdog = Watchdog({seconds})\n{body}"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
 
 
 def test_a_loop_in_c_that_holds_the_lock_is_ended_and_says_where_it_was() -> None:
@@ -23,9 +22,18 @@ def test_a_loop_in_c_that_holds_the_lock_is_ended_and_says_where_it_was() -> Non
 
 
 def test_signs_of_life_and_waiting_after_a_stop_are_let_be() -> None:
-    living = f"for _ in range(4):\n    watchdog.restart()\n    time.sleep({PATIENCE / 2})\n"
-    ended = run(living + f"watchdog.stop()\ntime.sleep({PATIENCE * 2})\nprint('done')")
-    assert (ended.returncode, ended.stdout) == (0, "done\n")
+    body = """
+def left():
+    return signal.getitimer(signal.ITIMER_REAL)[0]
+watchdog.restart()
+signal.setitimer(signal.ITIMER_REAL, 100.0)  # of the thousand seconds most have passed
+watchdog.restart()
+print(left() > 900.0)
+watchdog.stop()
+print(left())
+"""
+    ended = run(body, seconds=1000.0)
+    assert (ended.returncode, ended.stdout) == (0, "True\n0.0\n"), ended.stderr
 
 
 def test_a_watchdog_without_patience_watches_nothing() -> None:

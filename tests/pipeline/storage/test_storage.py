@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +21,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.storage import DamagedObject, NotAnObject, ObjectTooLarge, StorageError
+from tests.support import wait_for
 
 
 @pytest.fixture
@@ -96,9 +96,7 @@ def test_a_process_killed_while_it_publishes_leaves_a_whole_object_or_none(tmp_p
     assert process.stdout is not None
     for _ in range(rounds_before):
         process.stdout.readline()
-    deadline = time.monotonic() + 30
-    while not any(name.endswith(".tmp") for name in names_in(tmp_path)):  # in the middle of a publication
-        assert time.monotonic() < deadline
+    wait_for(lambda: any(name.endswith(".tmp") for name in names_in(tmp_path)))  # in the middle of a publication
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()

@@ -1,0 +1,75 @@
+"""A Ray head on the loopback interface, for tests whose runs join a cluster as those of users do."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.support import wait_for
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """A cluster with one node of its own; it asks for a token, as `environment` has it."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    """host:port, which Ray has chosen among those that were free."""
+    folder: Path
+    """Ray's own: sockets, logs."""
+    environment: Mapping[str, str]
+    """What leads a command to it, beside its address."""
+
+    def children(self) -> list[psutil.Process]:
+        """All processes of the cluster but the first."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@contextmanager
+def ray_head(log: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[RayHead]:
+    """`ray start --head` with these options, which has started when the block begins and is gone when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="moss-", dir="/tmp"))  # Unix sockets have short names: not pytest's folder
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    # `python` of a submitted job is looked up on the PATH of the head.
+    given = os.environ | token | {"PATH": f"{BIN}:{os.environ['PATH']}"} | dict(environment or {})
+    given.pop("RAY_ADDRESS", None)
+    command = [
+        *(str(BIN / "ray"), "start", "--block", "--head", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
+        *("--port=0", "--object-store-memory=150000000", f"--temp-dir={folder}", *options),
+    ]
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, env=given, stdout=sink, stderr=sink, start_new_session=True)
+    try:
+        address = folder / "ray_current_cluster"  # which Ray writes last
+        wait_for(lambda: (address.exists() and bool(address.read_text())) or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        yield RayHead(process, address.read_text(), folder, token)
+    finally:
+        stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop(head: subprocess.Popen[bytes]) -> None:
+    """End this cluster, and no other: `ray stop` would end every one on the machine."""
+    with suppress(psutil.NoSuchProcess):
+        kill([psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)])
+    head.wait()
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """SIGKILL to each that is still there."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
