@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import tiers
-from tests.support import CONFIG, CORPUS, run_command
+from tests.support import CONFIG, CORPUS, end_commands, run_command
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +24,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell lets what it starts in the background ignore SIGINT, and so would every process of these tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_command_outlives_its_test() -> Iterator[None]:
+    yield
+    end_commands()
 
 
 @pytest.fixture(scope="session")

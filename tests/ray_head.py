@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support import wait_for
+from tests.support import kill, wait_for
 
 BIN = Path(sys.executable).parent
 
@@ -66,10 +66,3 @@ def stop(head: subprocess.Popen[bytes]) -> None:
     with suppress(psutil.NoSuchProcess):
         kill([psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)])
     head.wait()
-
-
-def kill(processes: list[psutil.Process]) -> None:
-    """SIGKILL to each that is still there."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()

@@ -10,9 +10,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 
 from pipeline.config import Config, load_config
@@ -28,6 +30,10 @@ DEADLINE_SECONDS = 900.0
 """Ends a wait that would never end. It measures nothing: on a busy machine all takes many times as long."""
 
 
+running: list[subprocess.Popen[str]] = []
+"""Commands that the current test has started."""
+
+
 def start_command(
     *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
@@ -36,7 +42,26 @@ def start_command(
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "pipeline.cli.main", *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+    running.append(process)
+    return process
+
+
+def end_commands() -> None:
+    """End what a test that failed has left running, with the Ray that it started."""
+    while running:
+        process = running.pop()
+        if process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+            kill([psutil.Process(process.pid), *children])
+            process.communicate()
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """SIGKILL to each that is still there."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def run_command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

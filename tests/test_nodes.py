@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.support import (
     DEADLINE_SECONDS,
     data_files,
     demo_config,
+    kill,
     start_command,
     tokenize_in_process,
     wait_for,
@@ -66,7 +66,10 @@ def test_a_run_outlives_its_only_node_and_goes_on_with_the_one_that_joins(
     first = cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
     run = start_run(cluster, output, "cluster.gpus_per_actor=0.6", "run.max_attempts=1")
     wait_for(lambda: commits(output) > 0 or run.poll() is not None)
+    held = hold("ray::TokenizerActor")
+    assert len(held) == 1
     cluster.remove_node(first, allow_graceful=False)
+    kill(held)
     cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
     _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
@@ -82,8 +85,10 @@ def test_a_reader_that_went_with_its_node_is_no_fault_of_the_shard(
     cluster.add_node(num_cpus=1, num_gpus=1, **NODE)  # the actor takes all of it
     readers = cluster.add_node(num_cpus=1, **NODE)
     run = start_run(cluster, output, "cluster.actors=2", "run.max_attempts=1", "cluster.shards_per_actor=1")
-    wait_for(lambda: stop_readers() > 0 or run.poll() is not None)
+    held: list[psutil.Process] = []
+    wait_for(lambda: bool(held.extend(hold("ray::_prepare")) or held) or run.poll() is not None)
     cluster.remove_node(readers, allow_graceful=False)
+    kill(held)
     cluster.add_node(num_cpus=1, **NODE)
     _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
@@ -92,12 +97,12 @@ def test_a_reader_that_went_with_its_node_is_no_fault_of_the_shard(
     assert data_files(output) == clean
 
 
-def stop_readers() -> int:
-    """Hold the readers where they are, so that their node is lost under them; how many there are."""
-    stopped = 0
-    for process in psutil.Process(os.getpid()).children(recursive=True):
-        title = process.cmdline()[:1] if process.is_running() and process.status() != psutil.STATUS_ZOMBIE else []
-        if title and title[0].startswith("ray::_prepare"):
-            process.send_signal(signal.SIGSTOP)
-            stopped += 1
-    return stopped
+def hold(kind: str) -> list[psutil.Process]:
+    """Stop the workers of a kind where they are, so that their node is lost under them and the run is not over."""
+    held = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "".join(process.cmdline()[:1]).startswith(kind):  # of a zombie: nothing
+                process.send_signal(signal.SIGSTOP)
+                held.append(process)
+    return held

@@ -121,6 +121,7 @@ def away_at_first() -> type[TokenizerActor]:
     return AwayAtFirst
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_for_longer_than_a_call_waits_costs_no_shard_its_tries(
     tmp_path: Path, clean: dict[str, bytes]
 ) -> None:

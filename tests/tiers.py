@@ -1,9 +1,9 @@
 """Two tiers of tests: fast ones stay in their process, and a test that starts another process is slow.
 
-No test says of itself which it is. Before the run, each test is followed through its fixtures and helpers to the places
-where processes are started; what reaches one has the marker `slow`. And should a way of starting them be overlooked, it
-is noticed when it happens: a fast test fails when it starts a process. `make fast` runs the fast ones. A test without
-processes that takes seconds is marked by hand: `@pytest.mark.slow`.
+Nobody has to remember to mark a test. Before the run, each test is followed through its fixtures and helpers, and gets
+the marker `slow` where that leads to a place at which processes are started. Ways that are not seen so, for instance
+through functions of the pipeline, are noticed when it happens: a fast test that starts a process fails, and is then
+marked by hand. So is a test that takes seconds without any process. `make fast` runs the fast ones.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _watched(item: pytest.Item) -> Generator[None, object, object]:
     started.clear()
     result = yield
     if started and item.get_closest_marker("slow") is None:
-        pytest.fail(f"a fast test starts a process; add what starts it to STARTERS in tests/tiers.py: {started[0]}")
+        pytest.fail(f"a fast test starts a process: mark it with @pytest.mark.slow. It starts {started[0]}")
     return result
 
 

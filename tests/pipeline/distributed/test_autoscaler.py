@@ -14,13 +14,14 @@ import psutil
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
-from tests.ray_head import RayHead, kill, ray_head
+from tests.ray_head import RayHead, ray_head
 from tests.support import (
     CONFIG,
     DEADLINE_SECONDS,
     data_files,
     demo_config,
     free_port,
+    kill,
     start_command,
     tokenize_in_process,
     wait_for,
