@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
@@ -65,20 +66,48 @@ def test_the_configuration_on_the_page_is_valid():
     assert config.model.dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
 def test_every_link_leads_to_a_file(page: str):
     folder = (ROOT / page).parent
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
         assert (folder / target).exists(), target
 
 
-def test_the_make_targets_exist():
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_make_targets_exist(page: str):
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)$", README, flags=re.MULTILINE):
+    targets = re.findall(r"(?:^|`)make (\w+)", (ROOT / page).read_text(), flags=re.MULTILINE)
+    assert targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_continuous_integration_runs_the_test_command_of_the_page():
-    assert "\nmake test\n" in README
-    commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line and not line.startswith("#")]
-    assert commands == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+def test_continuous_integration_runs_the_commands_of_the_page_and_nothing_else():
+    commands = re.findall(r"^make \w+$", README, flags=re.MULTILINE)
+    assert commands == ["make demo", "make test"]
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in script if line and not line.startswith("#")] == [
+        "set -euo pipefail",
+        'cd "$(dirname "$0")/.."',
+        "make test",
+    ]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    for job in workflow["jobs"].values():
+        assert [step["run"] for step in job["steps"] if "run" in step] == commands
+
+
+def test_the_citation_and_the_package_have_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version("moss-tok")
+    assert citation["license"] == metadata("moss-tok")["License-Expression"]
+
+
+def test_the_hooks_before_a_commit_are_the_linters_of_make_check():
+    """With their own arguments for a list of files; both come from .venv, in the versions of constraints.txt."""
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    tools = {hook["entry"].split(" --")[0] for hook in repo["hooks"]}
+    (recipe,) = re.findall(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    checked = {line.strip().replace("$(BIN)", ".venv/bin").split(" --")[0] for line in recipe.splitlines()}
+    assert tools == {line.removesuffix(" .") for line in checked}
