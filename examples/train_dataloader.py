@@ -25,6 +25,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from pipeline.loading import load_codes
+from pipeline.storage import StorageError
 
 PAD = -1
 
@@ -91,7 +92,7 @@ def make_loader(dataset: Any, batches: ResumableBatches, num_workers: int) -> Da
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, or what stands for it. Raises ValueError, LookupError or OSError for what a user can mend."""
+    """Train, or what stands for it. Raises ValueError, LookupError, OSError or StorageError with what to do."""
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size {arguments.batch_size}: give 1 or more")
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -137,7 +138,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         run(arguments)
-    except (ValueError, LookupError, OSError) as error:
+    except (ValueError, LookupError, OSError, StorageError) as error:
         print(f"train_dataloader: {error}", file=sys.stderr)
         return 2
     return 0

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.storage import ObjectInfo, PositionedIO, StorageError
+from pipeline.storage import ObjectInfo, PositionedIO
 
 TAIL_BYTES = 32 * 2**10  # holds most footers: a second read is one more wait for the store
 FOOTER_END = 8  # bytes: the footer's length and a magic word
@@ -53,7 +53,7 @@ def read_columns(info: ObjectInfo, columns: Sequence[str]) -> Iterator[pa.Record
             return
         for group in range(footer.num_row_groups):
             yield from _read_group(info, footer, group, list(columns))
-    except (StorageError, FileNotFoundError):
+    except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, storage.DamagedObject) as error:  # Arrow has OSError for a wrong checksum
         raise DamagedTable(f"{info.uri}: damaged: {error}: see moss-tok verify") from error

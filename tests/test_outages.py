@@ -180,7 +180,7 @@ from pipeline import storage
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:
     (storage.create if sys.argv[2] == "create" else storage.publish)(sys.argv[1], bytes(5_000_000))
-except OSError as error:
+except storage.StorageError as error:
     print(type(error).__name__, error)
 """
 

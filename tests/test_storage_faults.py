@@ -117,7 +117,7 @@ def test_listings_and_looks_are_tried_again_too(line: Line, kind: str) -> None:
         ("s3://faults/gone.bin", "", FileNotFoundError),
         ("s3://no-such-bucket/a.bin", "", FileNotFoundError),
         ("s3://faults/large.bin", "405", StorageError),
-        ("s3://UPPER_case!/a.bin", "", OSError),
+        ("s3://UPPER_case!/a.bin", "", StorageError),
     ],
 )
 def test_what_does_not_pass_is_asked_once(
@@ -216,7 +216,7 @@ def test_uploads_that_nobody_finishes_are_swept_by_age_and_only_those_of_this_ou
         )
 
     assert storage.remove_stale("s3://faults/out") == 0  # they are young
-    assert storage.uploads.abort_stale_uploads("s3://faults/out", older_than=-60) == 2
+    assert storage.stale.abort_stale_uploads("s3://faults/out", older_than=-60) == 2
     assert unfinished() == ["out-2/data/train/a.parquet"]
 
 
@@ -253,7 +253,7 @@ def test_secrets_are_in_no_message(line: Line, caplog: pytest.LogCaptureFixture)
     for _ in range(2):
         try:
             storage.read_bytes("s3://faults/large.bin", 100)
-        except (OSError, ValueError) as error:
+        except (StorageError, ValueError) as error:
             messages.append(str(error))
     for uri in ("s3://AKIAEXAMPLE:hushhush@faults/a.bin", "https://user:hushhush@127.0.0.1/a.bin"):
         with pytest.raises(NotAnObject, match="must not hold credentials") as caught:

@@ -61,10 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         return ExitStatus.DONE
-    except (ValueError, LookupError, OSError) as error:
-        # Every error of ours that a user can mend is one of these, and says what to do.
+    except _errors_for_users() as error:
         print(f"moss-tok: {_plain(error)}", file=sys.stderr)
         return ExitStatus.USAGE
+
+
+def _errors_for_users() -> tuple[type[Exception], ...]:
+    """Every error of ours that a user can mend is one of these, and says what to do.
+
+    They are looked up where there is an error, so that help does not wait for what storage imports.
+    """
+    from pipeline.storage import StorageError
+
+    return ValueError, LookupError, OSError, StorageError
 
 
 def _plain(error: BaseException) -> str:

@@ -61,7 +61,7 @@ class Layout:
 
         Shards have theirs in their manifests, and a manifest has its own.
         """
-        names = {uri[len(self.root) + 1 :]: uri for uri in (self.card, self.plan, self.run)}
+        names = {storage.relative(uri, self.root): uri for uri in (self.card, self.plan, self.run)}
         digests = {name: hashlib.sha256(storage.read_bytes(uri)).hexdigest() for name, uri in names.items()}
         return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
 

@@ -56,7 +56,7 @@ def plan_push(output: Output, incomplete: bool = False) -> Push:
     FileNotFoundError for an object of a committed shard that is gone.
     """
     root = output.layout.root
-    present = {info.uri[len(root) + 1 :]: info.size for info in storage.list_objects(root)}
+    present = {storage.relative(info.uri, root): info.size for info in storage.list_objects(root)}
     missing = len(output.specs) - len(output.done)
     if (missing or "_SUCCESS" not in present) and not incomplete:
         raise PushError(
@@ -133,9 +133,9 @@ def _check_whole(output: Output, present: Container[str]) -> None:
     for spec in output.specs:
         if spec.shard_id not in output.done:
             continue
-        if layout.data(spec)[len(layout.root) + 1 :] not in present:
+        if storage.relative(layout.data(spec), layout.root) not in present:
             raise layout.gone(layout.data(spec))
-        if layout.rejects(spec)[len(layout.root) + 1 :] not in present:
+        if storage.relative(layout.rejects(spec), layout.root) not in present:
             without_rejects[spec.shard_id] = spec
     for manifest in read_manifests(layout, set(without_rejects)):
         if manifest.rejects:
@@ -148,7 +148,7 @@ def _shard_paths(output: Output) -> list[str]:
         if spec.shard_id in output.done:
             layout = output.layout
             uris = (layout.data(spec), layout.rejects(spec), layout.manifest(spec.shard_id))
-            paths += [uri[len(layout.root) + 1 :] for uri in uris]
+            paths += [storage.relative(uri, layout.root) for uri in uris]
     return paths
 
 
@@ -181,7 +181,7 @@ def _digests(output: Output) -> dict[str, str]:
     for manifest in read_manifests(layout, output.done):
         spec = specs[manifest.shard_id]
         for uri, digest in ((layout.data(spec), manifest.sha256), (layout.rejects(spec), manifest.rejects_sha256)):
-            known[uri[len(layout.root) + 1 :]] = digest
+            known[storage.relative(uri, layout.root)] = digest
     return known
 
 

@@ -16,7 +16,6 @@ from pipeline.dataset.dataset import Output
 from pipeline.dataset.manifest import read_manifest
 from pipeline.items import ShardSpec
 from pipeline.parquet import open_table
-from pipeline.storage import StorageError
 
 BATCH_BYTES = 16 * 2**20  # of values that are unpacked together
 
@@ -184,8 +183,6 @@ class _Data:
     def _checked(self, read: Any) -> Any:
         try:
             return read()
-        except StorageError:
-            raise
         except (pa.ArrowException, OSError, LookupError, StopIteration) as error:
             reason = " ".join(str(error).split())  # Arrow writes several lines
             raise ValueError(f"{self._uri}: damaged: {reason}: see moss-tok verify") from error

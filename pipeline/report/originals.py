@@ -10,6 +10,7 @@ from pipeline.items import Clip, ClipEnd, ClipPart, RawClip, Reject, ShardSpec
 from pipeline.shard.tokenize import target_of
 from pipeline.steps.prepare import prepare_clip
 from pipeline.steps.read import SourceChanged, read_shard
+from pipeline.storage import StorageError
 
 
 class OriginalGone(LookupError):
@@ -25,7 +26,7 @@ def read_original(output: Output, spec: ShardSpec, index: int, audio_xxh3: str, 
     try:
         items = read_shard(spec, InputConfig.model_validate(record.input))
         raw = next((item for item in items if item.origin.index == index), None)
-    except (SourceChanged, ValueError, OSError) as error:
+    except (SourceChanged, StorageError, ValueError, OSError) as error:
         raise OriginalGone(str(error)) from error
     if raw is None:
         raise OriginalGone(f"{spec.place} has no such clip any more")

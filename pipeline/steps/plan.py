@@ -20,7 +20,7 @@ from pipeline.config import InputConfig
 from pipeline.items import ShardSpec, file_version
 from pipeline.steps.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of
 from pipeline.steps.jsonl_csv import read_records
-from pipeline.storage import ObjectInfo, StorageError
+from pipeline.storage import ObjectInfo
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _plan_groups(kind: str, split: str, objects: Sequence[ObjectInfo], config: I
             split=split,
             format=kind,
             uri=root,
-            members=tuple(info.uri[len(root) + 1 :] for info in group),
+            members=tuple(storage.relative(info.uri, root) for info in group),
             size=sum(info.size for info in group),
             clips=len(group),
             version="".join(file_version(info.version) for info in group),
@@ -157,8 +157,6 @@ def _row_group_ranges(uri: str, config: InputConfig) -> list[Range]:
     try:
         with storage.open_read(uri) as stream:
             footer = pq.read_metadata(stream)
-    except StorageError:
-        raise
     except (pa.ArrowException, OSError, ValueError):  # UnicodeDecodeError too, of the name of a column
         return [(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
     ranges: list[Range] = []

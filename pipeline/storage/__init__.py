@@ -4,23 +4,13 @@ Every address is a URI: `s3://bucket/key`, `hf://datasets/…`, or a local path 
 Publishing is all or nothing: a reader finds the whole object or none.
 """
 
-from pipeline.storage.address import (
-    DamagedObject,
-    NotAnObject,
-    ObjectTooLarge,
-    StorageError,
-    StoreUnavailable,
-    absolute,
-    is_local,
-    join,
-)
 from pipeline.storage.conditions import supports_conditional_create
-from pipeline.storage.files import published_file
+from pipeline.storage.errors import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, StoreUnavailable
 from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
+from pipeline.storage.location import absolute, is_local, join, relative
 from pipeline.storage.positioned import PositionedIO
-from pipeline.storage.publishing import create, publish, remove
-from pipeline.storage.ranges import read_ranges
-from pipeline.storage.reading import open_read, read_ahead, read_bytes
+from pipeline.storage.publishing import create, publish, published_file, remove
+from pipeline.storage.reading import open_read, read_ahead, read_bytes, read_ranges
 from pipeline.storage.stale import remove_stale
 from pipeline.storage.streaming import gauge as bytes_ahead
 
@@ -46,6 +36,7 @@ __all__ = [
     "read_ahead",
     "read_bytes",
     "read_ranges",
+    "relative",
     "remove",
     "remove_stale",
     "stat",

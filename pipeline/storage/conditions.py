@@ -8,69 +8,65 @@ import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from fsspec.implementations.local import LocalFileSystem
-
-from pipeline.storage.address import StorageError, join, resolve
-from pipeline.storage.retrying import status_and_code, with_retries
+from pipeline.storage.errors import StorageError
+from pipeline.storage.location import Location
+from pipeline.storage.retrying import status_and_code
 
 logger = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 _known: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
-"""For each file system and bucket. It is asked once in a process."""
+"""The answer for each file system and bucket, so that a process asks once."""
 
 
 def supports_conditional_create(folder: str) -> bool:
-    """Whether the store of this folder creates an object only where there is none, if it is asked to.
+    """Whether the store of this folder, asked to create an object only where there is none, does so.
 
-    It is tried out: one object of a random name is created there twice, and removed.
+    The first call in a process tries it: it creates one object of a random name there twice, and removes it.
     """
-    filesystem, path = resolve(folder)
-    if isinstance(filesystem, LocalFileSystem):
-        return True  # links refuse
-    bucket = path.partition("/")[0]
+    location = Location.of(folder)
+    if location.is_local:
+        return True  # a hard link is never made over a file
     with _lock:
-        known = _known.setdefault(filesystem, {})
-        if bucket not in known:
-            known[bucket] = _test_store(filesystem, join(folder, f".created-twice-{secrets.token_hex(8)}"))
-            if not known[bucket]:
+        known = _known.setdefault(location.filesystem, {})
+        if location.bucket not in known:
+            known[location.bucket] = _test_store(location.child(f".created-twice-{secrets.token_hex(8)}"))
+            if not known[location.bucket]:
                 logger.warning(
                     "%s: this store replaces objects even where it is asked not to (no If-None-Match): each object is "
                     "looked for before it is written and read again afterwards. Do not start jobs with different "
                     "settings on one output at the same moment",
                     folder,
                 )
-        return known[bucket]
+        return known[location.bucket]
 
 
-def _test_store(filesystem: Any, uri: str) -> bool:
-    path = resolve(uri)[1]
-    try:
-        first = with_retries(filesystem, uri, "write", lambda: create_if_absent(filesystem, path, b"1"))
-        return not (first and with_retries(filesystem, uri, "write", lambda: create_if_absent(filesystem, path, b"2")))
-    except StorageError as error:
-        if status_and_code(error)[0] in (400, 501):  # it does not know the condition, and says so
-            return False
-        raise
-    finally:
-        _delete_quietly(filesystem, path)
-
-
-def create_if_absent(filesystem: Any, path: str, data: bytes, **options: Any) -> bool:
+def create_if_absent(location: Location, data: bytes, **options: Any) -> bool:
     """One conditional write; whether it was done. False says that an object is there, not whose it is."""
     try:
-        filesystem.pipe_file(path, data, mode="create", **options)
+        location.filesystem.pipe_file(location.path, data, mode="create", **options)
     except OSError as error:
-        if (
-            isinstance(error, FileExistsError) or status_and_code(error)[0] == 412
-        ):  # s3fs hides what stores spell differently
+        # s3fs turns what stores spell differently into one error, and keeps the status.
+        if isinstance(error, FileExistsError) or status_and_code(error)[0] == 412:
             return False
         raise
     return True
 
 
-def _delete_quietly(filesystem: Any, path: str) -> None:
+def _test_store(location: Location) -> bool:
     try:
-        filesystem.rm_file(path)
+        first = location.retry("write", create_if_absent, location, b"1")
+        return not (first and location.retry("write", create_if_absent, location, b"2"))
+    except StorageError as error:
+        if status_and_code(error)[0] in (400, 501):  # it does not know the condition, and says so
+            return False
+        raise
+    finally:
+        _remove_if_possible(location)
+
+
+def _remove_if_possible(location: Location) -> None:
+    try:
+        location.filesystem.rm_file(location.path)
     except Exception as error:  # some may write and not delete, or there is nothing
-        logger.info("%s: an empty object that may stay: %s", path, error)
+        logger.info("%s: an empty object that may stay: %s", location.path, error)

@@ -1,4 +1,4 @@
-"""What is there."""
+"""What is in a folder or matches a glob, and what the store says of each object."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, cast
 
-from fsspec.implementations.local import LocalFileSystem
-
-from pipeline.storage.address import NotAnObject, resolve
-from pipeline.storage.retrying import with_retries
+from pipeline.storage.errors import NotAnObject
+from pipeline.storage.location import Location
 
 STAT_THREADS = 16
 LIST_THREADS = 16
@@ -39,33 +37,37 @@ def list_objects(pattern: str) -> list[ObjectInfo]:
     Below the folder or glob, names with a leading dot are left out, and folders of such names with all that is in them:
     some belong to files that are still being written. Local links to files are followed, those to folders are not.
     """
-    filesystem, path = resolve(pattern)
-    found = with_retries(filesystem, pattern, "list", lambda: _find(filesystem, path))
+    location = Location.of(pattern)
     infos = []
-    for name, detail in found.items():
+    for path, detail in location.retry("list", _find, location).items():
         if detail.get("islink"):
-            detail = _follow(filesystem, name, detail)
-        if detail["type"] == "file" and not _is_folder_marker(name) and not _hidden(name, path):
-            infos.append(_info(filesystem, name, detail))
+            detail = _follow(location, path, detail)
+        if detail["type"] == "file" and not _is_folder_marker(path) and not _hidden(path, location.path):
+            infos.append(_info(location, path, detail))
     return sorted(infos, key=lambda info: info.uri)
 
 
-def _find(filesystem: Any, path: str) -> dict[str, dict[str, Any]]:
-    globs = any(mark in path for mark in "*?[") and not filesystem.exists(path)
-    return cast("dict[str, dict[str, Any]]", (filesystem.glob if globs else filesystem.find)(path, detail=True))
+def stat(uri: str) -> ObjectInfo | None:
+    """What the store says of one object; None if it does not exist."""
+    location = Location.of(uri)
+    try:
+        detail = location.retry("read", location.filesystem.info, location.path)
+    except FileNotFoundError:
+        return None
+    return _info(location, location.path, detail)
 
 
-def _is_folder_marker(name: str) -> bool:
-    """Whether this is the empty object that consoles, and some stores, put where a folder is to be shown."""
-    return name.endswith("/")
+def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
+    """`stat` of each, in order, a few at a time. None also for what no object can be, such as a circle of links."""
 
+    def stat_or_none(uri: str) -> ObjectInfo | None:
+        try:
+            return stat(uri)
+        except NotAnObject:
+            return None
 
-def _hidden(name: str, pattern: str) -> bool:
-    """Whether a part of the name that the pattern does not spell out has a leading dot."""
-    if "/." not in f"/{name}":
-        return False  # as nearly always
-    pairs = zip_longest(name.split("/"), pattern.split("/"), fillvalue="")
-    return any(part.startswith(".") and part != given for part, given in pairs)
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        return list(pool.map(stat_or_none, uris))
 
 
 def changed(then: str, now: str) -> bool:
@@ -75,28 +77,6 @@ def changed(then: str, now: str) -> bool:
     return then != now
 
 
-def stat(uri: str) -> ObjectInfo | None:
-    """What the store says of one object; None if it does not exist."""
-    filesystem, path = resolve(uri)
-    try:
-        return _info(filesystem, path, with_retries(filesystem, uri, "read", lambda: filesystem.info(path)))
-    except FileNotFoundError:
-        return None
-
-
-def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
-    """`stat` of each, in order, a few at a time; None for a link that leads round in a circle and the like, too."""
-
-    def look(uri: str) -> ObjectInfo | None:
-        try:
-            return stat(uri)
-        except NotAnObject:
-            return None
-
-    with ThreadPoolExecutor(STAT_THREADS) as pool:
-        return list(pool.map(look, uris))
-
-
 def list_names(folder: str, prefixes: Sequence[str] = ()) -> set[str]:
     """Names of the objects directly in a folder; empty if there is no such folder.
 
@@ -104,27 +84,49 @@ def list_names(folder: str, prefixes: Sequence[str] = ()) -> set[str]:
     wanted names begins with one of `prefixes`, those are listed at the same time. Stores that cannot list by prefix,
     and local disks, list everything at once.
     """
-    filesystem, path = resolve(folder)
+    location = Location.of(folder)
+    filesystem, path = location.filesystem, location.path
     filesystem.invalidate_cache(path)
 
     def names_with(prefix: str) -> set[str]:
-        found = with_retries(filesystem, folder, "list", lambda: filesystem.find(path, prefix=prefix))
-        return {posixpath.basename(name) for name in found if not _is_folder_marker(name)}
+        return _names(location.retry("list", filesystem.find, path, prefix=prefix))
 
     if prefixes and "prefix" in inspect.signature(filesystem.find).parameters:
         with ThreadPoolExecutor(LIST_THREADS) as pool:
             return set().union(*pool.map(names_with, prefixes))
     try:
-        names = with_retries(filesystem, folder, "list", lambda: filesystem.ls(path, detail=False))
+        return _names(location.retry("list", filesystem.ls, path, detail=False))
     except FileNotFoundError:
         return set()
-    return {posixpath.basename(name) for name in names if not _is_folder_marker(name)}
 
 
-def _follow(filesystem: Any, path: str, link: dict[str, Any]) -> dict[str, Any]:
-    """What a local link leads to; a link that leads nowhere stays, to be missed by name when it is read."""
+def _find(location: Location) -> dict[str, dict[str, Any]]:
+    filesystem, path = location.filesystem, location.path
+    globs = any(mark in path for mark in "*?[") and not filesystem.exists(path)
+    return cast("dict[str, dict[str, Any]]", (filesystem.glob if globs else filesystem.find)(path, detail=True))
+
+
+def _names(paths: Iterable[str]) -> set[str]:
+    return {posixpath.basename(path) for path in paths if not _is_folder_marker(path)}
+
+
+def _is_folder_marker(path: str) -> bool:
+    """Whether this is the empty object that consoles, and some stores, put where a folder is to be shown."""
+    return path.endswith("/")
+
+
+def _hidden(path: str, pattern: str) -> bool:
+    """Whether a part of the path that the pattern does not spell out has a leading dot."""
+    if "/." not in f"/{path}":
+        return False  # as nearly always
+    pairs = zip_longest(path.split("/"), pattern.split("/"), fillvalue="")
+    return any(part.startswith(".") and part != given for part, given in pairs)
+
+
+def _follow(location: Location, path: str, link: dict[str, Any]) -> dict[str, Any]:
+    """What a local link leads to. A link that leads nowhere stays, so that its name is reported when it is read."""
     try:
-        detail = cast("dict[str, Any]", filesystem.info(path))
+        detail = cast("dict[str, Any]", location.filesystem.info(path))
     except OSError:
         return link | {"type": "file"}
     if detail["type"] == "directory":
@@ -132,12 +134,7 @@ def _follow(filesystem: Any, path: str, link: dict[str, Any]) -> dict[str, Any]:
     return detail
 
 
-def _info(filesystem: Any, path: str, detail: dict[str, Any]) -> ObjectInfo:
-    local = isinstance(filesystem, LocalFileSystem)
+def _info(location: Location, path: str, detail: dict[str, Any]) -> ObjectInfo:
     size = int(detail.get("size") or 0)
     version = detail.get("ETag") or detail.get("etag") or detail.get("mtime") or detail.get("LastModified")
-    return ObjectInfo(
-        uri=path if local else filesystem.unstrip_protocol(path),
-        size=size,
-        version=f"{size}-{str(version).strip(chr(34))}",
-    )
+    return ObjectInfo(uri=location.uri_of(path), size=size, version=f"{size}-{str(version).strip(chr(34))}")

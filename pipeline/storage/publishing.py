@@ -7,26 +7,23 @@ import errno
 import fcntl
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from fsspec.implementations.local import LocalFileSystem
-
-from pipeline.storage.address import resolve
-from pipeline.storage.client import is_s3
 from pipeline.storage.conditions import create_if_absent, supports_conditional_create
-from pipeline.storage.retrying import with_retries
+from pipeline.storage.location import Location
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def publish(uri: str, data: bytes) -> None:
     """Make `data` the object at `uri`, whole or not at all; an object that is there already is replaced."""
-    filesystem, path = resolve(uri)
-    if isinstance(filesystem, LocalFileSystem):
-        with_retries(filesystem, uri, "write", lambda: _publish_local(path, data, os.replace))
+    location = Location.of(uri)
+    if location.is_local:
+        location.retry("write", _publish_local, location.path, data, os.replace)
     else:  # one PUT, or a multipart upload that is complete or absent
-        with_retries(filesystem, uri, "write", lambda: filesystem.pipe_file(path, data))
+        location.retry("write", location.filesystem.pipe_file, location.path, data)
 
 
 def create(uri: str, data: bytes, labels: Mapping[str, str] | None = None) -> bool:
@@ -39,23 +36,47 @@ def create(uri: str, data: bytes, labels: Mapping[str, str] | None = None) -> bo
     object, and after it which one. Two writers within that moment leave the object of one of them, whole, and the other
     is told so.
     """
-    filesystem, path = resolve(uri)
-    if isinstance(filesystem, LocalFileSystem):
-        return with_retries(filesystem, uri, "write", lambda: _create_local(path, data))
-    options = {"Metadata": dict(labels)} if labels and is_s3(filesystem) else {}
-    if supports_conditional_create(uri.rpartition("/")[0]):
-        return with_retries(filesystem, uri, "write", lambda: create_if_absent(filesystem, path, data, **options))
-    return with_retries(filesystem, uri, "write", lambda: _create_without_conditions(filesystem, path, data, options))
+    location = Location.of(uri)
+    if location.is_local:
+        return location.retry("write", _create_local, location.path, data)
+    options = {"Metadata": dict(labels)} if labels and location.is_s3 else {}
+    conditional = supports_conditional_create(uri.rpartition("/")[0])
+    return location.retry(
+        "write", create_if_absent if conditional else _create_without_condition, location, data, **options
+    )
+
+
+@contextlib.contextmanager
+def published_file(uri: str) -> Iterator[str]:
+    """The path of a new file on this machine, for what is too large to hold in memory.
+
+    When the block ends without an error, the file becomes the object at `uri`, whole or not at all; an object that is
+    there already is replaced. For a local `uri` the new file lies in the same folder, with a leading dot.
+    """
+    location = Location.of(uri)
+    folder = os.path.dirname(location.path) if location.is_local else tempfile.gettempdir()
+    location.retry("write", os.makedirs, folder, exist_ok=True)
+    temporary = _temporary_name(folder, location.path)
+    try:
+        yield temporary
+        if location.is_local:
+            location.retry("write", _move, temporary, location.path)
+        else:  # one PUT, or a multipart upload that is complete or absent
+            location.retry("write", location.filesystem.put_file, temporary, location.path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def remove(uri: str) -> None:
     """Delete the object; nothing happens if it is not there."""
-    filesystem, path = resolve(uri)
+    location = Location.of(uri)
     with contextlib.suppress(FileNotFoundError):
-        with_retries(filesystem, uri, "delete", lambda: filesystem.rm_file(path))
+        location.retry("delete", location.filesystem.rm_file, location.path)
 
 
-def _create_without_conditions(filesystem: Any, path: str, data: bytes, options: Mapping[str, Any]) -> bool:
+def _create_without_condition(location: Location, data: bytes, **options: Any) -> bool:
+    filesystem, path = location.filesystem, location.path
     if filesystem.exists(path):
         return False
     filesystem.pipe_file(path, data, **options)
@@ -63,7 +84,7 @@ def _create_without_conditions(filesystem: Any, path: str, data: bytes, options:
 
 
 def _create_local(path: str, data: bytes) -> bool:
-    """A link refuses where something is, unlike a rename."""
+    """Unlike a rename, a hard link is refused where there is a file."""
     created = True
 
     def place(temporary: str, path: str) -> None:
@@ -75,7 +96,7 @@ def _create_local(path: str, data: bytes) -> bool:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            # Mounted object stores and FAT know no links: two that create at the same moment may both succeed.
+            # Mounted object stores and FAT have no links: two that create at the same moment may both succeed.
             created = not os.path.lexists(path)
             if created:
                 os.replace(temporary, path)
@@ -85,11 +106,10 @@ def _create_local(path: str, data: bytes) -> bool:
 
 
 def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) -> None:
-    """Write beside `path`, with all of it on disk, and then `place` it there."""
+    """Write a file in the same folder, with all of it on disk, and then `place` it at `path`."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    # The leading dot keeps readers that glob *.parquet away from a file that is still being written.
-    temporary = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(6)}.tmp")
+    temporary = _temporary_name(folder, path)
     try:
         with _new_file(temporary) as file:
             file.write(data)
@@ -106,13 +126,24 @@ def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) ->
         os.close(descriptor)
 
 
+def _move(temporary: str, path: str) -> None:
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _temporary_name(folder: str, path: str) -> str:
+    """The leading dot keeps readers that glob *.parquet away from a file that is still being written."""
+    return os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(6)}.tmp")
+
+
 @contextlib.contextmanager
 def _new_file(path: str) -> Iterator[BinaryIO]:
-    """Locked, by which `remove_stale` (see pipeline/storage/stale.py) knows that it is being written."""
+    """A new file, locked: the lock tells `remove_stale` (in pipeline/storage/stale.py) that it is being written."""
     while True:
         with open(path, "xb") as file:
-            with contextlib.suppress(OSError):  # a file system without locks is only not swept
+            with contextlib.suppress(OSError):  # on a file system without locks, stale files stay
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if os.fstat(file.fileno()).st_nlink:  # else it was swept in the moment before it was locked
+            if os.fstat(file.fileno()).st_nlink:  # else it was removed as stale in the moment before it was locked
                 yield file
                 return

@@ -1,4 +1,4 @@
-"""Whole objects, seekable streams, and many small objects a few at a time."""
+"""Whole objects, parts of them, seekable streams, and many small objects a few at a time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import gzip
 import io
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from pipeline.storage.address import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, resolve, translate_errors
-from pipeline.storage.client import serves_ranges
-from pipeline.storage.retrying import with_retries
+from pipeline.storage.errors import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, translate_errors
+from pipeline.storage.location import Location
 from pipeline.storage.streaming import RangedStream, fetcher
 
 STREAM_BUFFER = 2**20
@@ -26,29 +25,12 @@ def open_read(uri: str) -> BinaryIO:
 
     On an object store the object comes in ranges, some of them ahead of the reader; it is never in memory as a whole.
 
-    Whatever the store does wrong while it is read is a StorageError, so that nobody takes it for a damaged object;
-    what cannot be unpacked is a DamagedObject.
+    Reading raises StorageError for whatever the store does wrong, so that nobody takes it for a damaged object, and
+    DamagedObject for what cannot be unpacked. Raises FileNotFoundError if there is no such object.
     """
-    filesystem, path = resolve(uri)
-    stream = _NamedStream(with_retries(filesystem, uri, "read", lambda: _open(filesystem, path, uri)), uri)
+    location = Location.of(uri)
+    stream = _NamedStream(location.retry("read", _open, location), uri)
     return cast(BinaryIO, io.BufferedReader(stream, STREAM_BUFFER))
-
-
-def _open(filesystem: Any, path: str, uri: str) -> BinaryIO:
-    if not serves_ranges(filesystem):
-        return cast(BinaryIO, filesystem.open(path, "rb"))
-    return _stream(filesystem, path, uri, _info(filesystem, path, uri))
-
-
-def _info(filesystem: Any, path: str, uri: str) -> dict[str, Any]:
-    info = cast("dict[str, Any]", filesystem.info(path))
-    if info["type"] != "file":
-        raise NotAnObject(f"{uri}: not a file but a {info['type']}")
-    return info
-
-
-def _stream(filesystem: Any, path: str, uri: str, info: dict[str, Any]) -> BinaryIO:
-    return cast(BinaryIO, RangedStream(fetcher(filesystem, path, uri, info.get("ETag")), info["size"]))
 
 
 def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
@@ -57,30 +39,25 @@ def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
     Raises FileNotFoundError if it does not exist, NotAnObject if nothing at this address ever could, ObjectTooLarge if
     it has more than `max_bytes`.
     """
-    filesystem, path = resolve(uri)
-    data = with_retries(filesystem, uri, "read", lambda: _read(filesystem, path, uri, max_bytes))
-    if max_bytes is not None and isinstance(data, int):
-        raise ObjectTooLarge(f"{data} bytes, and {max_bytes} are allowed")
-    return cast(bytes, data)
+    location = Location.of(uri)
+    return location.retry("read", _read, location, max_bytes)
 
 
-def _read(filesystem: Any, path: str, uri: str, max_bytes: int | None) -> bytes | int:
-    """The object, or its size where that is too large."""
-    in_ranges = serves_ranges(filesystem)
-    if max_bytes is None and not in_ranges:
-        return cast(bytes, filesystem.cat_file(path))
-    info = _info(filesystem, path, uri)
-    if max_bytes is not None and info["size"] is not None and info["size"] > max_bytes:
-        return cast(int, info["size"])
-    if in_ranges:
-        with _stream(filesystem, path, uri, info) as stream:
-            return stream.read()
-    if info["size"] is not None:
-        data = cast(bytes, filesystem.cat_file(path))
-    else:  # a web server may keep it to itself
-        with filesystem.open(path, "rb") as file:
-            data = cast(bytes, file.read(cast(int, max_bytes) + 1))
-    return data if len(data) <= cast(int, max_bytes) else len(data)
+def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The bytes [start, stop) of each range, in order; a remote store is asked for all of them at once.
+
+    Raises FileNotFoundError if there is no such object, StorageError if it holds less than was asked for.
+    """
+    if not ranges:
+        return []
+    location = Location.of(uri)
+    starts, stops = map(list, zip(*ranges, strict=True))
+    paths = [location.path] * len(ranges)
+    parts: list[bytes] = location.retry("read", location.filesystem.cat_ranges, paths, starts, stops, on_error="raise")
+    for (start, stop), part in zip(ranges, parts, strict=True):
+        if len(part) != stop - start:
+            raise StorageError(f"{uri}: {len(part)} bytes from {start} on, and {stop - start} were asked for")
+    return parts
 
 
 Fetched: TypeAlias = "bytes | FileNotFoundError | NotAnObject | ObjectTooLarge | None"
@@ -90,7 +67,8 @@ def read_ahead(uris: Iterable[str | None], max_bytes: int) -> Iterator[Fetched]:
     """`read_bytes` of each URI in order, a few at a time; for an object that cannot be had, the reason is the result.
 
     None gives None, so that the results keep step with whatever the URIs came from. Up to READ_AHEAD objects are held
-    beside the one that is given, and of large ones as many as fit AHEAD_BYTES, one at least, going by the latest.
+    besides the one that is given. Of large ones it is as many as fit AHEAD_BYTES, one at least, if all are as large as
+    the latest.
     """
 
     def fetch(uri: str | None) -> Fetched:
@@ -113,6 +91,47 @@ def read_ahead(uris: Iterable[str | None], max_bytes: int) -> Iterator[Fetched]:
             yield pending.popleft().result()
 
 
+def _open(location: Location) -> BinaryIO:
+    if location.serves_ranges:
+        return _open_ranges(location, _info(location))
+    return cast(BinaryIO, location.filesystem.open(location.path, "rb"))
+
+
+def _open_ranges(location: Location, info: dict[str, Any]) -> BinaryIO:
+    return cast(BinaryIO, RangedStream(fetcher(location, info.get("ETag")), info["size"]))
+
+
+def _info(location: Location) -> dict[str, Any]:
+    info = cast("dict[str, Any]", location.filesystem.info(location.path))
+    if info["type"] != "file":
+        raise NotAnObject(f"{location.uri}: not a file but a {info['type']}")
+    return info
+
+
+def _read(location: Location, max_bytes: int | None) -> bytes:
+    if max_bytes is None and not location.serves_ranges:
+        return cast(bytes, location.filesystem.cat_file(location.path))
+    info = _info(location)
+    size: int | None = info["size"]  # a web server may keep it to itself
+    if size is not None:
+        _check_size(size, max_bytes)
+    if location.serves_ranges:
+        with _open_ranges(location, info) as stream:
+            return stream.read()
+    if size is not None:
+        data = cast(bytes, location.filesystem.cat_file(location.path))
+    else:
+        with location.filesystem.open(location.path, "rb") as file:
+            data = cast(bytes, file.read(-1 if max_bytes is None else max_bytes + 1))
+    _check_size(len(data), max_bytes)
+    return data
+
+
+def _check_size(size: int, max_bytes: int | None) -> None:
+    if max_bytes is not None and size > max_bytes:
+        raise ObjectTooLarge(f"{size} bytes, and {max_bytes} are allowed")
+
+
 class _NamedStream(io.RawIOBase):
     """A stream whose errors name its object."""
 
@@ -123,7 +142,7 @@ class _NamedStream(io.RawIOBase):
         if uri.endswith((".gz", ".tgz")):
             unpacked = gzip.GzipFile(fileobj=file)
             self._file = cast(BinaryIO, unpacked)
-            self._read = unpacked.read1  # what comes before damage; read would raise, and drop it
+            self._read = unpacked.read1  # gives what comes before the damage, where `read` would raise and drop it
         self._uri = uri
 
     def readable(self) -> bool:

@@ -1,7 +1,8 @@
-"""Which failures of a store pass by themselves, and how long they are waited for.
+"""Which failures of a store pass by themselves, and how long to try again.
 
 A reset, stalled or cut connection, an answer of 5xx or 429, a server that is being restarted: these pass. Client
-libraries raise almost any type for them, so the list is of what does not pass, and everything else is tried again.
+libraries raise almost any type for them. So this module lists the failures that do not pass, and every other call is
+made again.
 """
 
 from __future__ import annotations
@@ -11,34 +12,32 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from fsspec.implementations.local import LocalFileSystem
-
-from pipeline.storage.address import (
+from pipeline.storage.errors import (
     ADDRESS_ERRNOS,
     DamagedObject,
+    ObjectTooLarge,
     StorageError,
     StoreUnavailable,
     describe_error,
-    translate_errors,
 )
 
 RETRY_SECONDS = 60.0
-"""From the first failure of a call: no longer, because the shard as a whole is tried again later."""
+"""From the first failure of a call. Not longer, because the shard as a whole is tried again later."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
 RETRYABLE_STATUS = (408, 409, 425, 429)
 """Answers below 500 that ask to come again; 409 is a conflict with an operation that is going on at this moment."""
 RETRYABLE_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch")
-"""Of S3, answered with 400: what arrived was not what was sent."""
+"""S3 answers these with status 400 where what arrived was not what was sent."""
 PERMANENT = (
     *(FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError),
-    *(StorageError, DamagedObject, UnicodeError, ImportError, MemoryError, NotImplementedError),
+    *(StorageError, DamagedObject, ObjectTooLarge, UnicodeError, ImportError, MemoryError, NotImplementedError),
 )
 _PERMANENT_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound")
-"""Of botocore, which is there only where s3fs is."""
+"""Errors of botocore, by name, because botocore is installed only with s3fs."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ Result = TypeVar("Result")
 
 
 class RetryBudget:
-    """The failures of one call: after each, how long to wait, until it is hopeless or has taken too long."""
+    """The time that one call may spend on being tried again, and the pause after each failure."""
 
     def __init__(self, uri: str, action: str) -> None:
         self._uri = uri
@@ -55,8 +54,10 @@ class RetryBudget:
         self._until: float | None = None
 
     def pause_after(self, error: Exception) -> float:
-        """Seconds to wait before the next try. Raises the error if it is hopeless, StoreUnavailable if it took too
-        long."""
+        """Seconds to wait before the next try.
+
+        Raises the error itself if it is permanent, StoreUnavailable if the time is spent.
+        """
         now = time.monotonic()
         if self._until is None:
             self._until = now + RETRY_SECONDS
@@ -67,7 +68,7 @@ class RetryBudget:
                 f"{self._uri}: cannot {self._action} it, tried for {RETRY_SECONDS:.0f} s: {describe_error(error)}"
             ) from error
         pause = self._pause * random.uniform(0.5, 1.0)  # so that a thousand workers do not come back together
-        # Once for a person to see: a dozen calls that all wait would fill the screen.
+        # A person sees one warning a call: a dozen calls that all wait would fill the screen.
         level = logging.WARNING if self._pause < 1 <= 2 * self._pause else logging.INFO
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         message = "%s: cannot %s it, trying again in %.1f s: %s"
@@ -75,25 +76,19 @@ class RetryBudget:
         return pause
 
 
-def with_retries(filesystem: Any, uri: str, action: str, call: Callable[[], Result]) -> Result:
-    """What `call` returns, tried until it succeeds or is hopeless; its errors name the object.
-
-    A local disk is asked once: what it refuses it goes on refusing.
-    """
-    with translate_errors(uri, action):
-        if isinstance(filesystem, LocalFileSystem):
+def with_retries(uri: str, action: str, call: Callable[[], Result]) -> Result:
+    """What `call` returns, tried until it succeeds, fails for good or has spent its RetryBudget."""
+    budget = RetryBudget(uri, action)
+    while True:
+        try:
             return call()
-        budget = RetryBudget(uri, action)
-        while True:
-            try:
-                return call()
-            except Exception as error:
-                pause = budget.pause_after(error)
-            time.sleep(pause)
+        except Exception as error:
+            pause = budget.pause_after(error)
+        time.sleep(pause)
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether the same request would get the same answer for ever."""
+    """Whether the same request would always get the same answer."""
     status, code = status_and_code(error)
     if status is not None and status >= 300:
         return (status < 500 and status not in RETRYABLE_STATUS and code not in RETRYABLE_CODES) or status == 501
@@ -109,7 +104,7 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def status_and_code(error: BaseException) -> tuple[int | None, str]:
-    """The HTTP status that an error of some client library stands for, if it tells, and the code of S3 beside it."""
+    """The HTTP status that an error of a client library stands for, or None, and beside it S3's code, or ""."""
     for link in _chain(error, "__cause__"):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
@@ -122,10 +117,10 @@ def status_and_code(error: BaseException) -> tuple[int | None, str]:
     return None, ""
 
 
-def _chain(error: BaseException | None, by: str) -> Iterator[BaseException]:
+def _chain(error: BaseException | None, attribute: str) -> Iterator[BaseException]:
     """The error and those behind it: what it was raised from, or what was being handled when it was raised."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
         yield error
-        error = getattr(error, by)
+        error = getattr(error, attribute)

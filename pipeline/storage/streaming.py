@@ -15,8 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pipeline.storage.address import StorageError, translate_errors
-from pipeline.storage.client import is_s3
+from pipeline.storage.errors import StorageError, translate_errors
+from pipeline.storage.location import Location
 from pipeline.storage.positioned import PositionedIO
 from pipeline.storage.retrying import RetryBudget, status_and_code
 
@@ -123,14 +123,15 @@ class RangedStream(PositionedIO):
         gauge.add(part.start - part.stop)
 
 
-def fetcher(filesystem: Any, path: str, uri: str, version: str | None) -> Fetch:
-    """How to fetch a range of an object on the loop of an asynchronous file system, tried again where it fails.
+def fetcher(location: Location, version: str | None) -> Fetch:
+    """A function that fetches ranges of an object on the loop of its asynchronous file system, with retries.
 
     `version` is an ETag: on S3 a range of any other version is refused, so that no stream mixes two.
     """
+    filesystem, path, uri = location.filesystem, location.path, location.uri
 
-    async def attempt(start: int, stop: int) -> bytes:
-        if is_s3(filesystem):
+    async def fetch_once(start: int, stop: int) -> bytes:
+        if location.is_s3:
             data = await _get_range(filesystem, path, start, stop, version)
         else:
             data = await filesystem._cat_file(path, start=start, end=stop)
@@ -138,19 +139,19 @@ def fetcher(filesystem: Any, path: str, uri: str, version: str | None) -> Fetch:
             raise OSError(f"the answer to a request for {stop - start} bytes has {len(data)}")
         return data
 
-    async def persist(start: int, stop: int) -> bytes:
+    async def fetch(start: int, stop: int) -> bytes:
         budget = RetryBudget(uri, "read")
         with translate_errors(uri, "read"):
             while True:
                 try:
-                    return await asyncio.wait_for(attempt(start, stop), RANGE_SECONDS)
+                    return await asyncio.wait_for(fetch_once(start, stop), RANGE_SECONDS)
                 except Exception as error:
                     if status_and_code(error)[0] == 412:
                         raise StorageError(f"{uri}: changed while it was read") from error
                     pause = budget.pause_after(error)
                 await asyncio.sleep(pause)
 
-    return lambda start, stop: asyncio.run_coroutine_threadsafe(persist(start, stop), filesystem.loop)
+    return lambda start, stop: asyncio.run_coroutine_threadsafe(fetch(start, stop), filesystem.loop)
 
 
 async def _get_range(filesystem: Any, path: str, start: int, stop: int, version: str | None) -> bytes:

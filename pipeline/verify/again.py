@@ -16,6 +16,7 @@ from pipeline.steps.encode import CodeStream, Encoder
 from pipeline.steps.prepare import prepare_clip
 from pipeline.steps.read import SourceChanged, read_shard
 from pipeline.steps.records import clip_id
+from pipeline.storage import StorageError
 from pipeline.verify.compare import Stored, compare_reject, compare_row, read_stored
 from pipeline.verify.report import Difference, Report
 
@@ -89,7 +90,7 @@ class _Again:
                     yield raw
                 if not missing:
                     return
-        except (SourceChanged, OSError, LookupError, ValueError) as error:
+        except (SourceChanged, StorageError, OSError, LookupError, ValueError) as error:
             trouble = str(error)
         for position in sorted(missing):
             self._differ("sources", Origin(index=position, source=self._spec.uri, key=""), (None, trouble))

@@ -66,7 +66,7 @@ def _check_plan(layout: Layout, record: RunRecord, report: Report) -> list[Shard
         message = f"SHA-256 {found}, and run.json names {record.plan_sha256}"
     except FileNotFoundError:
         message = "not there"
-    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+    except (pa.ArrowException, storage.NotAnObject, OSError, LookupError, TypeError, ValueError) as error:
         message = f"not a plan: {error}"
     report.differ(
         Difference(check="plan", uri=layout.plan, message=f"{message}; no shard was checked", mend=FROM_A_COPY)
@@ -135,13 +135,13 @@ def check_strays(output: Output, rejects: Mapping[str, int], report: Report) -> 
     expected: dict[str, set[str]] = defaultdict(set)
     for spec in output.specs:
         for uri in (layout.data(spec), layout.rejects(spec), layout.manifest(spec.shard_id)):
-            folder, _, name = uri[len(layout.root) + 1 :].rpartition("/")
+            folder, _, name = storage.relative(uri, layout.root).rpartition("/")
             top, _, split = folder.partition("/")
             expected[top].add(split.partition("/")[0])
             # A damaged manifest does not tell whether there are rejects, so that they are none of a stray.
             if spec.shard_id in output.done and (top != "rejects" or rejects.get(spec.shard_id, 1)):
                 expected[folder].add(name)
-    manifests = layout.manifests[len(layout.root) + 1 :]
+    manifests = storage.relative(layout.manifests, layout.root)
     folders = {f"{top}/{split}" for top in ("data", "rejects") for split in expected[top]}
     for folder in sorted({"data", "rejects", manifests} | folders):
         names = {name for name in storage.list_names(storage.join(layout.root, folder)) if not name.startswith(".")}

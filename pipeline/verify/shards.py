@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moss_tok.audio import REASONS
-from pipeline import schema
+from pipeline import schema, storage
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.manifest import ShardManifest, read_manifest
 from pipeline.items import ShardSpec
@@ -193,7 +193,7 @@ class _ShardCheck:
             self._layout.data(self._spec),
             self._layout.rejects(self._spec),
         )
-        objects = ", ".join(uri[len(self._layout.root) + 1 :] for uri in names)
+        objects = ", ".join(storage.relative(uri, self._layout.root) for uri in names)
         return (
             f"delete what there is of {objects} (`moss-tok repair --read` does, where they are not what was written), "
             "and run `moss-tok tokenize` again: it does this shard alone"

@@ -16,7 +16,6 @@ from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean, read_reject
 from pipeline.steps.read.rows import SourceError, audio_column, clip_of_row
-from pipeline.storage import StorageError
 
 FILE_MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -38,7 +37,7 @@ def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
                     yield clip_of_row(batch, position, row, row, source, column, config)
                     row += 1
             trouble = _trouble_at_end(stream)
-        except (StorageError, SourceError):
+        except SourceError:
             raise
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             trouble = f"cannot be read on: {error}"

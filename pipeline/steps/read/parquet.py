@@ -13,7 +13,6 @@ from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean, read_reject
 from pipeline.steps.read.rows import audio_column, clip_of_row
-from pipeline.storage import StorageError
 
 BATCH_ROWS = 16  # rows hold whole audio files: a batch is megabytes already
 BATCH_BYTES = 2**28  # of a batch, where each of its rows is as large as its row group: with a dictionary they can be
@@ -26,8 +25,6 @@ def read_parquet(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rej
         try:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
             schema, rows = file.schema_arrow, _rows_before_groups(file.metadata)
-        except StorageError:
-            raise
         except (pa.ArrowException, OSError, ValueError) as error:
             origin = Origin(index=0, source=clean(spec.uri), key="")
             yield read_reject(origin, "damaged_source", f"not Parquet: {error}")
@@ -57,8 +54,6 @@ def _read_rows(
                 for position in range(min(batch.num_rows, rows[group + 1] - row)):
                     yield clip_of_row(batch, position, row, row - first, source, column, config)
                     row += 1
-        except StorageError:
-            raise
         except (pa.ArrowException, OSError) as error:
             trouble = f"cannot be read on: {error}"
         for lost in range(row, rows[group + 1]):

@@ -24,7 +24,7 @@ from pipeline.steps.formats import format_of
 from pipeline.steps.plan import PlanError, plan_shards
 from pipeline.steps.read import read_shard
 from pipeline.storage import StorageError
-from pipeline.storage.address import resolve
+from pipeline.storage.location import Location
 
 FEW_FILES = settings(max_examples=20, deadline=None)
 
@@ -78,12 +78,12 @@ def test_the_plan_does_not_depend_on_the_order_in_which_the_store_lists(
     touch(tmp_path, *(f"{folder}/{number}.wav" for folder in "cab" for number in range(5)))
     config = config_of(tmp_path, clips_per_shard=4)
     expected = plan_shards(config)
-    find = type(resolve(str(tmp_path))[0]).find
+    find = type(Location.of(str(tmp_path)).filesystem).find
 
     def shuffled(*args: Any, **options: Any) -> dict[str, Any]:
         return dict(reversed(find(*args, **options).items()))
 
-    monkeypatch.setattr(type(resolve(str(tmp_path))[0]), "find", shuffled)
+    monkeypatch.setattr(type(Location.of(str(tmp_path)).filesystem), "find", shuffled)
     assert plan_shards(config) == expected
     assert len({spec.shard_id for spec in expected}) == len(expected) == 4
 

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from s3fs.errors import translate_boto_error
 
 from pipeline.storage import NotAnObject, StorageError, StoreUnavailable
-from pipeline.storage.address import translate_errors
+from pipeline.storage.errors import translate_errors
 from pipeline.storage.retrying import RETRY_SECONDS, RetryBudget, is_permanent
 
 
