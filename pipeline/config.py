@@ -77,8 +77,23 @@ class InputConfig(Section):
     labels_column: str | None = None
     """The labels': a list, one label, or several with commas and no spaces between them, as in AudioSet's tables. By
     default the first that is there of labels, label, human_labels and positive_labels."""
+    segments: bool = True
+    """Whether a record of an input list that has a start, or a list called segments, is a part of its file and not all
+    of it. false leaves such fields in the metadata. Cuts and supervisions of Lhotse are always parts."""
+    start_column: str | None = None
+    """Field of the seconds of the file where a part begins. By default the first that is there of offset, start,
+    start_time, start_seconds and start_time_seconds."""
+    end_column: str | None = None
+    """Of the seconds where it ends. By default the first that is there of end, end_time, end_seconds and
+    end_time_seconds."""
+    duration_column: str | None = None
+    """Of its length in seconds; by default duration. Without a start it says nothing of parts."""
+    recordings: str | None = None
+    """List of the recordings that the supervisions of Lhotse name. By default the file beside that has "recordings" in
+    its name where the list of supervisions has "supervisions"."""
     clips_per_shard: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
-    """Rows or files in a shard; a WebDataset tar is always one shard."""
+    """Rows or files in a shard; a WebDataset tar is always one shard. The parts of a file stay together in one, up to
+    four times as many."""
     max_clip_bytes: Annotated[int, Field(ge=1)] = 2**30
     """A clip of more encoded bytes than this is rejected unread."""
 

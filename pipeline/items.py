@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
 from typing import TypeAlias
 
 import numpy as np
@@ -49,6 +50,8 @@ class ShardSpec:
     """First row group (parquet) or byte (list) of the range."""
     stop: int | None = None
     """One past the last row group or byte; None for the whole object."""
+    first_line: int = 1
+    """Number of the line that the range begins with (list)."""
     members: tuple[str, ...] = ()
     """Paths of the files, relative to `uri` (files only)."""
     size: int
@@ -77,6 +80,43 @@ class ShardSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """The part of its file that a clip is, in seconds of the file."""
+
+    start: float
+    stop: float | None = None
+    """Where it ends; None where `duration` says how long it is, or where it goes on to the end of the file."""
+    duration: float | None = None
+    channels: tuple[int, ...] | None = None
+    """Positions of the channels that belong to it; None for all of the file's."""
+    halves_up: bool = False
+    """Whether half a sample counts as one, which is Lhotse's rule, or the even number is taken, which is Python's."""
+
+    def samples(self, sample_rate: int) -> tuple[int, int | None]:
+        """First sample and the one past the last, at the file's own rate; None for the end of the file."""
+        first = self._round(self.start, sample_rate)
+        if self.duration is not None:
+            return first, first + self._round(self.duration, sample_rate)
+        return first, None if self.stop is None else self._round(self.stop, sample_rate)
+
+    def ends_at(self, sample_rate: int) -> int | None:
+        """The sample that the end in seconds is at: start and duration rounded up may come to one more."""
+        stop = self.stop if self.duration is None else self.start + self.duration
+        return None if stop is None else self._round(stop, sample_rate)
+
+    def _round(self, seconds: float, sample_rate: int) -> int:
+        if self.halves_up:  # lhotse.utils.compute_num_samples
+            return int(Decimal(round(seconds * sample_rate, 8)).quantize(0, rounding=ROUND_HALF_UP))
+        return round(seconds * sample_rate)
+
+    @property
+    def fragment(self) -> str:
+        """The part as a fragment of its file's URI, such as t=1.5,4 (W3C, Media Fragments URI 1.0)."""
+        stop = self.stop if self.duration is None else self.start + self.duration
+        return f"t={self.start:.10g}" + ("" if stop is None else f",{stop:.10g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Where a clip came from; it follows the clip to its row or its reject."""
 
@@ -86,6 +126,8 @@ class Origin:
     """URI of the object that holds the clip."""
     key: str
     """The clip's name inside its source."""
+    segment: Segment | None = None
+    """Which part of the source's audio the clip is; None for all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +152,18 @@ class RawClip:
     """File name, for the few formats that the bytes alone do not tell."""
     data: bytes
     description: Description = Description()
+    shares_data: bool = False
+    """Whether the clip before is a part of the same file, and has the same bytes."""
+
+    @property
+    def input_bytes(self) -> int:
+        """Encoded bytes that were read for this clip and for none before it."""
+        return 0 if self.shares_data else len(self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipInfo:
-    """What a row says of a clip beside its codes; definitions and units in schemas/codes.v1.yaml."""
+    """What a row says of a clip beside its codes; definitions and units in schemas/codes.v2.yaml."""
 
     origin: Origin
     num_samples: int

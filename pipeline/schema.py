@@ -9,7 +9,9 @@ from typing import Any, cast
 import pyarrow as pa
 import yaml
 
-CODES = "codes.v1"
+CODES = "codes.v2"
+READABLE = ("codes.v1", CODES)
+"""Schemas of outputs that can be read; v1 has no column start."""
 REJECTS = "rejects.v1"
 MANIFEST = "manifest.v1"
 
@@ -32,9 +34,9 @@ def definition(name: str) -> dict[str, Any]:
     return cast("dict[str, Any]", yaml.safe_load(text))
 
 
-def clip_columns() -> list[str]:
+def clip_columns(name: str = CODES) -> list[str]:
     """Names of the columns of a data file before those of the RVQ layers, in order."""
-    return [column["name"] for column in definition(CODES)["columns"]]
+    return [column["name"] for column in definition(name)["columns"]]
 
 
 def layer_column(layer: int) -> str:
@@ -42,10 +44,10 @@ def layer_column(layer: int) -> str:
     return cast(str, definition(CODES)["layers"]["name"]).format(layer=layer)
 
 
-def codes_schema(num_quantizers: int, codebook_size: int) -> pa.Schema:
+def codes_schema(num_quantizers: int, codebook_size: int, name: str = CODES) -> pa.Schema:
     """Columns of a data file: one row per clip, one `list<int16>` column per RVQ layer."""
     layers = [layer_definition(layer, codebook_size) for layer in range(num_quantizers)]
-    return pa.schema([_field(column) for column in (*definition(CODES)["columns"], *layers)])
+    return pa.schema([_field(column) for column in (*definition(name)["columns"], *layers)])
 
 
 def layer_definition(layer: int, codebook_size: int) -> dict[str, str]:

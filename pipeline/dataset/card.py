@@ -185,7 +185,7 @@ def _provenance(record: RunRecord) -> str:
 
 def _columns(record: RunRecord) -> str:
     first = schema.layer_definition(0, record.model.codebook_size)
-    return "## Columns\n\n" + column_rows([*schema.definition(schema.CODES)["columns"], first])
+    return "## Columns\n\n" + column_rows([*schema.definition(record.codes_schema)["columns"], first])
 
 
 def _block(lines: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ _PLAN_SCHEMA = pa.schema(
         ("uri", pa.binary()),  # names of local files may be any bytes
         ("start", pa.int64()),
         ("stop", pa.int64()),
+        ("first_line", pa.int64()),
         ("members", pa.list_(pa.binary())),
         ("size", pa.int64()),
         ("clips", pa.int64()),
@@ -46,9 +47,11 @@ def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
 
 def read_plan(data: bytes) -> list[ShardSpec]:
     """The inverse of `plan_bytes`, a part at a time."""
-    names = [field.name for field in fields(ShardSpec) if field.init]
+    known = [field.name for field in fields(ShardSpec) if field.init]
+    table = read_table(pa.BufferReader(data), known)
+    names = table.column_names  # a plan of an earlier version lacks what was not known then
     specs: list[ShardSpec] = []
-    for batch in read_table(pa.BufferReader(data), names).to_batches(max_chunksize=READ_ROWS):
+    for batch in table.to_batches(max_chunksize=READ_ROWS):
         rows = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
         specs.extend(_spec(**dict(zip(names, row, strict=True))) for row in rows)
     return specs

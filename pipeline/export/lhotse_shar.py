@@ -58,6 +58,8 @@ class LhotseShar:
             **({"speaker": row.speaker_id} if row.speaker_id is not None else {}),
         }
         custom: dict[str, Any] = {"audio": row.audio, "num_samples": row.num_samples, "sample_rate": row.sample_rate}
+        if row.start is not None:
+            custom["offset"] = row.start
         if self.need_codes:
             custom["codes"] = self._array(row)
         duration = row.num_frames * self._samples_per_frame / row.sample_rate

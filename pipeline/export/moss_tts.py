@@ -40,7 +40,7 @@ class MossTts:
 
     def _record(self, selected: Selected) -> dict[str, Any]:
         row = selected.row
-        record: dict[str, Any] = {"audio": row.audio, "text": row.text}
+        record: dict[str, Any] = {"audio": row.address, "text": row.text}
         if row.language is not None:
             record["language"] = self._config.languages.get(row.language, row.language)
         if self._config.tokens:

@@ -1,7 +1,8 @@
 """JSONL manifests as NeMo reads them, with the codes in a field of their own.
 
 A line has `audio_filepath`, `duration` in seconds and `text` (docs.nvidia.com/nemo/speech, "ASR datasets"), `lang` and
-`speaker` where they are known, `id`, and `audio_codes` as frames x num_quantizers.
+`speaker` where they are known, `offset` in seconds where the clip is a part of its file, `id`, and `audio_codes` as
+frames x num_quantizers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Nemo:
     def entry(self, selected: Selected) -> tuple[str, tuple[float, bytes], int]:
         row = selected.row
         record: dict[str, Any] = {"audio_filepath": row.audio, "duration": row.duration, "text": row.text, "id": row.id}
+        if row.start is not None:
+            record["offset"] = row.start
         if row.language is not None:
             record["lang"] = row.language
         if row.speaker_id is not None:

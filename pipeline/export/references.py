@@ -31,7 +31,7 @@ class Reference:
 
     id: str
     audio: str
-    """Where its sound is, as in `Row.audio`."""
+    """Where its sound is, as in `Row.address`."""
     codes: np.ndarray
     """int16 (num_quantizers, frames)."""
 
@@ -64,7 +64,7 @@ class References:
                 "delete from candidate where split = ? and speaker = ? and rank = ?", (*speaker, last)
             )
         codes = np.ascontiguousarray(row.codes, "<i2")
-        values = (*speaker, rank, row.id, row.audio, row.audio_xxh3, len(codes), codes.tobytes())
+        values = (*speaker, rank, row.id, row.address, row.audio_xxh3, len(codes), codes.tobytes())
         self._database.execute("insert into candidate values (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def of(self, split: str, row: Row) -> Reference | None:

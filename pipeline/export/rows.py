@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from pipeline.items import ShardSpec
 from pipeline.parquet import read_columns
 
 _COLUMNS = (
-    *("id", "source", "key", "num_frames", "num_samples", "sample_rate", "clipping", "silence", "audio_xxh3"),
+    *("id", "source", "key", "start", "num_frames", "num_samples", "sample_rate", "clipping", "silence", "audio_xxh3"),
     *("text", "language", "speaker_id"),
 )
 _OWN_FILE = ("files", "list")  # formats of which a clip is an audio file of its own
@@ -22,12 +23,14 @@ _OWN_FILE = ("files", "list")  # formats of which a clip is an audio file of its
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One clip; the definitions are those of schemas/codes.v1.yaml."""
+    """One clip; the definitions are those of schemas/codes.v2.yaml."""
 
     id: str
     split: str
     audio: str
     """Where the clip's sound is: the URI of its file, or `URI#key` for a clip inside a tar or a Parquet file."""
+    start: float | None
+    """Seconds of the file where the clip begins; None where it is all of it."""
     num_frames: int
     num_samples: int
     sample_rate: int
@@ -45,6 +48,13 @@ class Row:
         """Seconds."""
         return self.num_samples / self.sample_rate
 
+    @property
+    def address(self) -> str:
+        """`audio`, with the seconds of the file where the clip is a part of it, as a media fragment: #t=1.5,4."""
+        return (
+            self.audio if self.start is None else f"{self.audio}#t={self.start:.10g},{self.start + self.duration:.10g}"
+        )
+
 
 def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[Row]:
     """The rows of a committed shard in source order, with the first `num_quantizers` layers; 0 reads no codes.
@@ -55,8 +65,10 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[
     layers = [schema.layer_column(layer) for layer in range(num_quantizers)]
     uri = output.layout.data(spec)
     info = output.layout.stat_committed(uri)
-    for batch in read_columns(info, [*_COLUMNS, *layers]):
-        fields = batch.select(_COLUMNS).to_pylist()
+    known = schema.clip_columns(output.record.codes_schema)
+    columns = [name for name in _COLUMNS if name in known]
+    for batch in read_columns(info, [*columns, *layers]):
+        fields: list[dict[str, Any]] = [{"start": None} | row for row in batch.select(columns).to_pylist()]
         frames = np.array([row["num_frames"] for row in fields], np.int64)
         stops = np.cumsum(frames)
         codes = _codes(batch, layers, frames, uri)

@@ -81,8 +81,9 @@ def load_codes(
     split = _split_of(output, split)
     num_quantizers = _layers_of(output, num_quantizers)
     columns = tuple(columns)
-    if unknown := [name for name in columns if name not in schema.clip_columns()]:
-        raise ValueError(f"no column {unknown[0]}: choose from {', '.join(schema.clip_columns())}")
+    known = schema.clip_columns(output.record.codes_schema)
+    if unknown := [name for name in columns if name not in known]:
+        raise ValueError(f"no column {unknown[0]}: choose from {', '.join(known)}")
     shards = committed_shards(output, split)
     if streaming:
         arguments = {"shards": shards, "num_quantizers": num_quantizers, "columns": columns}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pipeline.config import InputConfig, PrepareConfig
 from pipeline.items import Clip, ClipPart, Origin, Prepared, RawClip, Reject, ShardSpec
-from pipeline.steps.prepare import Target, prepare_clip
+from pipeline.steps.prepare import Preparer, Target
 from pipeline.steps.read import read_shard
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
 
@@ -47,7 +47,7 @@ class Chunk:
         if isinstance(item, Clip | ClipPart):
             self.waveform_bytes += item.waveform.nbytes
         if isinstance(raw, RawClip) and not isinstance(item, ClipPart):
-            self.input_bytes += len(raw.data)
+            self.input_bytes += raw.input_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,7 @@ def prepare_shard(
 ) -> Iterator[Chunk]:
     """Read and prepare every clip of a shard, in source order, a chunk at a time."""
     raw_clips = read_shard(spec, input_config)
+    preparer = Preparer(prepare_config, target, watchdog)
     chunk = Chunk()
     while (raw := _read(raw_clips, chunk)) is not None:
         index = raw.origin.index
@@ -82,7 +83,7 @@ def prepare_shard(
             chunk.working_on = raw.origin
             yield chunk
             chunk = Chunk()
-        items = prepare_clip(raw, prepare_config, target, watchdog) if isinstance(raw, RawClip) else iter([raw])
+        items = preparer.prepare(raw) if isinstance(raw, RawClip) else iter([raw])
         while (item := _prepare(items, chunk, watchdog)) is not None:
             chunk.add(item, raw)
             if chunk.full or isolated:

@@ -9,7 +9,7 @@ wma asf sph nist voc
 AUDIO_ENDINGS = tuple(f".{name}" for name in _AUDIO_NAMES.split())
 """Endings of files that may hold audio. The bytes decide how they are decoded; a wrong ending does no harm."""
 
-RECORD_ENDINGS = (".jsonl", ".csv", ".tsv")
+RECORD_ENDINGS = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz")
 
 FORMAT_ENDINGS = {
     "webdataset": (".tar", ".tar.gz", ".tgz"),

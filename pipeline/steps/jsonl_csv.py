@@ -1,18 +1,24 @@
 """Records of JSONL, CSV and TSV files, each with the bytes that it occupies, so that a file can be cut into ranges.
 
-A record that cannot be understood is still a record: it has an `error` in place of fields.
+A record that cannot be understood is still a record: it has an `error` in place of fields. A quote that is not closed
+makes a record of its line alone, and what follows is read as if it were not there: it swallows no rows.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, TypeAlias
 
+from pipeline.steps.formats import AUDIO_ENDINGS
+
 MAX_RECORD_BYTES = 16 * 2**20
+MAX_ROW_LINES = 32
+"""Of a row whose quoted fields hold line breaks; a row of more has a quote that is not closed."""
 
 _Quoting: TypeAlias = Literal[0, 3]  # QUOTE_MINIMAL and QUOTE_NONE of the csv module
 
@@ -27,19 +33,23 @@ class Record:
     """Offset of the byte after its last."""
     fields: dict[str, Any]
     error: str | None = None
+    """Why it cannot be understood."""
+    line: int = field(default=1, compare=False)
+    """Number of its first line in the file, from 1, where the reader was told that of the range."""
 
 
 def read_records(
-    name: str, stream: BinaryIO, start: int = 0, stop: int | None = None, quoted: bool = True
+    name: str, stream: BinaryIO, start: int = 0, stop: int | None = None, quoted: bool = True, first_line: int = 1
 ) -> Iterator[Record]:
     """The records that begin in [start, stop), in order. `name` tells the kind by its ending; blank lines are skipped.
 
     Without `quoted` a double quote is a letter of its field, and every line of a table is a row.
 
-    A range must begin where a record begins, as the extents of an earlier reading say, or at 0.
+    A range must begin where a record begins, as the extents of an earlier reading say, or at 0. `first_line` is the
+    number of the line there.
     """
-    parse = _PARSERS[name.lower().rpartition(".")[2]]
-    for record in parse(stream, start, quoted):
+    parse = _PARSERS[name.lower().removesuffix(".gz").rpartition(".")[2]]
+    for record in parse(stream, start, quoted, first_line):
         if stop is not None and record.start >= stop:
             return
         yield record
@@ -56,87 +66,141 @@ def _line(stream: BinaryIO) -> tuple[bytes, int]:
     return line, size
 
 
-def _json_lines(stream: BinaryIO, start: int, quoted: bool) -> Iterator[Record]:
+def _json_lines(stream: BinaryIO, start: int, quoted: bool, first_line: int) -> Iterator[Record]:
     stream.seek(start)
     stop = start
-    while True:
+    for number in itertools.count(first_line):
         line, size = _line(stream)
         begin, stop = stop, stop + size
         if not line:
             return
         if size > MAX_RECORD_BYTES:
-            yield Record(begin, stop, {}, f"a line of {size} bytes, and {MAX_RECORD_BYTES} are allowed")
+            yield Record(begin, stop, {}, f"a line of {size} bytes, and {MAX_RECORD_BYTES} are allowed", number)
         elif line.strip(b" \t\r\n\xef\xbb\xbf"):
-            yield _json_record(begin, stop, line)
+            yield _json_record(begin, stop, line, number)
 
 
-def _json_record(begin: int, end: int, line: bytes) -> Record:
+def _json_record(begin: int, end: int, line: bytes, number: int) -> Record:
     try:
         fields = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        return Record(begin, end, {}, f"not a line of JSON in UTF-8: {error}")
+        return Record(begin, end, {}, f"not a line of JSON in UTF-8: {error}", number)
     if not isinstance(fields, dict):
-        return Record(begin, end, {}, f"expected a JSON object, found {type(fields).__name__}")
-    return Record(begin, end, fields)
+        return Record(begin, end, {}, f"expected a JSON object, found {type(fields).__name__}", number)
+    return Record(begin, end, fields, None, number)
 
 
-def _separated(delimiter: str) -> Callable[[BinaryIO, int, bool], Iterator[Record]]:
-    def parse(stream: BinaryIO, start: int, quoted: bool) -> Iterator[Record]:
-        quoting: _Quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        filled = (row for row in _rows(stream, 0, delimiter, quoting) if row[2] or row[3])
-        header_start, data_start, header, error = next(filled, (0, 0, [], None))
-        if error:
-            yield Record(
-                header_start,
-                stream.seek(0, io.SEEK_END),
-                {},
-                f"the header, without which no row has a meaning: {error}",
-            )
+def _separated(delimiter: str) -> _Parser:
+    def parse(stream: BinaryIO, start: int, quoted: bool, first_line: int) -> Iterator[Record]:
+        dialect = _Dialect(delimiter, csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+        filled = (row for row in _rows(stream, 0, 1, dialect) if row.cells or row.error)
+        header = next(filled, _Row(0, 0, 1, 1, []))
+        if header.error:
+            why = f"the header, without which no row has a meaning: {header.error}"
+            yield Record(header.begin, stream.seek(0, io.SEEK_END), {}, why, header.line)
             return
-        for begin, stop, row, row_error in _rows(stream, start or data_start, delimiter, quoting):
-            if row_error is None and len(row) > len(header):
-                row_error = f"{len(row)} fields under a header of {len(header)}"
-            if row or row_error:
-                yield Record(begin, stop, dict(zip(header, row, strict=False)), row_error)
+        begin, line = (start, first_line) if start else (header.stop, header.next_line)
+        for row in _rows(stream, begin, line, dialect, len(header.cells)):
+            error = row.error
+            if error is None and len(row.cells) > len(header.cells):
+                error = f"{len(row.cells)} fields under a header of {len(header.cells)}"
+            if row.cells or error:
+                yield Record(row.begin, row.stop, dict(zip(header.cells, row.cells, strict=False)), error, row.line)
 
     return parse
 
 
-def _rows(
-    stream: BinaryIO, start: int, delimiter: str, quoting: _Quoting
-) -> Iterator[tuple[int, int, list[str], str | None]]:
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    delimiter: str
+    quoting: _Quoting
+
+    def split(self, lines: Iterable[str]) -> list[str]:
+        """The cells of the first row. Raises csv.Error, also for a quote that is not closed or that ends too early."""
+        return next(csv.reader(lines, delimiter=self.delimiter, quoting=self.quoting, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    begin: int
+    stop: int
+    line: int
+    next_line: int
+    cells: list[str]
+    error: str | None = None
+
+
+def _rows(stream: BinaryIO, start: int, first_line: int, dialect: _Dialect, width: int = 0) -> Iterator[_Row]:
+    """The rows from a byte on. `width` is the number of cells of a row, as far as it is known."""
     stream.seek(start)
-    position = start
-
-    def lines() -> Iterator[str]:
-        nonlocal position
-        while True:
-            line, size = _line(stream)
-            at_start, position = position == 0, position + size
-            if not line:
-                return
-            if size > MAX_RECORD_BYTES:
-                raise csv.Error(f"a line of {size} bytes, and {MAX_RECORD_BYTES} are allowed")
-            try:
-                yield line.decode("utf-8-sig" if at_start else "utf-8")
-            except UnicodeDecodeError as error:
-                raise csv.Error(f"not UTF-8: {error}") from error
-
+    position, number = start, first_line
     while True:
-        begin = position
+        lines = _Lines(stream, position)
+        error = None
         try:
             # A quoted field may hold line breaks, so only the csv module knows where a row ends. After an error its
             # state is of no use: each row gets a reader of its own.
-            row = next(csv.reader(lines(), delimiter=delimiter, quoting=quoting))
+            cells = dialect.split(lines)
+            if swallowed := lines.looks_like_a_row(dialect, width):
+                error = f"a quoted field goes on over line {number + swallowed}, which is a row: a quote is not closed"
         except StopIteration:
             return
-        except csv.Error as error:
-            yield begin, position, [], f"not a row: {error}"
-        else:
-            yield begin, position, row, None
+        except csv.Error as problem:
+            error = f"not a row: {problem}"
+        if error is None:
+            yield _Row(position, lines.position, number, number + lines.count, cells)
+            position, number = lines.position, number + lines.count
+            continue
+        stop = position + lines.first_size  # what follows may be sound
+        stream.seek(stop)
+        yield _Row(position, stop, number, number + 1, [], error)
+        position, number = stop, number + 1
 
 
-_PARSERS: dict[str, Callable[[BinaryIO, int, bool], Iterator[Record]]] = {
+class _Lines:
+    """The lines of a row, as far as the csv module asks for them."""
+
+    def __init__(self, stream: BinaryIO, position: int) -> None:
+        self._stream = stream
+        self._begin = self.position = position
+        self._texts: list[str] = []
+        self.count = 0
+        self.first_size = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line, size = _line(self._stream)
+        if not line:
+            raise StopIteration
+        at_start = self.position == 0
+        self.position += size
+        self.count += 1
+        self.first_size = self.first_size or size
+        if self.position - self._begin > MAX_RECORD_BYTES:
+            raise csv.Error(f"a line of {self.position - self._begin} bytes, and {MAX_RECORD_BYTES} are allowed")
+        if self.count > MAX_ROW_LINES:
+            raise csv.Error(f"a quoted field of more than {MAX_ROW_LINES} lines: a quote is not closed")
+        try:
+            text = line.decode("utf-8-sig" if at_start else "utf-8")
+        except UnicodeDecodeError as error:
+            raise csv.Error(f"not UTF-8: {error}") from error
+        self._texts.append(text)
+        return text
+
+    def looks_like_a_row(self, dialect: _Dialect, width: int) -> int:
+        """Which line after the first would be a row of its own, with a file of audio in it; 0 if there is none."""
+        for after, text in enumerate(self._texts[1:], 1):
+            cells = text.rstrip("\r\n").split(dialect.delimiter)
+            if len(cells) == width and any(cell.strip(' "').lower().endswith(AUDIO_ENDINGS) for cell in cells):
+                return after
+        return 0
+
+
+_Parser: TypeAlias = Callable[[BinaryIO, int, bool, int], Iterator[Record]]
+
+_PARSERS: dict[str, _Parser] = {
     "jsonl": _json_lines,
     "csv": _separated(","),
     "tsv": _separated("\t"),

@@ -9,7 +9,7 @@ import logging
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TypeAlias, cast
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,15 +20,27 @@ from pipeline.config import InputConfig
 from pipeline.items import ShardSpec, file_version
 from pipeline.steps.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of
 from pipeline.steps.jsonl_csv import read_records
+from pipeline.steps.listed_clips import file_of, listed_clips
 from pipeline.storage import ObjectInfo
 
 logger = logging.getLogger(__name__)
 
+FILE_SHARDS = 4
 LISTING_THREADS = 16  # listings, footers and input lists are small reads: their time is the store's latency
 
 
-Range: TypeAlias = "tuple[int, int | None, int, int | None]"
-"""Start, stop, bytes and clips of a part of an object; None for its end, and where the clips cannot be counted."""
+class Range(NamedTuple):
+    """A part of an object."""
+
+    start: int
+    stop: int | None
+    """None for the end of the object."""
+    size: int
+    """Bytes."""
+    clips: int | None
+    """None where they cannot be counted."""
+    first_line: int = 1
+    """Number of the line that it begins with (list)."""
 
 
 class PlanError(ValueError):
@@ -136,16 +148,28 @@ def _plan_whole(kind: str, split: str, objects: Sequence[ObjectInfo]) -> Iterato
 
 
 def _plan_input_lists(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
-    """Byte ranges of `clips_per_shard` records."""
+    """Byte ranges of `clips_per_shard` clips. Neighbouring records of one file stay together, up to FILE_SHARDS times
+    as many clips: a file is fetched and decoded once in each shard that has a part of it."""
     return _plan_ranges("list", _record_ranges, split, objects, config)
 
 
 def _record_ranges(uri: str, config: InputConfig) -> list[Range]:
-    clips_per_shard = config.clips_per_shard
+    ranges: list[Range] = []
+    start, stop, clips, first_line, file = 0, 0, 0, 1, ""
     with storage.open_read(uri) as stream:
-        extents = [(record.start, record.stop) for record in read_records(uri, stream, quoted=config.quoted)]
-    cuts = [extents[first : first + clips_per_shard] for first in range(0, len(extents), clips_per_shard)]
-    return [(cut[0][0], cut[-1][1], cut[-1][1] - cut[0][0], len(cut)) for cut in cuts]
+        for record in read_records(uri, stream, quoted=config.quoted):
+            listed = listed_clips(record, config, {})
+            this = file_of(record, listed)
+            most = config.clips_per_shard * (FILE_SHARDS if this and this == file else 1)
+            if clips >= most:
+                ranges.append(Range(start, stop, stop - start, clips, first_line))
+                clips = 0
+            if not clips:
+                start, first_line = record.start, record.line
+            stop, file, clips = record.stop, this, clips + len(listed)
+    if clips:
+        ranges.append(Range(start, stop, stop - start, clips, first_line))
+    return ranges
 
 
 def _plan_parquet(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
@@ -158,14 +182,14 @@ def _row_group_ranges(uri: str, config: InputConfig) -> list[Range]:
         with storage.open_read(uri) as stream:
             footer = pq.read_metadata(stream)
     except (pa.ArrowException, OSError, ValueError):  # UnicodeDecodeError too, of the name of a column
-        return [(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
+        return [Range(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
     ranges: list[Range] = []
     start, rows, size = 0, 0, 0
     for group in range(footer.num_row_groups):
         rows += footer.row_group(group).num_rows
         size += footer.row_group(group).total_byte_size
         if rows >= config.clips_per_shard or group == footer.num_row_groups - 1:
-            ranges.append((start, group + 1, size, rows))
+            ranges.append(Range(start, group + 1, size, rows))
             start, rows, size = group + 1, 0, 0
     return ranges
 
@@ -180,15 +204,16 @@ def _plan_ranges(
     """A shard for each range of each object; the objects are looked into a few at a time."""
     found = in_order(lambda info: ranges_of(info.uri, config), objects, LISTING_THREADS)
     for info, ranges in zip(objects, found, strict=True):
-        for start, stop, size, clips in ranges:
+        for part in ranges:
             yield ShardSpec(
                 split=split,
                 format=kind,
                 uri=info.uri,
-                start=start,
-                stop=stop,
-                size=info.size if stop is None else size,
-                clips=clips,
+                start=part.start,
+                stop=part.stop,
+                size=info.size if part.stop is None else part.size,
+                clips=part.clips,
+                first_line=part.first_line,
                 version=info.version,
             )
 

@@ -7,7 +7,8 @@ parts, of which only a few are in memory at any time, whatever its length.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from moss_tok import audio
 from pipeline.config import LoudnessConfig, PrepareConfig
 from pipeline.items import Clip, ClipEnd, ClipInfo, ClipPart, Prepared, RawClip, Reject
 from pipeline.steps.audio_stats import AudioStats
+from pipeline.steps.segment_decoder import OutsideFile, SegmentDecoder
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
 
 PART_FRAMES = 2000  # of the model, whole attention blocks (125): 160 s at 12.5 a second, 15 MB of mono at 24 kHz
@@ -39,41 +41,90 @@ class Target:
 def prepare_clip(
     raw: RawClip, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG
 ) -> Iterator[Prepared]:
-    """A Clip, or the ClipParts of a longer one and its ClipEnd; a Reject, in place of either or after parts.
+    """`Preparer.prepare` of one clip alone."""
+    return Preparer(config, target, watchdog).prepare(raw)
 
-    Never raises: whatever is wrong with a clip is its Reject, and one that comes after parts takes them back.
-    `watchdog` is running while the clip is decoded, and sees a sign of life with every block.
+
+class Preparer:
+    """Prepares clips one after the other; those that are parts of one file and follow one another are decoded once.
+
+    `watchdog` is running while a clip is decoded, and sees a sign of life with every block.
     """
-    limits = audio.AudioLimits(max_seconds=config.max_seconds, max_channels=config.max_channels)
-    try:
-        yield from _prepare(_Decoding(raw, limits, target, watchdog), raw, config)
-    except audio.AudioError as error:
-        yield _reject(raw, error.reason, str(error))
-    except Exception as error:
-        # One clip must not end a shard; the reason is counted, so that a defect of ours is seen and not swallowed.
-        message = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode("utf-8")
-        yield _reject(raw, "crashed", message)
+
+    def __init__(self, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG) -> None:
+        self._config = config
+        self._target = target
+        self._watchdog = watchdog
+        self._file: SegmentDecoder | None = None
+        """The file of the latest clip that was a part of one."""
+
+    def prepare(self, raw: RawClip) -> Iterator[Prepared]:
+        """A Clip, or the ClipParts of a longer one and its ClipEnd; a Reject, in place of either or after parts.
+
+        Never raises: whatever is wrong with a clip is its Reject, and one that comes after parts takes them back.
+        """
+        try:
+            source = _Source(raw, self._target, lambda: self._decode(raw))
+            yield from _prepare(source, raw, self._config)
+        except audio.AudioError as error:
+            yield _reject(raw, error.reason, str(error))
+        except OutsideFile as error:
+            yield _reject(raw, "outside_file", str(error))
+        except Exception as error:
+            # One clip must not end a shard; the reason is counted, so that a defect of ours is seen and not swallowed.
+            message = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode("utf-8")
+            yield _reject(raw, "crashed", message)
+
+    def _decode(self, raw: RawClip) -> tuple[audio.AudioInfo, Iterator[np.ndarray]]:
+        """What the clip is, and its samples from its beginning as its source has them."""
+        self._watchdog.restart()
+        config, segment = self._config, raw.origin.segment
+        if segment is None:
+            limits = audio.AudioLimits(max_seconds=config.max_seconds, max_channels=config.max_channels)
+            info, blocks = audio.decode_blocks(raw.data, limits, name=raw.name)
+            return info, self._watched(blocks)
+        info, blocks = self._open(raw).read(segment)
+        return info, _not_longer(blocks, info.sample_rate, config.max_seconds)
+
+    def _open(self, raw: RawClip) -> SegmentDecoder:
+        """The file that the clip is a part of, which may be open. Raises AudioError for one that cannot be opened."""
+        if self._file is None or self._file.data is not raw.data:
+            limits = audio.AudioLimits(max_seconds=math.inf, max_channels=self._config.max_channels)
+            self._file = SegmentDecoder(raw.data, raw.name, limits, self._watchdog)
+        return self._file
+
+    def _watched(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for block in blocks:
+            self._watchdog.restart()
+            yield block
+
+
+def _not_longer(blocks: Iterator[np.ndarray], sample_rate: int, max_seconds: float) -> Iterator[np.ndarray]:
+    """The blocks of a part of a file. Raises AudioError where the part, whatever the file, is too long."""
+    count = 0
+    for block in blocks:
+        count += block.shape[1]
+        if count > max_seconds * sample_rate:
+            raise audio.AudioError("too_long", f"the part is longer than {max_seconds:g} s: prepare.max_seconds")
+        yield block
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoding:
+class _Source:
     """A clip that can be decoded from its beginning as often as needed."""
 
     raw: RawClip
-    limits: audio.AudioLimits
     target: Target
-    watchdog: Watchdog
+    decode: Callable[[], tuple[audio.AudioInfo, Iterator[np.ndarray]]]
 
     def start(self) -> tuple[audio.AudioInfo, Iterator[np.ndarray]]:
         """What it is, and its waveform in parts of PART_FRAMES frames, the last one shorter; at least one."""
-        self.watchdog.restart()
-        info, blocks = audio.decode_blocks(self.raw.data, self.limits, name=self.raw.name)
+        info, blocks = self.decode()
         return info, self._parts(self._resampled(blocks, info.sample_rate))
 
     def _resampled(self, blocks: Iterator[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
         resampler = audio.StreamingResampler(sample_rate, self.target.sample_rate, self.target.channels)
         for block in blocks:
-            self.watchdog.restart()
             yield resampler.push(audio.to_channels(block, self.target.channels))
         yield resampler.flush()
 
@@ -92,22 +143,22 @@ class _Decoding:
             yield np.concatenate(held, axis=1)
 
 
-def _prepare(decoding: _Decoding, raw: RawClip, config: PrepareConfig) -> Iterator[Prepared]:
-    info, parts = decoding.start()
+def _prepare(source: _Source, raw: RawClip, config: PrepareConfig) -> Iterator[Prepared]:
+    info, parts = source.start()
     head = list(itertools.islice(parts, 2))
     whole = len(head) == 1
     gain_db = 0.0
     if config.loudness is not None:
-        gain_db = _gain(itertools.chain(head, parts), config.loudness, decoding.target)
+        gain_db = _gain(itertools.chain(head, parts), config.loudness, source.target)
         if not whole:  # the level is that of the whole clip, which is not kept: it is decoded again
-            (info, parts), head = decoding.start(), []
-    stats = AudioStats(decoding.target.samples_per_frame)
+            (info, parts), head = source.start(), []
+    stats = AudioStats(source.target.samples_per_frame)
     for part in itertools.chain(head, parts):
         waveform = part * np.float32(10 ** (gain_db / 20)) if gain_db else part
         if not whole:
             yield ClipPart(origin=raw.origin, start=stats.num_samples, waveform=waveform)
         stats.add(waveform)
-    seconds = stats.num_samples / decoding.target.sample_rate
+    seconds = stats.num_samples / source.target.sample_rate
     if seconds < config.min_seconds:
         yield _reject(raw, "too_short", f"{seconds:.3f} s; prepare.min_seconds is {config.min_seconds}")
         return

@@ -58,6 +58,7 @@ def _row(shard_id: str, clip: CodedClip, sample_rate: int) -> dict[str, Any]:
         "id": clip_id(shard_id, info.origin),
         "source": info.origin.source,
         "key": info.origin.key,
+        "start": None if info.origin.segment is None else info.origin.segment.start,
         "num_frames": clip.codes.shape[1],
         "num_samples": info.num_samples,
         "sample_rate": sample_rate,

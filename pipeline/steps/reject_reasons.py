@@ -12,6 +12,7 @@ READ_REASONS = {
 }
 
 PREPARE_REASONS = {
+    "outside_file": "The clip is a part of a file that is not, or not all, in the file.",
     "too_short": "The clip is shorter than prepare.min_seconds.",
     "crashed": "Preparing the clip failed in a way that no other reason covers.",
     "decoder_crashed": "The process that decodes died of this clip, twice in a row: a fault of the decoder, or memory.",

@@ -63,7 +63,8 @@ def compare_row(coded: CodedClip, clip_id: str, stored: Stored, record: RunRecor
     model = record.model
     shard_id = clip_id.rpartition("-")[0]
     made = codes_table(shard_id, [coded], record.num_quantizers, model.codebook_size, model.sample_rate)
-    differing = [name for name in made.column_names if not _same(made[name][0], row[name][0])]
+    columns = [name for name in made.column_names if name in row.schema.names]  # an earlier version had fewer
+    differing = [name for name in columns if not _same(made[name][0], row[name][0])]
     if not differing:
         return None
     codes = [name for name in differing if name.startswith("codes_")]

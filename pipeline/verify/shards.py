@@ -87,7 +87,7 @@ class _ShardCheck:
         """Positions of the rows in the source, int64; None if they cannot be read."""
         uri = self._layout.data(self._spec)
         record = self._record
-        wanted = schema.codes_schema(record.num_quantizers, record.model.codebook_size)
+        wanted = schema.codes_schema(record.num_quantizers, record.model.codebook_size, record.codes_schema)
         checks = RowChecks(self._spec.shard_id, uri, record, self.report, self._mend())
         with self._object(uri, manifest.output_bytes, manifest.sha256) as file:
             if file is None or not self._read_rows(uri, file, wanted, checks):

@@ -5,27 +5,19 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pipeline.config import InputConfig
 from pipeline.items import JSON, Description, Origin, Reject
+from pipeline.steps.columns import LABELS_COLUMNS, LANGUAGE_COLUMNS, SPEAKER_COLUMNS, find_column
 
 MAX_DEPTH = 64  # of metadata; some JSON parsers stop at a hundred
-AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file")
-LANGUAGE_COLUMNS = ("language", "lang", "locale")
-SPEAKER_COLUMNS = ("speaker_id", "speaker", "client_id")
-LABELS_COLUMNS = ("labels", "label", "human_labels", "positive_labels")
 
 T = TypeVar("T")
 
 _LABEL_BORDER = re.compile(r",(?! )")  # "Male speech, man speaking" is one label
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def find_audio_column(names: Iterable[str], wanted: str | None) -> str | None:
-    """The column that holds the audio or its path: the configured one, else the first usual name that is there."""
-    return _find(names, wanted, AUDIO_COLUMNS)
 
 
 def describe(fields: Mapping[str, Any], config: InputConfig) -> Description:
@@ -36,17 +28,11 @@ def describe(fields: Mapping[str, Any], config: InputConfig) -> Description:
     rest = dict(fields)
     return Description(
         text=_take(rest, config.text_column, _text),
-        language=_take(rest, _find(rest, config.language_column, LANGUAGE_COLUMNS), _name),
-        speaker_id=_take(rest, _find(rest, config.speaker_column, SPEAKER_COLUMNS), _name),
-        labels=_take(rest, _find(rest, config.labels_column, LABELS_COLUMNS), _labels),
+        language=_take(rest, find_column(rest, config.language_column, LANGUAGE_COLUMNS), _name),
+        speaker_id=_take(rest, find_column(rest, config.speaker_column, SPEAKER_COLUMNS), _name),
+        labels=_take(rest, find_column(rest, config.labels_column, LABELS_COLUMNS), _labels),
         metadata={clean(str(name)): to_json(value) for name, value in rest.items()},
     )
-
-
-def _find(names: Iterable[str], wanted: str | None, usual: Sequence[str]) -> str | None:
-    present = set(names)
-    candidates = usual if wanted is None else (wanted,)
-    return next((name for name in candidates if name in present), None)
 
 
 def _take(fields: dict[str, Any], column: str | None, read: Callable[[Any], T | None]) -> T | None:

@@ -1,54 +1,107 @@
-"""Input lists in JSONL, CSV and TSV: one record per clip, with the path of its audio and what else is known of it."""
+"""Input lists in JSONL, CSV and TSV: one record per clip, with the path of its audio and what else is known of it.
+
+Neighbouring records of one file are read together: it is fetched once, and its parts come in the order of their starts,
+so that it is decoded once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import tee
+from typing import Any
 
 from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.jsonl_csv import Record, read_records
-from pipeline.steps.read.fields import clean, describe, find_audio_column, read_reject
+from pipeline.steps.listed_clips import ListedClip, listed_clips
+from pipeline.steps.read.fields import clean, describe, read_reject
 from pipeline.steps.read.files import unreadable
+from pipeline.steps.read.recordings import find_recordings
+
+HELD_BYTES = 64 * 2**20
+"""Of the records of one file that are held: those that follow fetch and decode it again."""
+
+
+@dataclass(slots=True)
+class _File:
+    """Neighbouring clips of one file."""
+
+    path: str
+    clips: list[tuple[Record, ListedClip]] = field(default_factory=list)
+    held: int = 0
+
+    def takes(self, path: str) -> bool:
+        return path == self.path != "" and self.held < HELD_BYTES
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a clip to read it for."""
+        return any(clip.error is None for _, clip in self.clips)
 
 
 def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
     """Each record of the shard's range. A path is absolute, a URI, or below the list's folder or audio_folder."""
+    recordings = find_recordings(spec, config)
     with storage.open_read(spec.uri) as stream:
-        records, ahead = tee(read_records(spec.uri, stream, spec.start, spec.stop, config.quoted))
+        records = read_records(spec.uri, stream, spec.start, spec.stop, config.quoted, spec.first_line)
+        files, ahead = tee(_files(records, config, recordings))
         folder = storage.join(spec.uri.rpartition("/")[0], config.audio_folder)
-        uris, wanted = tee(_audio_uri(record, folder, config) for record in ahead)
+        wanted = (_uri(file.path, folder) if file.wanted else None for file in ahead)
         audio = storage.read_ahead(wanted, config.max_clip_bytes)
-        for index, (record, uri, data) in enumerate(zip(records, uris, audio, strict=True)):
-            if uri is None:
-                origin = Origin(index=index, source=clean(spec.uri), key=f"byte {record.start}")
-                yield read_reject(origin, "bad_record", record.error or _no_audio(record, config))
-                continue
-            column = find_audio_column(record.fields, config.audio_column) or ""
-            origin = Origin(index=index, source=clean(uri), key=clean(record.fields[column]))
-            if not isinstance(data, bytes):
-                yield unreadable(origin, data)
-                continue
-            fields = {name: value for name, value in record.fields.items() if name != column}
-            yield RawClip(origin=origin, name=origin.key, data=data, description=describe(fields, config))
+        index = 0
+        for file, data in zip(files, audio, strict=True):
+            first_of_file = True
+            for record, clip in file.clips:
+                origin = Origin(
+                    index=index,
+                    source=clean(_uri(file.path, folder) if file.path else spec.uri),
+                    key=clean(_key(record, clip)),
+                    segment=clip.segment,
+                )
+                index += 1
+                if clip.error is not None:
+                    yield read_reject(origin, "bad_record", f"line {record.line}: {clip.error}")
+                elif not isinstance(data, bytes):
+                    yield unreadable(origin, data)
+                else:
+                    description = describe(clip.fields, config)
+                    yield RawClip(
+                        origin=origin,
+                        name=clean(clip.path),
+                        data=data,
+                        description=description,
+                        shares_data=not first_of_file,
+                    )
+                    first_of_file = False
 
 
-def _audio_uri(record: Record, folder: str, config: InputConfig) -> str | None:
-    column = find_audio_column(record.fields, config.audio_column)
-    path = record.fields.get(column) if column else None
-    if record.error or not isinstance(path, str) or not path:
-        return None
-    if "://" not in path:
-        return path if path.startswith("/") else storage.join(folder, path)
-    # A chain such as reference://::https://… makes fsspec interpret what it fetches: not at a list's bidding.
-    return None if "::" in path else path
+def _files(records: Iterator[Record], config: InputConfig, recordings: Mapping[str, Any]) -> Iterator[_File]:
+    """The clips of the records, those of one file together and by their starts where they are neighbours."""
+    file: _File | None = None
+    for record in records:
+        clips = listed_clips(record, config, recordings)
+        if file is None or not file.takes(clips[0].path):
+            if file is not None:
+                yield _in_order(file)
+            file = _File(clips[0].path)
+        file.clips += [(record, clip) for clip in clips]
+        file.held += record.stop - record.start
+    if file is not None:
+        yield _in_order(file)
 
 
-def _no_audio(record: Record, config: InputConfig) -> str:
-    if column := find_audio_column(record.fields, config.audio_column):
-        value = record.fields[column]
-        found = repr(value[:200]) if isinstance(value, str) else f"of type {type(value).__name__}"
-        return f"{column} is {found}, not the path or URI of one file"
-    expected = config.audio_column or "one of audio, audio_filepath, audio_path, path, file"
-    return f"no path of an audio file: the fields are {', '.join(record.fields) or 'none'}, expected {expected}"
+def _in_order(file: _File) -> _File:
+    file.clips.sort(key=lambda listed: 0 if listed[1].segment is None else listed[1].segment.start)
+    return file
+
+
+def _uri(path: str, folder: str) -> str:
+    return path if "://" in path or path.startswith("/") else storage.join(folder, path)
+
+
+def _key(record: Record, clip: ListedClip) -> str:
+    if not clip.path:
+        return f"byte {record.start}"
+    return clip.path if clip.segment is None else f"{clip.path}#{clip.segment.fragment}"

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject
-from pipeline.steps.read.fields import clean, describe, find_audio_column, read_reject
+from pipeline.steps.columns import find_audio_column
+from pipeline.steps.read.fields import clean, describe, read_reject
 
 
 class SourceError(ValueError):

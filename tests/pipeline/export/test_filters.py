@@ -19,6 +19,7 @@ ROW = Row(
     id="0123456789abcdef-00000001",
     split="train",
     audio="a.wav",
+    start=None,
     num_frames=25,
     num_samples=48_000,
     sample_rate=24_000,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import InputConfig
 from pipeline.items import Description, Origin
-from pipeline.steps.read.fields import MAX_DEPTH, clean, describe, find_audio_column, read_reject, to_json
+from pipeline.steps.columns import find_audio_column
+from pipeline.steps.read.fields import MAX_DEPTH, clean, describe, read_reject, to_json
 
 ANYTHING = st.recursive(
     st.none()

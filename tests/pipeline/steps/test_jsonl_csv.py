@@ -34,7 +34,15 @@ def in_ranges(name: str, data: bytes, clips: int) -> list[Record]:
     """What comes out when the file is cut by the extents of its records, each range read from a stream of its own."""
     whole = records_of(name, data)
     cuts = [whole[first : first + clips] for first in range(0, len(whole), clips)]
-    return [record for cut in cuts for record in read_records(name, io.BytesIO(data), cut[0].start, cut[-1].stop)]
+    records = [
+        record
+        for cut in cuts
+        for record in read_records(
+            name, io.BytesIO(data), cut[0].start, cut[-1].stop, first_line=cut[0].line if cut[0].start else 1
+        )
+    ]
+    assert [record.line for record in records] == [record.line for record in whole]
+    return records
 
 
 @settings(max_examples=100, deadline=None)

@@ -198,8 +198,8 @@ def test_every_format_that_is_decoded_is_audio_by_its_usual_names() -> None:
 
 
 def test_an_input_list_of_an_unknown_ending_is_refused_by_name(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jsonl", "b.jsonl.gz")
-    with pytest.raises(PlanError, match=r"b\.jsonl\.gz: .* input lists end in \.jsonl, \.csv, \.tsv"):
+    touch(tmp_path, "a.jsonl", "b.jsonl.xz")
+    with pytest.raises(PlanError, match=r"b\.jsonl\.xz: .* input lists end in \.jsonl, \.csv, \.tsv"):
         plan_shards(config_of(tmp_path, format="list"))
 
 

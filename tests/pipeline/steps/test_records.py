@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.items import CodedClip, Description, Origin, Reject
+from pipeline.items import CodedClip, Description, Origin, Reject, Segment
 from pipeline.steps.records import clip_id, codes_table, rejects_table
 from pipeline.steps.write import to_parquet
 from tests.support import info_of
@@ -57,13 +57,15 @@ def test_codes_come_back_from_parquet_as_they_were_in_source_order(
 
 
 def test_every_field_of_a_clip_is_in_its_row() -> None:
-    clip = coded_of(7, random_codes(0, 3), gain_db=1.5, description=DESCRIPTION)
+    origin = Origin(index=7, source="s3://bucket/a.tar", key="key 7", segment=Segment(start=1.25, duration=0.5))
+    clip = coded_of(7, random_codes(0, 3), gain_db=1.5, description=DESCRIPTION, origin=origin)
     (row,) = table_of([clip]).to_pylist()
     codes = {f"codes_{layer:02d}": clip.codes[layer].tolist() for layer in range(LAYERS)}
     assert row == codes | {
         "id": "f00d-00000007",
         "source": "s3://bucket/a.tar",
         "key": "key 7",
+        "start": 1.25,
         "num_frames": 3,
         "num_samples": 5753,
         "sample_rate": 24_000,
