@@ -47,6 +47,11 @@ class Output:
         """The shards that were not committed when it was opened."""
         return [spec for spec in self.specs if spec.shard_id not in self.done]
 
+    @cached_property
+    def committed(self) -> list[ShardSpec]:
+        """The shards that were committed when it was opened, in the order of the plan."""
+        return [spec for spec in self.specs if spec.shard_id in self.done]
+
     @property
     def progress(self) -> str:
         """How much there is to do, for people."""
@@ -82,7 +87,7 @@ class Output:
         cache = cache or self.totals_cache()
         self._count(cache, self.done)
         if not cache.complete:  # then those of other jobs, if there are any
-            self._count(cache, manifest.committed(self.layout, len(self.specs)))
+            self._count(cache, manifest.committed_ids(self.layout, len(self.specs)))
         self.save(cache)
         storage.publish(self.layout.card, self._card(cache).encode())
         if cache.complete:
@@ -98,7 +103,7 @@ class Output:
         return dataset_card(self.record, cache.totals, len(self.specs), self.card, seen)
 
     def _check_data(self) -> None:
-        there = manifest.with_data(self.layout, {spec.split for spec in self.specs}, len(self.specs))
+        there = manifest.ids_with_data(self.layout, {spec.split for spec in self.specs}, len(self.specs))
         for spec in self.specs:
             if spec.shard_id not in there:
                 raise self.layout.gone(self.layout.data(spec))
@@ -161,7 +166,7 @@ def read_output(uri: str) -> Output:
         )
     specs = read_plan(plan)
     planned = {spec.shard_id for spec in specs}
-    return Output(layout, record, specs, manifest.committed(layout, len(specs)) & planned)
+    return Output(layout, record, specs, manifest.committed_ids(layout, len(specs)) & planned)
 
 
 def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:

@@ -53,12 +53,12 @@ def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
     return read_manifest(layout, manifest.shard_id)
 
 
-def committed(layout: Layout, planned: int = 0) -> set[str]:
+def committed_ids(layout: Layout, planned: int = 0) -> set[str]:
     """Ids of the shards that are done: listed, nothing read."""
     return _listed(layout.manifests, ".json", planned)
 
 
-def with_data(layout: Layout, splits: Iterable[str], planned: int = 0) -> set[str]:
+def ids_with_data(layout: Layout, splits: Iterable[str], planned: int = 0) -> set[str]:
     """Ids of the shards whose data object is there: listed, nothing read."""
     return set().union(*(_listed(layout.split_data(split), ".parquet", planned) for split in splits))
 

@@ -64,11 +64,7 @@ class RunRecord:
         """Why this run cannot go on with the output of `other`; empty if it can."""
         here = self._decisive() | _flatten("input", self.input)
         there = other._decisive() | _flatten("input", other.input)
-        return [
-            f"{key}: the output has {there.get(key)!r}, this run {here.get(key)!r}"
-            for key in sorted(here.keys() | there.keys())
-            if here.get(key) != there.get(key)
-        ]
+        return list_differences(there, here, "the output has {!r}, this run {!r}")
 
     def file_metadata(self) -> dict[str, str]:
         """What stands in the footer of every data file."""
@@ -110,6 +106,15 @@ class RunRecord:
             "model.num_quantizers": self.num_quantizers,
             "schema": self.codes_schema,
         }
+
+
+def list_differences(there: Mapping[str, Any], here: Mapping[str, Any], words: str) -> list[str]:
+    """A line for each key whose values differ, sorted by key: the key, and `words` with the two values."""
+    return [
+        f"{key}: {words.format(there.get(key), here.get(key))}"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
 
 
 def describe_model(name: str, revision: str | None) -> ModelInfo:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from pipeline import schema, storage
 from pipeline.parquet import read_columns
+
+Item = TypeVar("Item")
 
 MAX_SHARDS = 8
 MAX_BYTES = 64 * 2**20
@@ -43,7 +46,7 @@ def sample_statistics(uris: Sequence[str], num_quantizers: int, codebook_size: i
     durations: list[float] = []
     languages: Counter[str] = Counter()
     left = MAX_BYTES
-    for uri in _spread(uris):
+    for uri in evenly_spaced(uris, MAX_SHARDS):
         info = storage.stat(uri)
         if info is None or info.size > left:
             continue
@@ -64,9 +67,10 @@ def sample_statistics(uris: Sequence[str], num_quantizers: int, codebook_size: i
     )
 
 
-def _spread(uris: Sequence[str]) -> list[str]:
-    count = min(MAX_SHARDS, len(uris))
-    return [uris[position * len(uris) // count] for position in range(count)]
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items at even distances, in their order; all of them if there are no more."""
+    count = min(count, len(items))
+    return [items[position * len(items) // count] for position in range(count)]
 
 
 def entropy(counts: np.ndarray) -> np.ndarray:

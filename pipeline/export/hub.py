@@ -130,9 +130,7 @@ def check_repo(repo: str) -> None:
 def _check_whole(output: Output, present: Container[str]) -> None:
     """Every committed shard has its data, and its rejects where its manifest counts some."""
     layout, without_rejects = output.layout, {}
-    for spec in output.specs:
-        if spec.shard_id not in output.done:
-            continue
+    for spec in output.committed:
         if storage.relative(layout.data(spec), layout.root) not in present:
             raise layout.gone(layout.data(spec))
         if storage.relative(layout.rejects(spec), layout.root) not in present:
@@ -144,11 +142,10 @@ def _check_whole(output: Output, present: Container[str]) -> None:
 
 def _shard_paths(output: Output) -> list[str]:
     paths = []
-    for spec in output.specs:
-        if spec.shard_id in output.done:
-            layout = output.layout
-            uris = (layout.data(spec), layout.rejects(spec), layout.manifest(spec.shard_id))
-            paths += [storage.relative(uri, layout.root) for uri in uris]
+    layout = output.layout
+    for spec in output.committed:
+        uris = (layout.data(spec), layout.rejects(spec), layout.manifest(spec.shard_id))
+        paths += [storage.relative(uri, layout.root) for uri in uris]
     return paths
 
 

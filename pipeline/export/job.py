@@ -57,7 +57,7 @@ def run_export(config: ExportConfig, progress: Progress) -> Report:
 
 def _shards(output: Output, config: ExportConfig) -> list[ShardSpec]:
     """The committed shards, which are all of them unless a part is asked for."""
-    specs = [spec for spec in output.specs if spec.shard_id in output.done]
+    specs = output.committed
     if len(specs) < len(output.specs) and not config.dataset.partial:
         raise ConfigError(
             f"{config.dataset.uri}: {len(specs)} of {len(output.specs)} shards are committed: finish it with moss-tok "

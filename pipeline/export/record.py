@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline import storage
+from pipeline.dataset.provenance import list_differences
 from pipeline.yaml_config import ConfigError
 
 EXPORT_VERSION = 1
@@ -39,11 +40,7 @@ class ExportRecord:
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         here, there = _flatten(json.loads(self.to_json())), _flatten(other)
-        return [
-            f"{key}: the export has {there.get(key)!r}, these settings {here.get(key)!r}"
-            for key in sorted(here.keys() | there.keys())
-            if here.get(key) != there.get(key)
-        ]
+        return list_differences(there, here, "the export has {!r}, these settings {!r}")
 
 
 def hash_of_ids(shard_ids: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ def committed_shards(output: Output, split: str) -> list[ObjectInfo]:
     root = output.layout.root
     listed = {info.uri.rpartition("/")[2]: info for info in storage.list_objects(output.layout.split_data(split))}
     planned = [spec for spec in output.specs if spec.split == split]
-    done = [spec for spec in planned if spec.shard_id in output.done]
+    done = [spec for spec in output.committed if spec.split == split]
     if not done:
         raise ValueError(f"{root}: none of the {len(planned)} shards of split {split} is committed: run tokenize again")
     if len(done) < len(planned):

@@ -94,8 +94,8 @@ def _ranges(output: Output, selection: Selection) -> list[tuple[ShardSpec, int, 
         raise RowNotFound(f"{selection.split}: no split of this name: there are {', '.join(splits)}")
     ranges: list[tuple[ShardSpec, int, int]] = []
     before = 0
-    for spec in output.specs:
-        if spec.shard_id not in output.done or selection.split not in (None, spec.split):
+    for spec in output.committed:
+        if selection.split not in (None, spec.split):
             continue
         if selection.shards and spec.shard_id not in selection.shards:
             continue

@@ -148,7 +148,7 @@ class Observer:
 
     def look(self) -> Status:
         layout = self._output.layout
-        committed = manifest.committed(layout) & self._sizes.keys()
+        committed = manifest.committed_ids(layout) & self._sizes.keys()
         for shard in manifest.read_manifests(layout, self._totals_cache.uncounted(committed)):
             self._totals_cache.add(shard)
         return Status(

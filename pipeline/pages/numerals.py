@@ -6,6 +6,8 @@ import math
 import unicodedata
 from datetime import datetime, timezone
 
+from pipeline.formatting import format_bytes, format_seconds
+
 NARROW = "\u202f"
 """The space between a number and its unit, where no line breaks."""
 MINUS = "\u2212"
@@ -38,19 +40,12 @@ def share(part: float, whole: float) -> str:
 
 def span(seconds: float) -> str:
     """A length of time, in the unit that suits it."""
-    if 0 < seconds < 1:
-        return quantity(1000 * seconds, "ms", 1)
-    if seconds < 60:
-        return quantity(seconds, "s", 2 if seconds >= 10 else 3)
-    if seconds < 3600:
-        return f"{seconds // 60:.0f}{NARROW}min {seconds % 60:02.0f}{NARROW}s"
-    return quantity(seconds / 3600, "h", 4)
+    return format_seconds(seconds, NARROW)
 
 
-def size(bytes_: float) -> str:
+def size(count: float) -> str:
     """A number of bytes, in powers of 1,000."""
-    power = min(max(len(f"{bytes_:.0f}") - 1, 0) // 3, 5)
-    return quantity(bytes_ / 1000**power, ("B", "kB", "MB", "GB", "TB", "PB")[power], 3 if power else 1)
+    return format_bytes(count, NARROW)
 
 
 def moment(unix_seconds: float) -> str:

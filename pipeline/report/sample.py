@@ -83,8 +83,7 @@ def take_sample(output: Output, max_frames: int = MAX_FRAMES, max_shards: int = 
     """Read the first shards, by id, until there are enough frames. Raises OSError or ValueError for damaged data."""
     model = output.record.model
     sample = Sample(np.zeros((output.record.num_quantizers, model.codebook_size), np.int64))
-    done = [spec for spec in output.specs if spec.shard_id in output.done]
-    for spec in sorted(done, key=lambda spec: spec.shard_id):
+    for spec in sorted(output.committed, key=lambda spec: spec.shard_id):
         if sample.shards == max_shards or sample.frames >= max_frames:
             sample.whole = False
             break

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pipeline.config import Config
+from pipeline.dataset.statistics import evenly_spaced
 from pipeline.items import Clip, ClipEnd, RawClip, Reject, ShardSpec
 from pipeline.steps.prepare import Target, prepare_clip
 from pipeline.steps.read import read_shard
@@ -40,7 +41,7 @@ def estimate(
     clips = rejects = 0
     seconds = 0.0
     for group in _by_format(specs):
-        items = [item for spec in _spread(group) for item in _first_clips(spec, config)]
+        items = [item for spec in evenly_spaced(group, SAMPLED_SHARDS) for item in _first_clips(spec, config)]
         lengths = [_num_samples(item, config, target) for item in items]
         clips += len(items)
         rejects += lengths.count(None)
@@ -57,10 +58,6 @@ def _by_format(specs: Sequence[ShardSpec]) -> Iterator[list[ShardSpec]]:
     for spec in specs:
         groups.setdefault(spec.format, []).append(spec)
     yield from groups.values()
-
-
-def _spread(group: Sequence[ShardSpec]) -> Sequence[ShardSpec]:
-    return group[:: max(1, len(group) // SAMPLED_SHARDS)][:SAMPLED_SHARDS]
 
 
 def _first_clips(spec: ShardSpec, config: Config) -> list[RawClip | Reject]:

@@ -93,7 +93,7 @@ def find_duplicates(
     advance: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Duplicates:
     """Look through every committed shard of the output. Raises what `read_columns` does for one that is damaged."""
-    specs = [spec for spec in output.specs if spec.shard_id in output.done]
+    specs = output.committed
     divisions = max(1, -(-output.totals().rows // rows_per_division))
     with tempfile.TemporaryDirectory(prefix="moss-tok-duplicates-") as folder:
         rows = 0

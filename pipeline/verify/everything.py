@@ -47,20 +47,19 @@ def verify(
     clips: dict[str, int] = {}
     rejects: dict[str, int] = {}
     totals = Totals()
-    done = [spec for spec in output.specs if spec.shard_id in output.done]
-    for count, finding in enumerate(_check_shards(output, done), 1):
+    for count, finding in enumerate(_check_shards(output, output.committed), 1):
         report.add(finding.report)
         if (manifest := finding.manifest) is not None:
             clips[finding.spec.shard_id] = manifest.rows + manifest.rejects
             rejects[finding.spec.shard_id] = manifest.rejects
             totals.add(Totals.of(manifest))
-        advance("shards", count, len(done))
+        advance("shards", count, len(output.committed))
     check_strays(output, rejects, report)
     if totals.shards == len(output.specs):
         check_figures(output, totals, report)
     if encoder is not None:
         chosen = choose(clips, sample, seed)
-        specs = [spec for spec in done if spec.shard_id in chosen]
+        specs = [spec for spec in output.committed if spec.shard_id in chosen]
         for count, spec in enumerate(specs, 1):
             report.add(check_again(output, spec, chosen[spec.shard_id], encoder))
             advance("shards encoded again", count, len(specs))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.dataset.dataset import FROM_A_COPY, Output
 from pipeline.dataset.layout import Layout
-from pipeline.dataset.manifest import committed
+from pipeline.dataset.manifest import committed_ids
 from pipeline.dataset.plan_file import read_plan
 from pipeline.dataset.provenance import RunRecord
 from pipeline.items import ShardSpec
@@ -33,7 +33,7 @@ def check_outline(uri: str, report: Report) -> Output | None:
     specs = _check_plan(layout, record, report) if record else None
     if record is None or specs is None:
         return None
-    output = Output(layout, record, specs, committed(layout) & {spec.shard_id for spec in specs})
+    output = Output(layout, record, specs, committed_ids(layout) & {spec.shard_id for spec in specs})
     _check_complete(output, report)
     return output
 

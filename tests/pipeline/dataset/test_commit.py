@@ -11,7 +11,7 @@ import pytest
 from pipeline import storage
 from pipeline.dataset.commit import Effort, OutputConflict, publish_shard, rebuild_manifest
 from pipeline.dataset.layout import Layout
-from pipeline.dataset.manifest import ShardManifest, committed, read_manifests
+from pipeline.dataset.manifest import ShardManifest, committed_ids, read_manifests
 from tests.shards import EFFORT, SPEC, VERSIONS, shard_bytes
 
 
@@ -74,7 +74,7 @@ def test_what_another_worker_made_with_other_library_versions_is_kept_and_counte
     manifest = publish(layout, shard_bytes())
     assert (manifest.sha256, manifest.versions) == (hashlib.sha256(theirs[0]).hexdigest(), {"torch": "2.10"})
     assert storage.read_bytes(layout.data(SPEC)) == theirs[0]
-    assert committed(layout) == {SPEC.shard_id}
+    assert committed_ids(layout) == {SPEC.shard_id}
 
 
 def test_where_two_workers_reject_differently_no_clip_is_twice_and_none_is_lost(layout: Layout) -> None:
@@ -96,7 +96,7 @@ def test_what_a_job_with_other_settings_or_input_made_is_a_conflict_and_stays(
     with pytest.raises(OutputConflict, match="two jobs with different settings or inputs"):
         publish(layout, shard_bytes())
     assert storage.read_bytes(layout.data(SPEC)) == theirs[0]
-    assert committed(layout) == set()
+    assert committed_ids(layout) == set()
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no-parquet", "flipped", "foreign", "rejects-gone", "rejects-cut"])
@@ -113,7 +113,7 @@ def test_objects_that_are_no_whole_shard_are_named_and_never_counted(layout: Lay
     for attempt in (lambda: rebuild_manifest(layout, SPEC), lambda: publish(layout, shard_bytes())):
         with pytest.raises(OutputConflict, match=rf"{SPEC.shard_id}\.parquet and its rejects are no whole shard"):
             attempt()
-    assert committed(layout) == set()
+    assert committed_ids(layout) == set()
     assert storage.read_bytes(layout.data(SPEC)) == data
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.dataset.layout import Layout
-from pipeline.dataset.manifest import ShardManifest, commit, committed, read_manifests
+from pipeline.dataset.manifest import ShardManifest, commit, committed_ids, read_manifests
 from pipeline.items import ShardSpec
 
 MANIFEST = ShardManifest(
@@ -46,18 +46,18 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Layout:
 
 
 def test_a_shard_is_committed_once_its_manifest_is_there(layout: Layout) -> None:
-    assert committed(layout) == set()
+    assert committed_ids(layout) == set()
     commit(layout, MANIFEST)
-    assert committed(layout) == {"f00d"}
+    assert committed_ids(layout) == {"f00d"}
     commit(layout, replace(MANIFEST, shard_id="beef"))
-    assert committed(layout) == {"f00d", "beef"}
+    assert committed_ids(layout) == {"f00d", "beef"}
 
 
 def test_manifests_are_read_back_as_they_were_sorted_by_id(layout: Layout) -> None:
     manifests = [replace(MANIFEST, shard_id=f"{number:04x}", rows=number) for number in range(40)]
     for manifest in reversed(manifests):
         commit(layout, manifest)
-    assert list(read_manifests(layout, committed(layout))) == manifests
+    assert list(read_manifests(layout, committed_ids(layout))) == manifests
     assert list(read_manifests(layout, {"0003"})) == [manifests[3]]
 
 
@@ -74,7 +74,7 @@ def test_a_manifest_that_is_being_written_is_no_commit(tmp_path: Path) -> None:
     (Path(layout.manifests) / ".beef.json.a1b2.tmp").write_text("{")
     (Path(layout.manifests) / ".beef.json").write_text("{")
     (Path(layout.manifests) / "notes.txt").write_text("")
-    assert committed(layout) == {"f00d"}
+    assert committed_ids(layout) == {"f00d"}
 
 
 def test_names_in_any_alphabet_and_of_any_bytes_are_kept(layout: Layout) -> None:

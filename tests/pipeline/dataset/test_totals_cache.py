@@ -58,7 +58,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 def open_again(tmp_path: Path, record: RunRecord) -> Callable[[], Output]:
     """The output as a new process would find it."""
     layout = Layout(str(tmp_path))
-    return lambda: Output(layout, record, SPECS, manifest.committed(layout))
+    return lambda: Output(layout, record, SPECS, manifest.committed_ids(layout))
 
 
 def test_a_shard_is_counted_once_however_often_it_is_added():
