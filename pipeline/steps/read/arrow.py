@@ -15,16 +15,19 @@ from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean, read_reject
-from pipeline.steps.read.rows import SourceError, audio_column, clip_of_row
+from pipeline.steps.read.rows import RowReader, SourceError
 
 FILE_MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each row of the file. Raises SourceError where it has no audio column."""
-    source = clean(spec.uri)
+    """Each row of the file, and a reject in place of those behind the point where it is damaged.
+
+    Raises SourceError if the file has no audio column.
+    """
     row = 0
+    reader: RowReader | None = None
     with storage.open_read(spec.uri) as stream:
         trouble = None
         file_format = stream.read(len(FILE_MAGIC)) == FILE_MAGIC
@@ -32,9 +35,9 @@ def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
         try:
             for batch in pa.ipc.open_stream(stream):
                 batch.validate(full=True)  # offsets that lead outside of their buffers would be followed
-                column = audio_column(batch.schema, spec.uri, config)
+                reader = reader or RowReader(batch.schema, spec.uri, config)
                 for position in range(batch.num_rows):
-                    yield clip_of_row(batch, position, row, row, source, column, config)
+                    yield reader.clip(batch, position, row)
                     row += 1
             trouble = _trouble_at_end(stream)
         except SourceError:
@@ -44,7 +47,8 @@ def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
         if file_format:
             trouble = "has Arrow's file format, and only streams are read, as save_to_disk writes them"
         if trouble is not None:
-            yield read_reject(Origin(index=row, source=source, key=""), "damaged_source", f"the Arrow file {trouble}")
+            origin = Origin(index=row, source=clean(spec.uri), key="")
+            yield read_reject(origin, "damaged_source", f"the Arrow file {trouble}")
 
 
 def _trouble_at_end(stream: BinaryIO) -> str | None:

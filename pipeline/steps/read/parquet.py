@@ -12,7 +12,7 @@ from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean, read_reject
-from pipeline.steps.read.rows import audio_column, clip_of_row
+from pipeline.steps.read.rows import RowReader
 
 BATCH_ROWS = 16  # rows hold whole audio files: a batch is megabytes already
 BATCH_BYTES = 2**28  # of a batch, where each of its rows is as large as its row group: with a dictionary they can be
@@ -20,7 +20,10 @@ MAX_GROUP_ROWS = 10_000_000  # a footer that declares more in one row group lies
 
 
 def read_parquet(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each row of the shard's row groups; its key is its `id`, else its number in the file. Raises SourceError."""
+    """Each row of the shard's row groups, or a reject for each row that is damaged.
+
+    Raises SourceError if the file has no audio column.
+    """
     with storage.open_read(spec.uri) as stream:
         try:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
@@ -29,7 +32,8 @@ def read_parquet(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rej
             origin = Origin(index=0, source=clean(spec.uri), key="")
             yield read_reject(origin, "damaged_source", f"not Parquet: {error}")
             return
-        yield from _read_rows(file, spec, rows, audio_column(schema, spec.uri, config), config)
+        reader = RowReader(schema, spec.uri, config, first_row=rows[spec.start])
+        yield from _read_rows(file, spec, rows, reader)
 
 
 def _rows_before_groups(footer: pq.FileMetaData) -> list[int]:
@@ -40,23 +44,19 @@ def _rows_before_groups(footer: pq.FileMetaData) -> list[int]:
     return [0, *accumulate(counts)]
 
 
-def _read_rows(
-    file: pq.ParquetFile, spec: ShardSpec, rows: list[int], column: str, config: InputConfig
-) -> Iterator[RawClip | Reject]:
+def _read_rows(file: pq.ParquetFile, spec: ShardSpec, rows: list[int], reader: RowReader) -> Iterator[RawClip | Reject]:
     stop = len(rows) - 1 if spec.stop is None else spec.stop
-    first = row = rows[spec.start]
-    source = clean(spec.uri)
+    row = rows[spec.start]
     for group in range(spec.start, stop):
         trouble = "holds fewer rows than the footer says"
         batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, file.metadata.row_group(group).total_byte_size)))
         try:
             for batch in file.iter_batches(batch_rows, row_groups=[group], use_threads=False):
                 for position in range(min(batch.num_rows, rows[group + 1] - row)):
-                    yield clip_of_row(batch, position, row, row - first, source, column, config)
+                    yield reader.clip(batch, position, row)
                     row += 1
         except (pa.ArrowException, OSError) as error:
             trouble = f"cannot be read on: {error}"
         for lost in range(row, rows[group + 1]):
-            origin = Origin(index=lost - first, source=source, key=str(lost))
-            yield read_reject(origin, "damaged_source", f"row group {group} {trouble}")
+            yield reader.lost(lost, f"row group {group} {trouble}")
         row = rows[group + 1]

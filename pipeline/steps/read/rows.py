@@ -13,7 +13,35 @@ from pipeline.steps.read.fields import clean, describe, read_reject
 
 
 class SourceError(ValueError):
-    """The object is sound but does not hold audio where the configuration says; the message names both."""
+    """The object is sound but does not hold audio where the configuration says. The message names both."""
+
+
+class RowReader:
+    """Turns the rows of one object into clips."""
+
+    def __init__(self, schema: pa.Schema, uri: str, config: InputConfig, first_row: int = 0) -> None:
+        """`first_row` is the number, in the object, of the shard's first row. Raises SourceError without audio."""
+        self._column = audio_column(schema, uri, config)
+        self._source = clean(uri)
+        self._config = config
+        self._first_row = first_row
+
+    def clip(self, batch: pa.RecordBatch, position: int, row: int) -> RawClip | Reject:
+        """The clip at `position` in a batch, which is number `row` in the object.
+
+        Its key is its `id`, or that number where it has none.
+        """
+        fields = {name: _value(cells[position]) for name, cells in zip(batch.schema.names, batch.columns, strict=True)}
+        key = fields.get("id")
+        origin = self._origin(row, clean(str(row if key is None or key == "" else key)))
+        return _clip(fields, origin, self._column, self._config)
+
+    def lost(self, row: int, message: str) -> Reject:
+        """The reject of a row that cannot be read."""
+        return read_reject(self._origin(row, str(row)), "damaged_source", message)
+
+    def _origin(self, row: int, key: str) -> Origin:
+        return Origin(index=row - self._first_row, source=self._source, key=key)
 
 
 def audio_column(schema: pa.Schema, uri: str, config: InputConfig) -> str:
@@ -30,17 +58,6 @@ def audio_column(schema: pa.Schema, uri: str, config: InputConfig) -> str:
     if not (pa.types.is_binary(holder) or pa.types.is_large_binary(holder) or pa.types.is_binary_view(holder)):
         raise SourceError(f"{uri}: column {name} is {kind}; audio is binary or struct<bytes: binary, path: string>")
     return name
-
-
-def clip_of_row(
-    batch: pa.RecordBatch, position: int, row: int, index: int, source: str, column: str, config: InputConfig
-) -> RawClip | Reject:
-    """Row `position` of a batch, which is number `row` in its file and `index` in its shard. Its key is its `id`, else
-    the number in the file."""
-    fields = {name: _value(cells[position]) for name, cells in zip(batch.schema.names, batch.columns, strict=True)}
-    key = fields.get("id")
-    key = clean(str(row if key is None or key == "" else key))
-    return _clip(fields, Origin(index=index, source=source, key=key), column, config)
 
 
 def _value(scalar: pa.Scalar) -> Any:

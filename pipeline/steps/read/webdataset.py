@@ -48,22 +48,31 @@ class _Sample:
         return key == self.key and not known and (self.size + size <= max_bytes or not _is_audio(ending))
 
 
+@dataclass(frozen=True, slots=True)
+class _Damage:
+    """The end of what can be read of a tar."""
+
+    message: str
+
+
 def read_webdataset(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each sample of the tar, in the tar's order."""
+    """Each sample of the tar, in the tar's order, and a reject in place of those behind the point where it is damaged.
+
+    A sample with several audio members is as many clips.
+    """
     index = 0
     source = clean(spec.uri)
-    for sample in _samples(spec.uri, config.max_clip_bytes):
-        if isinstance(sample, str):
-            yield read_reject(Origin(index=index, source=source, key=""), "damaged_source", sample)
-            index += 1
-            continue
-        for item in _clips(sample, source, index, config):
+    for found in _samples(spec.uri, config.max_clip_bytes):
+        if isinstance(found, _Damage):
+            yield read_reject(Origin(index=index, source=source, key=""), "damaged_source", found.message)
+            return
+        for item in _clips(found, source, index, config):
             yield item
             index += 1
 
 
-def _samples(uri: str, max_clip_bytes: int) -> Iterator[_Sample | str]:
-    """The samples, and a message in place of what follows the point where the tar is damaged."""
+def _samples(uri: str, max_clip_bytes: int) -> Iterator[_Sample | _Damage]:
+    """The samples, and at the end the damage where there is some."""
     sample: _Sample | None = None
     head = b""
     with storage.open_read(uri) as stream:
@@ -87,7 +96,7 @@ def _samples(uri: str, max_clip_bytes: int) -> Iterator[_Sample | str]:
         if sample is not None:
             yield sample
         if trouble is not None:
-            yield trouble
+            yield _Damage(trouble)
 
 
 class _Header(tarfile.TarInfo):
