@@ -101,8 +101,8 @@ def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
         return _describe(spec, data, rejects)
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise OutputConflict(
-            f"{layout.data(spec)} and its rejects are no whole shard ({error}): unless another job is writing them, delete "
-            "them, and run again"
+            f"{layout.data(spec)} and its rejects are no whole shard ({error}): unless another job is writing them, "
+            "delete them, and run again"
         ) from error
 
 
