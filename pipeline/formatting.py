@@ -1,4 +1,4 @@
-"""Sizes, lengths of time and tables as text for people."""
+"""Sizes, durations and tables for people to read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The URI of every file of an output."""
+"""Where everything is in an output."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ class Layout:
 
     @property
     def success(self) -> str:
-        """Present once every planned shard is committed. It holds the checksums of the card, the plan and the
-        record."""
+        """Present once every planned shard is committed; holds the checksums of what stands above the shards."""
         return storage.join(self.root, "_SUCCESS")
 
     @property
     def internal(self) -> str:
-        """The folder of what moss-tok needs and readers of the dataset do not."""
+        """What is for moss-tok and not for readers of the dataset."""
         return storage.join(self.root, "_moss_tok")
 
     @property
@@ -42,7 +41,7 @@ class Layout:
 
     @property
     def totals(self) -> str:
-        """The sums over the shards that were counted: a cache, which can be made again from the manifests."""
+        """What the shards that were counted hold together: a cache, which the manifests can make again."""
         return storage.join(self.internal, "totals.json")
 
     @property
@@ -51,17 +50,16 @@ class Layout:
 
     @property
     def runs(self) -> str:
-        """The folder of what each run reports about itself: see pipeline/monitoring/heartbeat.py."""
+        """What each run said of itself, for people: see pipeline/monitoring/heartbeat.py."""
         return storage.join(self.internal, "runs")
 
     def heartbeat(self, run_id: str) -> str:
         return storage.join(self.runs, f"{run_id}.json")
 
     def checksums(self) -> str:
-        """The contents of `_SUCCESS`: checksums of the card, the plan and the record, as `sha256sum --check` reads
-        them.
+        """Contents of `_SUCCESS`, as `sha256sum --check` reads them: of the card, the plan and the record as they are.
 
-        Those of a shard's objects are in its manifest, and a manifest has its own.
+        Shards have theirs in their manifests, and a manifest has its own.
         """
         names = {storage.relative(uri, self.root): uri for uri in (self.card, self.plan, self.run)}
         digests = {name: hashlib.sha256(storage.read_bytes(uri)).hexdigest() for name, uri in names.items()}
@@ -71,7 +69,7 @@ class Layout:
         return storage.join(self.manifests, f"{shard_id}.json")
 
     def split_data(self, split: str) -> str:
-        """The folder with the data objects of a split."""
+        """The folder of a split's data objects."""
         return storage.join(self.root, "data", split)
 
     def data(self, spec: ShardSpec) -> str:
@@ -81,21 +79,21 @@ class Layout:
         return storage.join(self.root, "rejects", spec.split, f"{spec.shard_id}.parquet")
 
     def open_committed(self, uri: str) -> BinaryIO:
-        """A seekable stream of an object of a committed shard. Raises the error of `gone` if it is not there."""
+        """A seekable stream of an object of a committed shard. Raises `gone` where it is not there."""
         try:
             return storage.open_read(uri)
         except FileNotFoundError:
             raise self.gone(uri) from None
 
     def stat_committed(self, uri: str) -> ObjectInfo:
-        """What the store says of an object of a committed shard. Raises the error of `gone` if it is not there."""
+        """What the store says of an object of a committed shard. Raises `gone` where it is not there."""
         info = storage.stat(uri)
         if info is None:
             raise self.gone(uri)
         return info
 
     def gone(self, uri: str) -> FileNotFoundError:
-        """The error to raise if an object of a committed shard is not there."""
+        """What to raise where an object of a committed shard is not there."""
         return FileNotFoundError(
             f"{uri}: gone, although its shard is committed (moss-tok verify tells what else is): put it back from a "
             f"copy, or run moss-tok repair {self.root} and then tokenize again"

@@ -1,0 +1,142 @@
+"""The MOSS Audio Tokenizer: packed batches of any lengths, and streams of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, StreamingEncoder, decode_stream
+from moss_tok.checkpoint import Checkpoint
+from moss_tok.stack import StreamState
+from moss_tok.transfer import HostCopy
+from pipeline.codecs.protocol import Codebook, CodecDescription, Coded, CodeStream, Family, Parts
+from pipeline.codecs.whole_clips import done
+
+PIECE_FRAMES = 256  # of a long clip that is decoded, whatever its length
+
+
+class MossCodec:
+    """`Codec` of a MossAudioTokenizerModel."""
+
+    batching = "packed: any clips share a call"
+
+    def __init__(self, model: MossAudioTokenizerModel) -> None:
+        self.model = model
+        self.description = _describe(model.config)
+        self._waiting = ThreadPoolExecutor(1, "codes") if model.device.type == "cuda" else None
+
+    def launch(self, waveforms: Sequence[np.ndarray], num_quantizers: int) -> Future[list[Coded]]:
+        """A GPU goes on with the batch when this has returned, so that the next can be made ready meanwhile."""
+        tensors = [torch.from_numpy(waveform) for waveform in waveforms]
+        encoded, _ = self.model.encode_step(tensors, None, num_quantizers=num_quantizers)
+        copy = HostCopy(torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16))
+        lengths = [codes.shape[1] for codes, _ in encoded]
+        if self._waiting is not None:
+            return self._waiting.submit(lambda: _split(copy.wait(), lengths))
+        return done(_split(copy.wait(), lengths))
+
+    def stream(self, num_quantizers: int, max_frames: int) -> CodeStream:
+        return MossStream(self.model, num_quantizers, max_frames)
+
+    def decode(self, clips: Sequence[Coded], num_samples: Sequence[int]) -> list[np.ndarray]:
+        decoded = self.model.batch_decode([_tensor(clip) for clip in clips])
+        audio = decoded.audio.float().cpu().numpy()
+        return [np.ascontiguousarray(audio[number, :, :samples]) for number, samples in enumerate(num_samples)]
+
+    def decode_pieces(self, clip: Coded, num_samples: int) -> Iterator[np.ndarray]:
+        left = num_samples
+        for piece in decode_stream(self.model, torch.split(_tensor(clip), PIECE_FRAMES, dim=1)):
+            yield piece[:, :left].float().cpu().numpy()
+            left -= min(left, piece.shape[1])
+
+
+class MossStream:
+    """The codes of a long clip so far, and the encoder's state between its parts: both are those of the whole clip.
+
+    The clip is cut at whole blocks of attention, wherever its parts end: there every device's arithmetic is that of the
+    whole clip.
+    """
+
+    def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
+        self._encoder = StreamingEncoder(model, num_quantizers)
+        frames = 1 if model.encoder is None else model.encoder.block_frames
+        self._block = frames * model.downsample_rate
+        self._most = max(1, max_frames // frames) * self._block
+        self._held = np.zeros((model.number_channels, 0), np.float32)
+        self._state: StreamState | None = None
+        self._codes: list[np.ndarray] = []
+
+    def step(self, waveform: np.ndarray) -> None:
+        """Encode the next (channels, n) samples as far as they fill blocks; the rest is kept for later."""
+        waiting = np.concatenate([self._held, waveform], axis=1)
+        whole = waiting.shape[1] // self._block * self._block
+        for start in range(0, whole, self._most):
+            self._encode(torch.from_numpy(waiting[:, start : min(start + self._most, whole)]))
+        self._held = waiting[:, whole:].copy()
+
+    def finish(self) -> Coded:
+        """End the clip: its codes."""
+        if self._held.shape[1]:
+            missing = -self._held.shape[1] % self._encoder.model.downsample_rate
+            self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
+        return Coded(np.concatenate(self._codes, axis=1))
+
+    def _encode(self, chunk: torch.Tensor) -> None:
+        try:
+            codes, self._state = self._encoder.step(chunk, self._state)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            half = -(-chunk.shape[1] // self._block) // 2 * self._block
+            if half == 0:
+                raise
+            self._encode(chunk[:, :half])
+            self._encode(chunk[:, half:])
+        else:
+            self._codes.append(codes.to("cpu", torch.int16).numpy())
+
+
+def _split(codes: torch.Tensor, lengths: Sequence[int]) -> list[Coded]:
+    parts = torch.split(codes, list(lengths), dim=1)
+    return [Coded(np.ascontiguousarray(part.numpy())) for part in parts]
+
+
+def _tensor(clip: Coded) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(clip.codes).astype(np.int64))
+
+
+def _describe(config: MossAudioTokenizerConfig) -> CodecDescription:
+    codebook = Codebook(config.quantizer.codebook_size, config.downsample_rate)
+    return CodecDescription(
+        family="moss",
+        sample_rate=config.sampling_rate,
+        channels=config.number_channels,
+        codebooks=(codebook,) * config.quantizer.num_quantizers,
+        trained=config.trained,
+        streams=True,
+    )
+
+
+def _load(checkpoint: Checkpoint, device: str, dtype: str, parts: Parts) -> MossCodec:
+    model = MossAudioTokenizerModel.from_pretrained(
+        checkpoint.name, revision=checkpoint.revision, dtype=dtype, device=device, parts=parts
+    )
+    return MossCodec(model.eval())
+
+
+def _recognises(config: Mapping[str, Any]) -> bool:
+    return "MossAudioTokenizerModel" in (config.get("architectures") or ()) or "encoder_kwargs" in config
+
+
+FAMILY = Family(
+    name="moss",
+    describe=lambda config: _describe(MossAudioTokenizerConfig.from_dict(config)),
+    load=_load,
+    model_types=("moss-audio-tokenizer",),
+    recognises=_recognises,
+    decisive=lambda config: MossAudioTokenizerConfig.from_dict(config).to_dict(),
+    dtypes=("float32", "bfloat16"),
+)

@@ -1,0 +1,142 @@
+"""From a model's name to its family: read from `config.json`, or named by `model.codec`.
+
+Families are those of this room and those that installed packages offer under the entry point group `moss_tok.codecs`:
+each entry point names a `Family`. No code of a model's own folder or repo is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from moss_tok.checkpoint import CONFIG_FILE, Checkpoint, resolve
+from pipeline.codecs.config_file import read_config
+from pipeline.codecs.protocol import Codec, CodecDescription, CodecError, Family, Parts
+from pipeline.items import stable_hash
+
+GROUP = "moss_tok.codecs"
+BUILT_IN = {
+    "moss": "moss:FAMILY",
+    "mimi": "mimi:FAMILY",
+    "encodec": "encodec:FAMILY",
+    "dac": "dac:FAMILY",
+    "xcodec2": "xcodec2:FAMILY",
+    "neucodec": "xcodec2:NEUCODEC",
+    "xcodec": "xcodec:FAMILY",
+    "higgs": "xcodec:HIGGS",
+    "wavtokenizer": "wavtokenizer:FAMILY",
+    "snac": "snac:FAMILY",
+    "speechtokenizer": "speechtokenizer:FAMILY",
+    "bigcodec": "bigcodec:FAMILY",
+}
+"""Where each family of this room is, by its name."""
+NOT_DECISIVE = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "trained")
+"""Keys of a config.json that say where a model comes from, not what it computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSource:
+    """A model that was found, without its weights."""
+
+    name: str
+    checkpoint: Checkpoint
+    family: Family
+    description: CodecDescription
+    config_hash: str
+
+
+def find_codec(name: str, revision: str | None = None, family: str | None = None) -> CodecSource:
+    """The model of this name (a folder, an embedded codec or a hub repo), by its configuration.
+
+    `family` overrides what config.json says. Raises CodecError for a model of no family that is known, and what
+    `moss_tok.checkpoint.resolve` raises.
+    """
+    checkpoint = resolve(name, revision)
+    config = read_config(checkpoint)
+    found = family_named(family) if family else _recognise(name, config)
+    try:
+        description = found.describe(config)
+    except CodecError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        problem = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+        raise CodecError(
+            f"{checkpoint.folder / CONFIG_FILE} describes no codec of family {found.name}: {problem}"
+        ) from error
+    decisive = found.decisive(config) if found.decisive else _decisive(config)
+    return CodecSource(name, checkpoint, found, description, stable_hash(json.dumps(decisive, sort_keys=True)))
+
+
+def load_codec(source: CodecSource, device: str, dtype: str = "float32", parts: Parts = "all") -> Codec:
+    """The codec with its weights. Raises CodecError for a precision that the family does not have, and for weights
+    that do not fit the configuration."""
+    if dtype not in source.family.dtypes:
+        allowed = ", ".join(source.family.dtypes)
+        raise CodecError(f"model.dtype: {dtype}, but codecs of family {source.family.name} run in {allowed}")
+    return source.family.load(source.checkpoint, device, dtype, parts)
+
+
+def families() -> dict[str, Family]:
+    """Every family that is installed, by name; those of other packages too."""
+    return _built_in() | {point.name: _plugged_in(point) for point in _entry_points()}
+
+
+def family_named(name: str) -> Family:
+    """Raises CodecError where there is none of this name."""
+    if name in BUILT_IN:
+        return _built_in()[name]
+    for point in _entry_points():
+        if point.name == name:
+            return _plugged_in(point)
+    known = ", ".join([*BUILT_IN, *(point.name for point in _entry_points())])
+    raise CodecError(f"model.codec: no codec {name!r} is installed: there are {known}")
+
+
+def _recognise(name: str, config: Mapping[str, Any]) -> Family:
+    model_type = config.get("model_type")
+    candidates = families().values()
+    for family in candidates:
+        if model_type in family.model_types:
+            return family
+    for family in candidates:
+        if family.recognises(config):
+            return family
+    known = ", ".join(sorted(families()))
+    raise CodecError(
+        f"{name}: its {CONFIG_FILE} is of model_type {model_type!r}, which no installed codec knows: name one with "
+        f"model.codec ({known}), or install the package that offers it"
+    )
+
+
+@cache
+def _built_in() -> dict[str, Family]:
+    found = {}
+    for name, place in BUILT_IN.items():
+        module, _, attribute = place.partition(":")
+        found[name] = getattr(import_module(f"pipeline.codecs.{module}"), attribute)
+    return found
+
+
+def _entry_points() -> list[EntryPoint]:
+    return sorted((point for point in entry_points(group=GROUP)), key=lambda point: point.name)
+
+
+def _plugged_in(point: EntryPoint) -> Family:
+    if point.name in BUILT_IN:
+        raise CodecError(f"{point.value}: offers a codec {point.name}, and moss-tok has one of that name itself")
+    try:
+        family = point.load()
+    except Exception as error:  # whatever another package raises when it is imported
+        raise CodecError(f"the codec {point.name} ({point.value}) cannot be loaded: {error}") from error
+    if not isinstance(family, Family):
+        raise CodecError(f"{point.value}: is no pipeline.codecs.Family but {type(family).__name__}")
+    return family
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in NOT_DECISIVE}
