@@ -1,4 +1,4 @@
-"""A function over many things, a few at a time, its results in their order."""
+"""Run a function over many things, a few at a time, and get the results in order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ Result = TypeVar("Result")
 
 
 def in_order(function: Callable[[Thing], Result], things: Iterable[Thing], threads: int) -> Iterator[Result]:
-    """`map` in so many threads. Unlike that of an executor it holds no more than `threads` results ahead, and takes no
-    more of the things: of a million manifests most wait outside."""
+    """`map` with `threads` threads.
+
+    Unlike `Executor.map` it holds at most `threads` results ahead, and takes no more things than that: of a million
+    manifests most are not even asked for yet.
+    """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for thing in things:

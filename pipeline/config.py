@@ -2,7 +2,7 @@
 
     load_config("configs/demo.yaml", ["model.dtype=bfloat16", "cluster.actors=2"])
 
-Faults are a ConfigError of pipeline/yaml_config.py.
+A fault is a ConfigError of pipeline/yaml_config.py.
 """
 
 from __future__ import annotations
@@ -67,35 +67,39 @@ class InputConfig(Section):
     audio_folder: str = ""
     """Folder that the relative paths of an input list begin in, itself relative to the list's folder."""
     quoted: bool = True
-    """Whether double quotes enclose fields of .csv and .tsv. Common Voice has them as letters: false."""
+    """Whether double quotes enclose fields of .csv and .tsv. false for Common Voice, where they are letters of the
+    text."""
     text_column: str = "text"
     """Column, field or JSON key that holds the transcript, where there is one."""
     language_column: str | None = None
     """Column, field or JSON key of the language. By default the first that is there of language, lang and locale."""
     speaker_column: str | None = None
-    """The speaker's. By default the first that is there of speaker_id, speaker and client_id."""
+    """Column, field or JSON key of the speaker. By default the first that is there of speaker_id, speaker and
+    client_id."""
     labels_column: str | None = None
-    """The labels': a list, one label, or several with commas and no spaces between them, as in AudioSet's tables. By
-    default the first that is there of labels, label, human_labels and positive_labels."""
+    """Column, field or JSON key of the labels: a list, one label, or several with commas and no spaces between them, as
+    in AudioSet's tables. By default the first that is there of labels, label, human_labels and positive_labels."""
     segments: bool = True
-    """Whether a record of an input list that has a start, or a list called segments, is a part of its file and not all
-    of it. false leaves such fields in the metadata. Cuts and supervisions of Lhotse are always parts."""
+    """Whether a record of an input list with a start, or with a list called segments, stands for a part of its file.
+    false leaves such fields in the metadata and takes the whole file. Cuts and supervisions of Lhotse are always
+    parts."""
     start_column: str | None = None
-    """Field of the seconds of the file where a part begins. By default the first that is there of offset, start,
+    """Field that says where a part begins, in seconds of the file. By default the first that is there of offset, start,
     start_time, start_seconds and start_time_seconds."""
     end_column: str | None = None
-    """Of the seconds where it ends. By default the first that is there of end, end_time, end_seconds and
-    end_time_seconds."""
+    """Field that says where it ends, in seconds of the file. By default the first that is there of end, end_time,
+    end_seconds and end_time_seconds."""
     duration_column: str | None = None
-    """Of its length in seconds; by default duration. Without a start it says nothing of parts."""
+    """Field that says how long it is, in seconds; by default duration. In a record without a start it does not make a
+    part."""
     recordings: str | None = None
-    """List of the recordings that the supervisions of Lhotse name. By default the file beside that has "recordings" in
-    its name where the list of supervisions has "supervisions"."""
+    """List of the recordings that supervisions of Lhotse name. By default the file in the same folder that has
+    "recordings" in its name where the list of supervisions has "supervisions"."""
     clips_per_shard: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
-    """Rows or files in a shard; a WebDataset tar is always one shard. The parts of a file stay together in one, up to
-    four times as many."""
+    """Rows or files in a shard; a WebDataset tar is always one shard. The parts of one file stay together in a shard,
+    which may then have up to four times as many."""
     max_clip_bytes: Annotated[int, Field(ge=1)] = 2**30
-    """A clip of more encoded bytes than this is rejected unread."""
+    """A clip of more encoded bytes than this is rejected without being read."""
 
 
 class OutputConfig(Section):
@@ -119,30 +123,30 @@ class ModelConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto uses the GPU that Ray assigns, else the CPU."""
     num_quantizers: Annotated[int, Field(ge=1)] | None = None
-    """RVQ layers to write; all of the model's by default."""
+    """RVQ layers to write. By default all layers of the model."""
 
 
 class LoudnessConfig(Section):
-    """The level that clips are brought to: the rule of MOSS-TTS, which its models were trained with."""
+    """The level that clips are brought to, by the rule that the training data of MOSS-TTS was made with."""
 
     target_dbfs: Annotated[float, Field(ge=-90, le=0)] = -20.0
-    """Mean power of the whole clip in dB of full scale, after mixing and resampling."""
+    """Mean power of the whole clip in dB of full scale, measured after mixing and resampling."""
     max_gain_db: Annotated[float, Field(gt=0, le=60)] = 3.0
     """No clip is made louder or quieter by more than this."""
 
 
 class PrepareConfig(Section):
-    """From encoded bytes to a waveform."""
+    """How encoded bytes become a waveform."""
 
     min_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Shorter clips are rejected."""
     max_seconds: Annotated[float, Field(gt=0)] = 86_400.0
     """Longer clips are rejected. Any length takes the same memory."""
     max_channels: Annotated[int, Field(ge=1)] = 32
-    """Clips of more channels are rejected; the others are mixed to the model's."""
+    """Clips of more channels are rejected. The others are mixed to the channels of the model."""
     loudness: LoudnessConfig | None = None
     """Null leaves levels as they are. {} or {target_dbfs: -20, max_gain_db: 3} brings each clip to a level by one gain,
-    which its row has in gain_db."""
+    which is in the column gain_db of its row."""
 
     @model_validator(mode="after")
     def _some_length_is_allowed(self) -> PrepareConfig:
@@ -155,8 +159,8 @@ class BatchConfig(Section):
     """How clips share the encoder. Codes do not depend on any of this."""
 
     max_frames: Annotated[int, Field(ge=1)] = 2048
-    """Frames in one batch (12.5 a second: 2048 are 164 s). Longer clips go through the streaming encoder. A GPU works
-    in groups of 1024, so multiples of that waste nothing."""
+    """Frames in one batch (12.5 per second: 2048 are 164 s). Longer clips go through the streaming encoder. A GPU works
+    in groups of 1024, so use a multiple of that."""
 
 
 class ClusterConfig(Section):
@@ -166,46 +170,47 @@ class ClusterConfig(Section):
     """Ray cluster to join; by default RAY_ADDRESS, which a submitted job has, else a local Ray of this machine."""
     actors: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Replicas of the codec. auto: one for each GPU, or on a cluster without GPUs one for every two CPUs, and more or
-    fewer as nodes join or leave; an autoscaler is asked for GPUs as long as it has more. A number is not exceeded, and
-    what there is no room for yet starts when there is."""
+    fewer as nodes join or leave; an autoscaler is asked for GPUs as long as it can add some. A number is an upper
+    limit, and replicas for which there is no capacity yet start when there is."""
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that an actor reserves; also its threads, where there is no GPU."""
     gpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
     """GPUs that an actor reserves, where the cluster has any; 0.5 puts two on one."""
     shards_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Shards open at once in an actor. Each is read by one CPU. auto: one for each CPU that is left to read for an
-    actor, and one more, so that the next is being read while one is encoded: at least 2, at most 64."""
+    """Shards open at the same time in an actor. Each is read by one CPU. auto: one for each CPU that is left for
+    reading, and one more, so that the next shard is read while one is encoded: at least 2, at most 64."""
 
 
 class RunConfig(Section):
-    """When a run gives up, and how it logs. These can change between two runs of one output."""
+    """When a run stops, and how it logs. These can change between two runs of one output."""
 
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """Attempts before a shard is reported as failed. An attempt that ended because its node is gone does not count."""
     max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The run stops if a larger fraction of its clips is rejected, once it has done 1,000 clips; 1 never stops it."""
     stall_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """A decoder that needs longer than this for one block, about ten seconds of audio, is ended with its process."""
+    """Seconds that a decoder may take for one block, about ten seconds of audio. One that takes longer is ended with
+    its process."""
     log_format: Literal["text", "json"] = "text"
     """How the driver and the actors log: lines for people, or one JSON object per line for machines."""
 
 
 class CardConfig(Section):
-    """What the dataset card says and the pipeline cannot know. It decides nothing else, so it can be changed later: the
-    same command writes the card of a finished output anew."""
+    """What the dataset card says and the pipeline cannot know. It can be changed later: the same command writes the
+    card of a finished output again."""
 
     pretty_name: str | None = None
     """Title of the dataset."""
     license: str | None = None
     """Licence of the codes in the hub's spelling, such as cc-by-4.0, cc0-1.0 or other."""
     source: str | None = None
-    """Where the audio comes from: a link, a citation, a sentence of Markdown."""
+    """Where the audio comes from: a link, a citation or a sentence of Markdown."""
     language: Annotated[tuple[LanguageCode, ...], BeforeValidator(_as_tuple)] = ()
     """ISO 639 codes, such as [en, fr]. By default those that the column language has in the sampled shards."""
 
 
 class Config(Section):
-    """A whole run."""
+    """The configuration of a whole run."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "cluster.log_format": "run.log_format",

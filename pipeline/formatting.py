@@ -1,4 +1,4 @@
-"""Sizes, durations and tables for people to read."""
+"""Sizes, lengths of time and tables as text for people."""
 
 from __future__ import annotations
 

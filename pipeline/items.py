@@ -1,7 +1,7 @@
 """The values that travel from step to step.
 
 ShardSpec -> RawClip -> Clip -> CodedClip, with a Reject in place of any clip that cannot go on. A clip too long to
-travel whole is many ClipParts and a ClipEnd in place of its Clip.
+travel whole is many ClipParts and a ClipEnd instead of one Clip.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ def stable_hash(*parts: str) -> str:
 
 
 RENAMED_FORMATS = {"manifest": "list"}
-"""Formats that earlier versions called otherwise: a plan may hold the old name, and ids are made with it."""
+"""Formats that had another name in earlier versions. A plan may still hold the old name, and shard ids are hashes of
+it."""
 _FORMAT_IN_IDS = {new: old for old, new in RENAMED_FORMATS.items()}
 
 FILE_DIGITS = 8
 
 
 def file_version(version: str) -> str:
-    """What the store says of one file, in FILE_DIGITS hexadecimal digits."""
+    """A hash of what the store says of one file, FILE_DIGITS hexadecimal digits long."""
     return stable_hash(version)[:FILE_DIGITS]
 
 
@@ -40,10 +41,10 @@ class ShardSpec:
     """One unit of work and of output: an object, or a range of one, or a group of files."""
 
     shard_id: str = field(init=False)
-    """Stable hash of what is read (format, URI, range, members): never a rank or a count."""
+    """Stable hash of what is read (format, URI, range, members). It never depends on a rank or a count."""
     split: str
     format: str
-    """One of the formats of the configuration but auto."""
+    """One of the formats of the configuration, except auto."""
     uri: str
     """The object that is read; for files, the folder that `members` are relative to."""
     start: int = 0
@@ -57,10 +58,10 @@ class ShardSpec:
     size: int
     """Bytes that the shard will read, as far as the listing tells."""
     clips: int | None = None
-    """How many there are, where the listing tells: not for tars."""
+    """Number of clips where the listing tells it; None for tars."""
     version: str
-    """What the store said of the input when it was planned: ETag, or size and modification time. Of files, the
-    `file_version` of each, end to end."""
+    """What the store said of the input when it was planned: ETag, or size and modification time. For a shard of files
+    it is the `file_version` of each, joined together."""
 
     def planned_version(self, position: int) -> str:
         """The `file_version` of a member when it was planned."""
@@ -73,7 +74,7 @@ class ShardSpec:
 
     @property
     def place(self) -> str:
-        """What is read, for people."""
+        """A description of what is read, for people."""
         if self.members:
             return f"{self.uri}/{self.members[0]} to {self.members[-1]}"
         return self.uri if (self.start, self.stop) == (0, None) else f"{self.uri} from {self.start} to {self.stop}"
@@ -81,26 +82,28 @@ class ShardSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """The part of its file that a clip is, in seconds of the file."""
+    """The part of its file that a clip is. Times are in seconds from the beginning of the file."""
 
     start: float
     stop: float | None = None
-    """Where it ends; None where `duration` says how long it is, or where it goes on to the end of the file."""
+    """Where the part ends. None if `duration` says how long it is, or if it goes on to the end of the file."""
     duration: float | None = None
     channels: tuple[int, ...] | None = None
-    """Positions of the channels that belong to it; None for all of the file's."""
+    """Positions of the channels that belong to it; None for all channels of the file."""
     halves_up: bool = False
-    """Whether half a sample counts as one, which is Lhotse's rule, or the even number is taken, which is Python's."""
+    """How half a sample is rounded: up, as Lhotse does, or to the even number, as Python does."""
 
     def samples(self, sample_rate: int) -> tuple[int, int | None]:
-        """First sample and the one past the last, at the file's own rate; None for the end of the file."""
+        """The first sample, and the one past the last or None for the end of the file, at the file's own sample
+        rate."""
         first = self._round(self.start, sample_rate)
         if self.duration is not None:
             return first, first + self._round(self.duration, sample_rate)
         return first, None if self.stop is None else self._round(self.stop, sample_rate)
 
     def ends_at(self, sample_rate: int) -> int | None:
-        """The sample that the end in seconds is at: start and duration rounded up may come to one more."""
+        """The sample at the end in seconds, at the file's own sample rate. Start and duration, each rounded up, may
+        give one more."""
         stop = self.stop if self.duration is None else self.start + self.duration
         return None if stop is None else self._round(stop, sample_rate)
 
@@ -118,7 +121,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a clip came from; it follows the clip to its row or its reject."""
+    """Where a clip came from. It follows the clip to its row or its reject."""
 
     index: int
     """Position in the shard, from 0: the order of rows."""
@@ -127,12 +130,12 @@ class Origin:
     key: str
     """The clip's name inside its source."""
     segment: Segment | None = None
-    """Which part of the source's audio the clip is; None for all of it."""
+    """The part of the source's audio that the clip is; None for all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What the source says of a clip beside its audio; it follows the clip to its row."""
+    """What the source says of a clip, apart from its audio. It follows the clip to its row."""
 
     text: str | None = None
     """Transcript."""
@@ -140,30 +143,30 @@ class Description:
     speaker_id: str | None = None
     labels: tuple[str, ...] | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
-    """Everything else."""
+    """All other fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawClip:
-    """A clip as the source holds it: encoded bytes, not yet looked into."""
+    """A clip as the source holds it: encoded bytes, not decoded yet."""
 
     origin: Origin
     name: str
-    """File name, for the few formats that the bytes alone do not tell."""
+    """File name, needed for the few formats that the bytes alone do not tell."""
     data: bytes
     description: Description = Description()
     shares_data: bool = False
-    """Whether the clip before is a part of the same file, and has the same bytes."""
+    """Whether the previous clip is a part of the same file and has the same bytes."""
 
     @property
     def input_bytes(self) -> int:
-        """Encoded bytes that were read for this clip and for none before it."""
+        """Encoded bytes that were read for this clip and for no clip before it."""
         return 0 if self.shares_data else len(self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipInfo:
-    """What a row says of a clip beside its codes; definitions and units in schemas/codes.v2.yaml."""
+    """What a row says of a clip, apart from its codes. Definitions and units are in schemas/codes.v2.yaml."""
 
     origin: Origin
     num_samples: int
@@ -182,7 +185,7 @@ class ClipInfo:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip ready to encode: `waveform` is float32 (channels, num_samples) at the model's rate and channels."""
+    """A clip ready to encode. `waveform` is float32 (channels, num_samples) at the model's sample rate and channels."""
 
     info: ClipInfo
     waveform: np.ndarray
@@ -190,18 +193,19 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPart:
-    """A stretch of a long clip; its parts follow one another, and its ClipEnd or its Reject comes after the last."""
+    """A part of a long clip. The parts follow one another, and after the last comes the clip's ClipEnd or its
+    Reject."""
 
     origin: Origin
     start: int
-    """Samples of the clip before this part; a part that starts at 0 begins the clip, or begins it anew."""
+    """Number of samples before this part. A part that starts at 0 begins the clip, or begins it again."""
     waveform: np.ndarray
     """float32 (channels, n); n is whole frames in all parts but the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipEnd:
-    """The long clip whose parts came before is sound, and this is what is known of it."""
+    """Says that the long clip whose parts came before is sound, and what its row says of it."""
 
     info: ClipInfo
 
@@ -216,16 +220,16 @@ class CodedClip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
-    """A clip that gets no codes, and why."""
+    """A clip that gets no codes, and the reason."""
 
     origin: Origin
     stage: str
     """read, prepare or encode."""
     reason: str
-    """One code of a closed list, for counting."""
+    """One code of a closed list, so that rejects can be counted by reason."""
     message: str
     """What is wrong with this clip, for people."""
 
 
 Prepared: TypeAlias = "Clip | ClipPart | ClipEnd | Reject"
-"""What becomes of a RawClip."""
+"""What preparing a RawClip can give."""

@@ -1,7 +1,8 @@
-"""Log lines for people or for machines: one place that decides how the lines of a process look.
+"""Log lines for people or for machines. This module alone decides how the lines of a process look.
 
-Code logs as everywhere in Python, `logger.info("…", extra={"shard": …})`. `text` shows the message; `json` makes each
-record an object on a line of its own, with its extra fields and those that hold for the whole process. Times are UTC.
+Code logs as everywhere in Python: `logger.info("…", extra={"shard": …})`. The format `text` shows the message. The
+format `json` makes each record an object on a line of its own, with its extra fields and those that hold for the whole
+process. Times are UTC.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 def configure(log_format: LogFormat, *, everything: bool = False, **context: object) -> None:
     """Let this process log to its standard error, with `context` in every line of JSON.
 
-    Of the project's own modules all lines from INFO up are made, of other libraries those from WARNING up. In text for
-    the person at a terminal they are shown from WARNING up, unless `everything` is wanted, as in the log of an actor.
+    The project's own modules log from INFO up, other libraries from WARNING up. In text for a person at a terminal,
+    lines are shown from WARNING up, unless `everything` is set, as in the log of an actor.
     """
     handler = _Terminal()
     handler.setFormatter(JsonLines(context) if log_format == "json" else _Text(with_fields=everything))
@@ -35,12 +36,12 @@ def configure(log_format: LogFormat, *, everything: bool = False, **context: obj
 
 
 def plain(**fields: object) -> dict[str, object]:
-    """`extra` for a line that a person is to see as it stands, whatever its level."""
+    """The `extra` of a line that a person sees without a prefix, whatever its level."""
     return {"plain": True, **fields}
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: time, level, logger, message, then all that is known of it."""
+    """A record as one line of JSON: time, level, logger and message, then all other fields."""
 
     def __init__(self, context: dict[str, Any]) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class JsonLines(logging.Formatter):
 
 
 class _Text(logging.Formatter):
-    """For people; where nothing else tells when it was and what it is about, with that."""
+    """A record as a line for people, with time and fields where nothing else shows them."""
 
     def __init__(self, with_fields: bool) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s" if with_fields else "%(levelname)s: %(message)s")
@@ -77,7 +78,7 @@ class _Text(logging.Formatter):
 
 
 class _Terminal(logging.Handler):
-    """Standard error, above the bar if one is drawn there."""
+    """Standard error, above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,7 +1,8 @@
-"""Reading Parquet: whole files in this thread alone, and some columns of an object for the bytes of those columns.
+"""Reading Parquet: whole files, or some columns of an object without fetching the others.
 
-`pyarrow.parquet.read_table` reads ahead in Arrow's threads. One that still holds a Python buffer when the interpreter
-ends aborts the process ("terminate called without an active exception"): of 25 short commands, 14 did.
+Everything is read in the caller's thread. `pyarrow.parquet.read_table` reads ahead in Arrow's own threads, and one that
+still holds a Python buffer when the interpreter ends aborts the process ("terminate called without an active
+exception"): of 25 short commands, 14 did.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ BATCH_BYTES = 16 * 2**20  # of values in a batch
 
 
 class DamagedTable(ValueError):
-    """The object is no sound Parquet file; the message names it and what to do."""
+    """The object is not a sound Parquet file. The message names it and says what to do."""
 
 
 def open_table(source: Any, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    """A Parquet file that is read in the caller's thread, page checksums verified. A known footer is not read again."""
+    """A Parquet file that is read in the caller's thread, with its page checksums verified. `footer` saves reading it
+    again."""
     return pq.ParquetFile(source, metadata=footer, pre_buffer=False, page_checksum_verification=True)
 
 
 def read_table(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
-    """The whole file, or some of its columns."""
+    """The table of the whole file, or of some of its columns."""
     return open_table(source).read(columns=columns, use_threads=False)
 
 
@@ -101,7 +103,7 @@ def _merged(extents: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 class _Parts(PositionedIO):
-    """A file of which some ranges are held, and nothing else can be read."""
+    """A file of which only some ranges are held. Reading anything else raises DamagedObject."""
 
     def __init__(self, info: ObjectInfo, ranges: Sequence[tuple[int, int]], parts: Sequence[bytes]) -> None:
         super().__init__(info.size)

@@ -1,4 +1,4 @@
-"""Arrow schemas and typed manifests from the column definitions in `schemas/`."""
+"""Arrow schemas, made from the column definitions in `schemas/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 CODES = "codes.v2"
 READABLE = ("codes.v1", CODES)
-"""Schemas of outputs that can be read; v1 has no column start."""
+"""Schemas of outputs that can be read. v1 lacks the column start."""
 REJECTS = "rejects.v1"
 MANIFEST = "manifest.v1"
 
@@ -35,7 +35,7 @@ def definition(name: str) -> dict[str, Any]:
 
 
 def clip_columns(name: str = CODES) -> list[str]:
-    """Names of the columns of a data file before those of the RVQ layers, in order."""
+    """Names of the columns that stand before those of the RVQ layers in a data file, in order."""
     return [column["name"] for column in definition(name)["columns"]]
 
 

@@ -1,6 +1,6 @@
-"""Typed YAML: read strictly, overridden by key, validated as frozen sections; one message with the key's path out.
+"""Typed YAML: read strictly, overridden by key, and validated as frozen sections.
 
-An unknown key, a wrong type or an impossible value is a ConfigError that names the key's path and what is allowed.
+An unknown key, a wrong type or an impossible value is a ConfigError that names the path of the key and what is allowed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from yaml.constructor import ConstructorError
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; the message names each key and what it allows."""
+    """The configuration cannot be used. The message names each key and the values that it allows."""
 
 
 class Section(BaseModel):
@@ -29,11 +29,11 @@ class Section(BaseModel):
         allow_inf_nan=False,
     )
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Of a whole configuration: keys of earlier versions, each with the key that replaced it."""
+    """For the class of a whole configuration: keys of earlier versions, each with the key that replaced it."""
 
 
 def read_document(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The sections of a YAML file (none without a path), with overrides applied. Raises ConfigError."""
+    """The sections of a YAML file, or none without a path, with the overrides applied. Raises ConfigError."""
     try:
         document = {} if path is None else yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
@@ -51,7 +51,7 @@ Root = TypeVar("Root", bound=Section)
 
 
 def validate(root: type[Root], document: Mapping[str, Any], where: str) -> Root:
-    """The document as a configuration of the given kind; raises ConfigError with a line for each fault."""
+    """The document as a configuration of the given class. Raises ConfigError with a line for each fault."""
     try:
         return root.model_validate(document)
     except ValidationError as error:
@@ -59,7 +59,7 @@ def validate(root: type[Root], document: Mapping[str, Any], where: str) -> Root:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without code, and without the custom that of two equal keys the last one wins in silence."""
+    """YAML that runs no code, and in which two equal keys are an error; PyYAML would take the last one in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value]
@@ -89,7 +89,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
 
 
 def _faults(details: Sequence[ErrorDetails], root: type[Section]) -> str:
-    """A line for each key. A value of several allowed types has a fault for each type, all of them in one line."""
+    """A line for each key. For a value of several allowed types, the faults of all types stand in one line."""
     lines: dict[str, list[str]] = {}
     for detail in details:
         # The type's name is then at the end of the path.

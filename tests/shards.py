@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.dataset.commit import Effort, shard_metadata
+from pipeline.dataset.commit import AttemptInfo, shard_metadata
 from pipeline.items import CodedClip, Origin, Reject, ShardSpec
 from pipeline.steps.records import codes_table, rejects_table
 from pipeline.steps.write import to_parquet
 from tests.support import info_of
 
 SPEC = ShardSpec(split="train", format="webdataset", uri="s3://bucket/a.tar", size=12_345, version="12345-etag")
-EFFORT = Effort(attempt=2, started_at=1_700_000_000.0, seconds={"read": 0.5, "write": 0.25})
+ATTEMPT = AttemptInfo(attempt=2, started_at=1_700_000_000.0, seconds={"read": 0.5, "write": 0.25})
 VERSIONS = {"torch": "2.11", "pyarrow": "21"}
 
 

@@ -24,7 +24,7 @@ from pipeline.distributed.driver import run
 from pipeline.items import ShardSpec
 from tests.rclone import rclone
 from tests.seaweed import Seaweed, s3_clients
-from tests.shards import EFFORT, SPEC, shard_bytes
+from tests.shards import ATTEMPT, SPEC, shard_bytes
 from tests.support import CORPUS, DEADLINE_SECONDS, ROOT, demo_config, start_command, tokenize_in_process, wait_for
 
 PACKINGS = ("folder/manifest.jsonl", "webdataset/*.tar", "parquet/*.parquet")
@@ -165,9 +165,9 @@ def test_on_a_store_without_conditions_two_jobs_make_no_row_twice_and_say_what_t
 
 def test_on_a_store_without_conditions_the_first_shard_stays_whoever_comes_late(careless: Mapping[str, str]) -> None:
     layout = Layout("s3://audio/late")
-    first = publish_shard(layout, SPEC, *shard_bytes(versions={"torch": "2.10"}), EFFORT)
+    first = publish_shard(layout, SPEC, *shard_bytes(versions={"torch": "2.10"}), ATTEMPT)
     data = storage.read_bytes(layout.data(SPEC))
-    assert publish_shard(layout, SPEC, *shard_bytes(versions={"torch": "2.11"}), EFFORT) == first
+    assert publish_shard(layout, SPEC, *shard_bytes(versions={"torch": "2.11"}), ATTEMPT) == first
     assert commit(layout, first) == first
     assert storage.read_bytes(layout.data(SPEC)) == data
     assert list(read_manifests(layout, {SPEC.shard_id})) == [first]

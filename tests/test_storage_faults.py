@@ -21,7 +21,7 @@ from pipeline.dataset.manifest import read_manifests
 from pipeline.storage import NotAnObject, StorageError, client, retrying, streaming
 from tests.proxy import Fault, Line, proxy
 from tests.seaweed import KEYS, s3_clients, seaweed
-from tests.shards import EFFORT, SPEC, shard_bytes
+from tests.shards import ATTEMPT, SPEC, shard_bytes
 from tests.support import DEADLINE_SECONDS
 
 LARGE = 48 * 2**20
@@ -225,22 +225,22 @@ def test_a_shard_that_comes_twice_or_late_is_committed_once(line: Line) -> None:
     layout = Layout("s3://faults/twice")
     versions = [shard_bytes(versions={"torch": "2.10"}), shard_bytes(versions={"torch": "2.11"})]
     with ThreadPoolExecutor(8) as pool:
-        manifests = list(pool.map(lambda number: publish_shard(layout, SPEC, *versions[number % 2], EFFORT), range(8)))
+        manifests = list(pool.map(lambda number: publish_shard(layout, SPEC, *versions[number % 2], ATTEMPT), range(8)))
     (committed,) = read_manifests(layout, {SPEC.shard_id})
     assert manifests == [committed] * 8
     data = storage.read_bytes(layout.data(SPEC))
     assert hashlib.sha256(data).hexdigest() == committed.sha256
     for late in versions:
-        assert publish_shard(layout, SPEC, *late, EFFORT) == committed
+        assert publish_shard(layout, SPEC, *late, ATTEMPT) == committed
     assert storage.read_bytes(layout.data(SPEC)) == data
     assert storage.list_names("s3://faults/twice/data/train") == {f"{SPEC.shard_id}.parquet"}
     with pytest.raises(OutputConflict):
-        publish_shard(layout, SPEC, *shard_bytes(fingerprint="other"), EFFORT)
+        publish_shard(layout, SPEC, *shard_bytes(fingerprint="other"), ATTEMPT)
 
 
 def test_an_object_tells_what_it_is_without_being_read(line: Line) -> None:
     layout = Layout("s3://faults/labels")
-    manifest = publish_shard(layout, SPEC, *shard_bytes(), EFFORT)
+    manifest = publish_shard(layout, SPEC, *shard_bytes(), ATTEMPT)
     labels = s3fs.S3FileSystem().metadata(layout.data(SPEC))
     assert labels == {"fingerprint": "f1", "rows": "20", "sha256": manifest.sha256}
 

@@ -25,7 +25,8 @@ BAR = 40  # characters
 
 
 def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardConfig, seen: SampleStatistics) -> str:
-    """Markdown for the output's README.md. Depends on the dataset and on `about` alone: no time, host or path."""
+    """The Markdown of the output's README.md. It depends on the dataset and on `about` alone, not on time, host or
+    path."""
     splits = [split for split in record.input["splits"] if split in totals.rows_by_split]
     parts = [
         f"---\n{_front_matter(totals, splits, about, seen)}---",
@@ -44,16 +45,16 @@ def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardCon
 
 
 def load_lines(uri: str, split: str) -> list[str]:
-    """The two lines that load a dataset."""
+    """The two lines of Python that load a dataset."""
     what = f'"{uri}"'
-    if "://" in uri:  # which Datasets would take for a local path: it reads cards of folders and of the hub only
+    if "://" in uri:  # Datasets would take the URI for a local path: it reads the cards of folders and of the hub only
         files = {split: f"{uri}/data/{split}/*.parquet"}
         what = f'"parquet", data_files={json.dumps(files)}'
     return ["from datasets import load_dataset", f'dataset = load_dataset({what}, split="{split}")']
 
 
 def column_rows(columns: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table of columns, from their definitions in `schemas/`."""
+    """A Markdown table of columns, made from their definitions in `schemas/`."""
     keys = ("type", "unit", "description")
     rows = [[f"`{column['name']}`", *(column.get(key, "") for key in keys)] for column in columns]
     return _table(["column", "type", "unit", "what"], rows)
@@ -74,7 +75,7 @@ def _front_matter(totals: Totals, splits: Sequence[str], about: CardConfig, seen
 
 
 def _size_category(rows: int) -> str:
-    """The hub's own names for sizes."""
+    """The size as one of the categories that the Hugging Face hub knows."""
     bounds = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
     return next((name for bound, name in bounds.items() if rows < bound), "n>10M")
 

@@ -1,6 +1,6 @@
-"""JSON documents that carry their own checksum, so that a byte that changed is noticed whenever one is read.
+"""JSON documents that carry their own checksum, so that a changed byte is noticed whenever one is read.
 
-The parts of an output that nothing else has a checksum of are sealed: the run's record and the manifests.
+They are the parts of an output that have no checksum elsewhere: the run's record, the totals and the shard manifests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CHECKSUM = "checksum"
 
 
 def dump_checksummed(document: Mapping[str, Any]) -> bytes:
-    """The document as JSON for people, its keys sorted, with the SHA-256 of all the rest under `checksum`."""
+    """The document as readable JSON with sorted keys and, under `checksum`, the SHA-256 of all the rest."""
     digest = hashlib.sha256(_dump(document)).hexdigest()
     return _dump({**document, CHECKSUM: digest})
 
@@ -32,5 +32,5 @@ def load_checksummed(data: bytes) -> dict[str, Any]:
 
 def _dump(document: Mapping[str, Any]) -> bytes:
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    # Bytes of a local name that are not UTF-8 become \udcXX, which is JSON and is read back as it was.
+    # Bytes of a local file name that are not UTF-8 become \udcXX, which is valid JSON and is read back unchanged.
     return text.encode("utf-8", "backslashreplace")

@@ -1,7 +1,8 @@
-"""The commit of a shard: data, rejects, manifest, in this order, each created once; and what the second to come does.
+"""The commit of a shard: data, rejects and manifest, written in this order, each created once.
 
-The data object decides. Its footer says what it belongs to and which rejects go with it, so that from there on anybody
-can finish the commit, and the manifest is made of nothing but the two objects and the effort that they took.
+The data object decides. Its footer names the shard and the rejects object that goes with it, so every worker can finish
+the commit from there. The manifest is made of the two objects, and of nothing else but the attempt, its times and its
+busy seconds.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ _SHARD = "moss_tok.shard"
 
 
 class OutputConflict(RuntimeError):
-    """What is there under this name is not what this shard comes to; the message names it and what to do."""
+    """Another object has this name already and does not fit this shard. The message names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """What of a manifest the objects do not tell."""
+class AttemptInfo:
+    """What the manifest says of the attempt, which the objects do not tell."""
 
     attempt: int
     started_at: float
@@ -40,7 +41,8 @@ class Effort:
 
 
 def shard_metadata(shard_id: str, clips: int, input_bytes: int, rejects: bytes) -> dict[str, str]:
-    """What the footer of a data object says of its shard: clips in the source, bytes read, and its rejects object."""
+    """The entry in the footer of a data object about its shard: clips in the source, bytes read, and its rejects
+    object."""
     summary = {
         "shard_id": shard_id,
         "clips": clips,
@@ -51,12 +53,12 @@ def shard_metadata(shard_id: str, clips: int, input_bytes: int, rejects: bytes) 
     return {_SHARD: json.dumps(summary, sort_keys=True)}
 
 
-def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, effort: Effort) -> ShardManifest:
-    """Create the data object, the rejects object where there are rejects, and the manifest, which commits them.
+def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, attempt: AttemptInfo) -> ShardManifest:
+    """Create the data object, the rejects object if there are rejects, and the manifest, which commits them.
 
-    Returns the manifest that counts. Where another worker was first (a second job, a worker that was thought dead, a
-    run that died before its manifest) with the same settings and the same clips, what it made is kept and counted.
-    Raises OutputConflict for anything else that is there.
+    Returns the manifest that counts. Another worker may have been first: a second job, a worker that was thought dead,
+    a run that died before it wrote the manifest. If it had the same settings and the same clips, what it made is kept
+    and its manifest counts. Raises OutputConflict if anything else is there.
     """
     began = time.perf_counter()
     mine = _describe(spec, data, rejects)
@@ -64,11 +66,11 @@ def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, 
     if _create(layout.data(spec), data, labels):
         if rejects and not _create(layout.rejects(spec), rejects, labels | {"sha256": mine.rejects_sha256}):
             raise OutputConflict(f"{layout.rejects(spec)} does not belong to {layout.data(spec)}: delete both")
-        seconds = {**effort.seconds, "write": effort.seconds.get("write", 0.0) + time.perf_counter() - began}
+        seconds = {**attempt.seconds, "write": attempt.seconds.get("write", 0.0) + time.perf_counter() - began}
         manifest = replace(
             mine,
-            attempt=effort.attempt,
-            started_at=round(effort.started_at, 3),
+            attempt=attempt.attempt,
+            started_at=round(attempt.started_at, 3),
             finished_at=round(time.time(), 3),
             seconds={stage: round(spent, 6) for stage, spent in seconds.items()},
         )
@@ -85,7 +87,7 @@ def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, 
 
 
 def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
-    """The manifest of a shard from its data and rejects objects alone; no audio is read, and nothing is written.
+    """The manifest of a shard, made from its data and rejects objects alone. No audio is read, and nothing is written.
 
     Raises FileNotFoundError if there is no data object, OutputConflict if the two are damaged or not a whole shard.
     """
@@ -95,22 +97,23 @@ def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
     except FileNotFoundError:
         rejects = b""
     try:
-        check_parquet(data)  # all of it, before anything of it is believed
+        check_parquet(data)  # every page, before any value is used
         return _describe(spec, data, rejects)
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise OutputConflict(
-            f"{layout.data(spec)} and its rejects are no whole shard ({error}): unless another job is at it, delete "
-            "them, and run again"
+            f"{layout.data(spec)} and its rejects are no whole shard ({error}): unless another job is writing them, "
+            "delete them, and run again"
         ) from error
 
 
 def _create(uri: str, data: bytes, labels: Mapping[str, str]) -> bool:
-    """Whether the object is these bytes now."""
+    """Create the object if there is none. Returns whether its bytes are now these."""
     return storage.create(uri, data, labels) or storage.read_bytes(uri) == data
 
 
 def _describe(spec: ShardSpec, data: bytes, rejects: bytes) -> ShardManifest:
-    """What the two objects say, as of now and of no attempt. Raises what Arrow raises, and ValueError."""
+    """The manifest that the two objects give, with the present time and attempt 0. Raises what Arrow raises, or
+    ValueError."""
     codes = read_table(pa.BufferReader(data), ["num_frames", "num_samples"])
     footer = {key.decode(): value.decode() for key, value in (codes.schema.metadata or {}).items()}
     summary: dict[str, Any] = json.loads(footer[_SHARD])
@@ -150,5 +153,5 @@ def _describe(spec: ShardSpec, data: bytes, rejects: bytes) -> ShardManifest:
 
 
 def _sha256(data: bytes) -> str:
-    """Hexadecimal; empty where there is no object."""
+    """The SHA-256 in hexadecimal, or an empty string where there is no object."""
     return hashlib.sha256(data).hexdigest() if data else ""

@@ -1,4 +1,4 @@
-"""An output as a run finds it: begun now or gone on with, and never by a run that would write something else."""
+"""An output as a run finds it: a new one is begun, and one with the same settings is continued."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ FROM_A_COPY = "put it back from a copy of the output; without one, tokenize into
 
 
 class OutputMismatch(ConfigError):
-    """The output was made with other settings; the message names each difference."""
+    """The output was made with other settings. The message names each difference."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """The plan of an output and what of it is done."""
+    """An output: its plan, and which of its shards are committed."""
 
     layout: Layout
     record: RunRecord
     specs: list[ShardSpec]
     done: set[str]
-    """Ids of the committed shards when it was opened."""
+    """Ids of the shards that were committed when it was opened."""
     card: CardConfig = field(default_factory=CardConfig)
-    """What this run wants the dataset card to say."""
+    """What the dataset card of this run shall say."""
 
     @cached_property
     def todo(self) -> list[ShardSpec]:
@@ -54,14 +54,14 @@ class Output:
 
     @property
     def progress(self) -> str:
-        """How much there is to do, for people."""
+        """A sentence for people: how many shards there are, and how many of them are committed."""
         shards = f"{len(self.specs):,} shard{'s' * (len(self.specs) != 1)}"
         if not self.done:
             return f"{shards} to do"
         return f"{shards}, {f'{len(self.done):,}' if self.todo else 'all'} of them committed already"
 
     def totals_cache(self) -> TotalsCache:
-        """What earlier runs have counted."""
+        """The totals of the shards that earlier runs have counted."""
         try:
             data = storage.read_bytes(self.layout.totals)
         except FileNotFoundError:
@@ -69,11 +69,11 @@ class Output:
         return TotalsCache.from_bytes(data, self.record.plan_sha256, self.specs, self.done)
 
     def save(self, cache: TotalsCache) -> None:
-        """Keep what is counted, for the next run and for `moss-tok status`."""
+        """Store the totals for the next run and for `moss-tok status`."""
         storage.publish(self.layout.totals, cache.to_bytes(self.record.plan_sha256))
 
     def totals(self) -> Totals:
-        """What the shards hold that were committed when it was opened."""
+        """The totals of the shards that were committed when it was opened."""
         cache = self.totals_cache()
         self._count(cache, self.done)
         return cache.totals
@@ -81,12 +81,12 @@ class Output:
     def finish(self, cache: TotalsCache | None = None) -> Totals:
         """Write the totals, the card and, if every planned shard is committed, `_SUCCESS`.
 
-        `cache` is what `totals_cache()` was and the shards of this run. Raises FileNotFoundError in place of the last
-        where data is gone that was committed once.
+        `cache` is what `totals_cache()` gave, with the shards of this run added. Raises FileNotFoundError, and writes
+        no `_SUCCESS`, if the data of a committed shard is gone.
         """
         cache = cache or self.totals_cache()
         self._count(cache, self.done)
-        if not cache.complete:  # then those of other jobs, if there are any
+        if not cache.complete:  # another job may have committed the others
             self._count(cache, manifest.committed_ids(self.layout, len(self.specs)))
         self.save(cache)
         storage.publish(self.layout.card, self._card(cache).encode())
@@ -114,7 +114,10 @@ class Output:
 
 
 def with_absolute_uris(config: Config) -> Config:
-    """The configuration for processes that have another working folder. Inputs become absolute in the plan."""
+    """The configuration with absolute URIs, for processes that have another working folder.
+
+    Those of the inputs become absolute in the plan.
+    """
     output = config.output.model_copy(update={"uri": storage.absolute(config.output.uri)})
     name = config.model.name
     # A hub repo "owner/name" looks like a relative path: it is one only if there is such a folder.
@@ -124,13 +127,13 @@ def with_absolute_uris(config: Config) -> Config:
 
 
 def open_output(config: Config) -> Output:
-    """Begin the output that the configuration names, or take up the one that is there.
+    """Begin the output that the configuration names, or open the one that is there.
 
-    Raises OutputMismatch where it was made with other settings, and PlanError where the input cannot be planned.
+    Raises OutputMismatch if it was made with other settings, PlanError if the input cannot be planned.
     """
     layout = Layout(storage.absolute(config.output.uri))
     record = record_run(config)
-    storage.supports_conditional_create(layout.internal)  # a store that does not is told of before any work
+    storage.supports_conditional_create(layout.internal)  # warns before any work about a store that does not
     storage.remove_stale(layout.root)
     if storage.stat(layout.run) is None:
         return _begin(config, layout, record)
@@ -145,8 +148,10 @@ def open_output(config: Config) -> Output:
 
 
 def read_output(uri: str) -> Output:
-    """The output at `uri` as it is. Raises FileNotFoundError if it, or its plan, is not there, and ValueError if its
-    record or its plan is damaged."""
+    """The output at `uri` as it is.
+
+    Raises FileNotFoundError if it, or its plan, is not there, ValueError if its record or its plan is damaged.
+    """
     layout = Layout(storage.absolute(uri))
     try:
         written = storage.read_bytes(layout.run)
@@ -179,11 +184,11 @@ def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
     plan = plan_bytes(specs)
     if not storage.create(layout.plan, plan) and storage.read_bytes(layout.plan) != plan:
         raise OutputMismatch(
-            f"{layout.plan} is the plan of other input, left by a job that died or that begins at this moment: if none "
-            "does, delete it"
+            f"{layout.plan} is the plan of other input, left by a job that died or is starting at this moment: if none "
+            "is, delete it"
         )
     record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest())
-    if not storage.create(layout.run, record.to_json()):  # last: where it is, the plan is complete
-        return open_output(config)  # another job began this output at the same time: go on with it, if it is the same
+    if not storage.create(layout.run, record.to_json()):  # written last: where it is, the plan is complete
+        return open_output(config)  # another job began this output at the same time: continue it, if it is the same
     as_read = RunRecord.from_json(record.to_json())  # with sorted keys, so that the card is the same after a resume
     return Output(layout, as_read, specs, set(), config.card)

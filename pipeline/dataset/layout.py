@@ -1,4 +1,4 @@
-"""Where everything is in an output."""
+"""The URI of every file of an output."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class Layout:
 
     @property
     def success(self) -> str:
-        """Present once every planned shard is committed; holds the checksums of what stands above the shards."""
+        """Present once every planned shard is committed. It holds the checksums of the card, the plan and the
+        record."""
         return storage.join(self.root, "_SUCCESS")
 
     @property
     def internal(self) -> str:
-        """What is for moss-tok and not for readers of the dataset."""
+        """The folder of what moss-tok needs and readers of the dataset do not."""
         return storage.join(self.root, "_moss_tok")
 
     @property
@@ -41,7 +42,7 @@ class Layout:
 
     @property
     def totals(self) -> str:
-        """What the shards that were counted hold together: a cache, which the manifests can make again."""
+        """The sums over the shards that were counted: a cache, which can be made again from the manifests."""
         return storage.join(self.internal, "totals.json")
 
     @property
@@ -50,16 +51,17 @@ class Layout:
 
     @property
     def runs(self) -> str:
-        """What each run said of itself, for people: see pipeline/monitoring/heartbeat.py."""
+        """The folder of what each run reports about itself: see pipeline/monitoring/heartbeat.py."""
         return storage.join(self.internal, "runs")
 
     def heartbeat(self, run_id: str) -> str:
         return storage.join(self.runs, f"{run_id}.json")
 
     def checksums(self) -> str:
-        """Contents of `_SUCCESS`, as `sha256sum --check` reads them: of the card, the plan and the record as they are.
+        """The contents of `_SUCCESS`: checksums of the card, the plan and the record, as `sha256sum --check` reads
+        them.
 
-        Shards have theirs in their manifests, and a manifest has its own.
+        Those of a shard's objects are in its manifest, and a manifest has its own.
         """
         names = {storage.relative(uri, self.root): uri for uri in (self.card, self.plan, self.run)}
         digests = {name: hashlib.sha256(storage.read_bytes(uri)).hexdigest() for name, uri in names.items()}
@@ -69,7 +71,7 @@ class Layout:
         return storage.join(self.manifests, f"{shard_id}.json")
 
     def split_data(self, split: str) -> str:
-        """The folder of a split's data objects."""
+        """The folder with the data objects of a split."""
         return storage.join(self.root, "data", split)
 
     def data(self, spec: ShardSpec) -> str:
@@ -79,21 +81,21 @@ class Layout:
         return storage.join(self.root, "rejects", spec.split, f"{spec.shard_id}.parquet")
 
     def open_committed(self, uri: str) -> BinaryIO:
-        """A seekable stream of an object of a committed shard. Raises `gone` where it is not there."""
+        """A seekable stream of an object of a committed shard. Raises the error of `gone` if it is not there."""
         try:
             return storage.open_read(uri)
         except FileNotFoundError:
             raise self.gone(uri) from None
 
     def stat_committed(self, uri: str) -> ObjectInfo:
-        """What the store says of an object of a committed shard. Raises `gone` where it is not there."""
+        """What the store says of an object of a committed shard. Raises the error of `gone` if it is not there."""
         info = storage.stat(uri)
         if info is None:
             raise self.gone(uri)
         return info
 
     def gone(self, uri: str) -> FileNotFoundError:
-        """What to raise where an object of a committed shard is not there."""
+        """The error to raise if an object of a committed shard is not there."""
         return FileNotFoundError(
             f"{uri}: gone, although its shard is committed (moss-tok verify tells what else is): put it back from a "
             f"copy, or run moss-tok repair {self.root} and then tokenize again"

@@ -1,4 +1,4 @@
-"""The shard's manifest: counts, checksums and provenance. Its presence is the commit."""
+"""The manifest of a shard: counts, checksums and provenance. A shard is committed when its manifest is there."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.dataset.layout import Layout
 
 READ_THREADS = 16
-NAMES_PER_LISTING = 10_000  # of ten requests, one after the other
+NAMES_PER_LISTING = 10_000  # ten requests, one after the other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardManifest:
-    """What is known of a committed shard; definitions and units in schemas/manifest.v1.yaml."""
+    """Contents of a shard's manifest. Definitions and units are in schemas/manifest.v1.yaml."""
 
     shard_id: str
     split: str
@@ -44,9 +44,9 @@ class ShardManifest:
 
 
 def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
-    """Publish the manifest: from here on the shard is done, and no run does it again.
+    """Publish the manifest. From here on the shard is done, and no run does it again.
 
-    Returns the manifest that counts: that of another worker, if it was first with the same shard.
+    Returns the manifest that counts: that of another worker if it was first with the same shard.
     """
     if storage.create(layout.manifest(manifest.shard_id), dump_checksummed(asdict(manifest))):
         return manifest
@@ -54,17 +54,17 @@ def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:
 
 
 def committed_ids(layout: Layout, planned: int = 0) -> set[str]:
-    """Ids of the shards that are done: listed, nothing read."""
+    """Ids of the shards that are committed. Only names are listed; no manifest is read."""
     return _listed(layout.manifests, ".json", planned)
 
 
 def ids_with_data(layout: Layout, splits: Iterable[str], planned: int = 0) -> set[str]:
-    """Ids of the shards whose data object is there: listed, nothing read."""
+    """Ids of the shards whose data object is there. Only names are listed; no object is read."""
     return set().union(*(_listed(layout.split_data(split), ".parquet", planned) for split in splits))
 
 
 def _listed(folder: str, ending: str, planned: int) -> set[str]:
-    """Names in a folder without their ending. A listing of many is split by how ids begin."""
+    """Names in a folder without their ending. A large listing is split by the first digits of the ids."""
     digits = len(f"{planned // NAMES_PER_LISTING:x}") if planned > NAMES_PER_LISTING else 0
     prefixes = ["".join(start) for start in product("0123456789abcdef", repeat=digits)] if digits else []
     names = storage.list_names(folder, prefixes)

@@ -36,7 +36,7 @@ _PLAN_SCHEMA = pa.schema(
 
 
 def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
-    """The plan as a Parquet file, made column by column: a plan may have a million shards."""
+    """The plan as the bytes of a Parquet file, made column by column because a plan may have a million shards."""
     columns: dict[str, list[Any]] = {name: [getattr(spec, name) for spec in specs] for name in _PLAN_SCHEMA.names}
     columns["uri"] = [os.fsencode(uri) for uri in columns["uri"]]
     columns["members"] = [[os.fsencode(member) for member in members] for members in columns["members"]]
@@ -59,7 +59,7 @@ def read_plan(data: bytes) -> list[ShardSpec]:
 
 def _spec(*, split: str, format: str, uri: bytes, members: list[bytes], **rest: Any) -> ShardSpec:
     return ShardSpec(
-        split=sys.intern(split),  # one string for all of a million shards
+        split=sys.intern(split),  # one string object for a million shards
         format=sys.intern(RENAMED_FORMATS.get(format, format)),
         uri=os.fsdecode(uri),
         members=tuple(os.fsdecode(member) for member in members),

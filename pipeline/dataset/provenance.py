@@ -1,4 +1,4 @@
-"""What an output was made with: the run's record, and whether another run may go on with it."""
+"""What an output was made with: the record of its run, and whether another run may continue it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """The codec, as far as it matters without its weights."""
+    """The codec, as far as it is known without loading the weights."""
 
     name: str
     revision: str | None
@@ -35,7 +35,8 @@ class ModelInfo:
 
     @property
     def label(self) -> str:
-        """The name without the place: a local folder's own name, so that no path gets into data files."""
+        """The name of the model. Of a local folder it is the last part of the path, so that no path gets into data
+        files."""
         return self.name.rpartition("/")[2] if self.name.startswith("/") else self.name
 
 
@@ -47,27 +48,27 @@ class RunRecord:
     model: ModelInfo
     dtype: str
     num_quantizers: int
-    """RVQ layers that are written."""
+    """Number of RVQ layers that are written."""
     codes_schema: str
     prepare: Mapping[str, Any]
     input: Mapping[str, Any]
     versions: Mapping[str, str]
     plan_sha256: str = ""
-    """Of the output's plan; empty until there is one."""
+    """SHA-256 of the output's plan; empty until there is one."""
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that decides what the rows are. Where inputs, weights or outputs lie is no part of it."""
+        """A hash of everything that decides the rows. It does not depend on where inputs, weights and outputs are."""
         return stable_hash(json.dumps(self._decisive(), sort_keys=True))
 
     def differences(self, other: RunRecord) -> list[str]:
-        """Why this run cannot go on with the output of `other`; empty if it can."""
+        """Why this run cannot continue the output of `other`, a line for each difference. Empty if it can."""
         here = self._decisive() | _flatten("input", self.input)
         there = other._decisive() | _flatten("input", other.input)
         return list_differences(there, here, "the output has {!r}, this run {!r}")
 
     def file_metadata(self) -> dict[str, str]:
-        """What stands in the footer of every data file."""
+        """The entries in the footer of every data file."""
         return {
             "moss_tok.model": self.model.label,
             "moss_tok.model_revision": self.model.revision or "",
@@ -109,7 +110,10 @@ class RunRecord:
 
 
 def list_differences(there: Mapping[str, Any], here: Mapping[str, Any], words: str) -> list[str]:
-    """A line for each key whose values differ, sorted by key: the key, and `words` with the two values."""
+    """A line for each key whose values differ, sorted by key.
+
+    It has the key, and `words` with both values filled in, the one of `there` first.
+    """
     return [
         f"{key}: {words.format(there.get(key), here.get(key))}"
         for key in sorted(there.keys() | here.keys())
@@ -118,7 +122,7 @@ def list_differences(there: Mapping[str, Any], here: Mapping[str, Any], words: s
 
 
 def describe_model(name: str, revision: str | None) -> ModelInfo:
-    """Read the model's configuration and hash its weights, without building it."""
+    """Read the configuration of a model and hash its weights, without building it."""
     checkpoint = resolve(name, revision)
     config = checkpoint.config
     return ModelInfo(
@@ -154,7 +158,7 @@ def record_run(config: Config) -> RunRecord:
 
 
 def software_versions() -> dict[str, str]:
-    """What decoded, resampled, encoded and wrote."""
+    """Versions of the software that decodes, resamples, encodes and writes."""
     names = ("moss-tok", "torch", "torchaudio", "soundfile", "av", "numpy", "pyarrow")
     return {name: version(name) for name in names} | {"python": platform.python_version()}
 

@@ -1,6 +1,6 @@
-"""A look into a few shards of an output: how long clips are, in which languages, and how much the codes say.
+"""Figures from a sample of an output's shards: lengths of clips, languages, and the entropy of the codes.
 
-Shards are taken at even distances from the committed ones, so the same output always gives the same figures.
+The sampled shards lie at even distances among the committed ones, so the same output always gives the same figures.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ Item = TypeVar("Item")
 
 MAX_SHARDS = 8
 MAX_BYTES = 64 * 2**20
-"""Of all that is looked into, so that a card costs seconds wherever the output lies."""
+"""Limit for all sampled shards together, so that a card costs seconds wherever the output is."""
 
 DURATION_EDGES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 600.0, 3600.0)
-"""Seconds."""
+"""Edges of the histogram of durations, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleStatistics:
-    """What the sampled shards say; `clips` is 0 where none was small enough to be looked into, or none has rows."""
+    """Figures of the sampled shards. `clips` is 0 if no shard was small enough to be sampled, or none has rows."""
 
     clips: int
     durations: tuple[int, ...]
-    """Clips from each edge up to the next, and from the last on."""
+    """Number of clips from each edge up to the next, and from the last edge on."""
     frames: int
     languages: Counter[str]
-    """Clips of each language that the source names."""
+    """Number of clips in each language that the source names."""
     entropy: tuple[float, ...]
     """Bits per code of each layer: see `entropy`."""
 
 
 def sample_statistics(uris: Sequence[str], num_quantizers: int, codebook_size: int) -> SampleStatistics:
-    """Look into some of the given data objects. Raises DamagedTable for one that cannot be read."""
+    """The figures of some of the given data objects. Raises DamagedTable for one that cannot be read."""
     layers = [schema.layer_column(layer) for layer in range(num_quantizers)]
     counts = np.zeros((num_quantizers, codebook_size), np.int64)
     durations: list[float] = []
@@ -74,10 +74,11 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def entropy(counts: np.ndarray) -> np.ndarray:
-    """Bits per code of each layer of `counts` (num_quantizers, codebook_size): (num_quantizers,), 0 without codes.
+    """Bits per code of each layer; `counts` is (num_quantizers, codebook_size), the result (num_quantizers,).
 
-    H = -sum p log2 p of the codes' relative frequencies (Shannon, 1948). Of few frames it comes out too small, by
-    about (codebook_size - 1) / (2 frames ln 2) bits (Miller, 1955): 0.07 bits at ten frames a code.
+    H = -sum p log2 p of the relative frequencies of the codes (Shannon, 1948); 0 for a layer without codes. A sample of
+    few frames gives too small a value, by about (codebook_size - 1) / (2 frames ln 2) bits (Miller, 1955): 0.07 bits at
+    ten frames a code.
     """
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     logarithm = np.log2(share, out=np.zeros_like(share), where=share > 0)

@@ -1,4 +1,4 @@
-"""Sums over the manifests of a dataset, and the table that a run ends with."""
+"""Sums over the manifests of a dataset, and the table that is printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.formatting import format_bytes
 
 @dataclass(slots=True)
 class Totals:
-    """What shards hold together: a sum, so that a million manifests need no memory."""
+    """Sums over shards. They are added up one manifest at a time, so a million manifests need no memory."""
 
     shards: int = 0
     rows: int = 0
@@ -24,10 +24,10 @@ class Totals:
     rejects: int = 0
     rejects_by_reason: Counter[str] = field(default_factory=Counter)
     rows_by_split: Counter[str] = field(default_factory=Counter)
-    """A split is there as soon as one of its shards is."""
+    """Clips by split. A split is present as soon as one of its shards is."""
     rejects_by_split: Counter[str] = field(default_factory=Counter)
     seconds_by_split: dict[str, float] = field(default_factory=dict)
-    """Of audio."""
+    """Seconds of audio by split."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -82,7 +82,7 @@ def _add_up(sums: dict[str, float], more: Mapping[str, float]) -> None:
 
 
 def describe(totals: Totals) -> dict[str, str]:
-    """The figures of a dataset, by name."""
+    """The figures of a dataset as text, by name."""
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.rejects_by_reason.items()))
     return {
         "shards": f"{totals.shards:,}",

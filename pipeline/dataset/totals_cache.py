@@ -1,12 +1,11 @@
-"""Totals that need no second look: what an output holds, and which shards of its plan have been counted.
+"""The totals of an output, and which shards of its plan they count, stored so that they need not be computed again.
 
-To add up a million manifests takes a store a quarter of an hour. So the sum is kept in the output, together with the
-set of the shards that are in it, and only the manifests of the others are read. It is a cache: the manifests are the
-truth, and a cache that is missing, damaged, of
-another plan or of a shard that is not committed any more is not used.
+To add up a million manifests takes a store a quarter of an hour. So the output holds the sum together with the set of
+the shards in it, and only the manifests of the other shards are read. It is a cache and the manifests are the truth: a
+cache that is missing, damaged, of another plan, or that counts a shard which is no longer committed is not used.
 
-Of two jobs that work on one output at the same time each writes the sum of what it knows, and the last one stays. It
-may lack shards, whose manifests are then read, but it counts none twice.
+Two jobs that work on one output at the same time each write the sum of what they know, and the last one stays. It may
+lack shards, whose manifests are then read, but it counts none twice.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class TotalsCache:
-    """The totals of an output, each shard of the plan counted at most once."""
+    """The totals of an output, in which each shard of the plan is counted at most once."""
 
     def __init__(self, specs: Sequence[ShardSpec]) -> None:
         self._position = {spec.shard_id: position for position, spec in enumerate(specs)}
@@ -33,14 +32,14 @@ class TotalsCache:
         self.totals = Totals()
 
     def add(self, manifest: ShardManifest) -> None:
-        """Count a shard of the plan, unless it is counted."""
+        """Count a shard of the plan, unless it is counted already."""
         position = self._position[manifest.shard_id]
         if not self._counted[position]:
             self._counted[position] = 1
             self.totals.add(Totals.of(manifest))
 
     def uncounted(self, shard_ids: Iterable[str]) -> set[str]:
-        """Those of the ids that are in the plan and not counted."""
+        """Those of the given ids that are in the plan and not counted."""
         return {
             shard_id
             for shard_id in shard_ids
@@ -52,7 +51,7 @@ class TotalsCache:
         return self.totals.shards == len(self._counted)
 
     def to_bytes(self, plan: str) -> bytes:
-        """The contents of totals.json; `plan` says which plan the positions are of."""
+        """The contents of totals.json. `plan` identifies the plan that the positions refer to."""
         counted = base64.b64encode(zlib.compress(bytes(self._counted), level=1)).decode()
         return dump_checksummed({"plan": plan, "counted": counted, "totals": self.totals.to_json()})
 
@@ -73,6 +72,6 @@ class TotalsCache:
             logger.warning("the totals of earlier runs cannot be used, so every manifest is read: %s", error)
             return cache
         if any(flag and spec.shard_id not in committed for flag, spec in zip(counted, specs, strict=True)):
-            return cache  # a manifest was deleted, to have its shard done again
+            return cache  # somebody deleted a manifest, so that its shard is done again
         cache._counted, cache.totals = counted, totals
         return cache

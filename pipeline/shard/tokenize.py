@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from pipeline.config import Config
-from pipeline.dataset.commit import Effort, publish_shard, shard_metadata
+from pipeline.dataset.commit import AttemptInfo, publish_shard, shard_metadata
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.provenance import RunRecord
@@ -72,7 +72,7 @@ class OpenShard:
         summary = shard_metadata(self.spec.shard_id, self._expected, self.input_bytes, rejects)
         data = to_parquet(codes, metadata | summary, row_group_rows)
         self.seconds["write"] += time.perf_counter() - started
-        return publish_shard(layout, self.spec, data, rejects, Effort(self.attempt, self.started_at, self.seconds))
+        return publish_shard(layout, self.spec, data, rejects, AttemptInfo(self.attempt, self.started_at, self.seconds))
 
     def _check_complete(self) -> None:
         origins: list[Origin] = [clip.info.origin for clip in self.coded] + [item.origin for item in self.rejects]

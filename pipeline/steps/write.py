@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.parquet_checksum import BLANK, CHECKSUM, seal_parquet
+from pipeline.parquet_checksum import BLANK, CHECKSUM, insert_checksum
 
 
 def to_parquet(table: pa.Table, metadata: Mapping[str, str], row_group_rows: int) -> bytes:
@@ -26,4 +26,4 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str], row_group_rows: int
         if table.num_rows:  # `datasets` cannot read a row group without rows, and one such file would fail the dataset
             writer.write_table(table, row_group_size=row_group_rows)
         writer.add_key_value_metadata({CHECKSUM: BLANK})  # of the file, not of the Arrow schema in it: there once
-    return seal_parquet(sink.getvalue())
+    return insert_checksum(sink.getvalue())

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parquet_checksum import BLANK, CHECKSUM, check_parquet, seal_parquet
+from pipeline.parquet_checksum import BLANK, CHECKSUM, check_parquet, insert_checksum
 from pipeline.steps.write import to_parquet
 
 
@@ -60,11 +60,11 @@ def test_the_text_of_a_row_cannot_stand_in_for_the_checksum() -> None:
     assert pq.read_metadata(io.BytesIO(data)).metadata[CHECKSUM.encode()] != BLANK.encode()
 
 
-def test_a_file_whose_writer_left_no_place_for_the_checksum_is_not_sealed_and_not_proven() -> None:
+def test_a_file_whose_writer_left_no_place_for_the_checksum_gets_none_and_proves_nothing() -> None:
     sink = io.BytesIO()
     pq.write_table(pa.table({"a": [1]}), sink)
-    for use in (seal_parquet, check_parquet):
+    for use in (insert_checksum, check_parquet):
         with pytest.raises(ValueError, match="no checksum of its own"):
             use(sink.getvalue())
     with pytest.raises(ValueError, match="not blank"):
-        seal_parquet(small())
+        insert_checksum(small())

@@ -38,6 +38,6 @@ def test_every_changed_byte_is_noticed():
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"[]", b"3", json.dumps(DOCUMENT).encode(), dump_checksummed(DOCUMENT) + b"\n"]
 )
-def test_what_was_not_sealed_is_refused(data: bytes):
+def test_bytes_of_another_writer_are_refused(data: bytes):
     with pytest.raises(ValueError, match=r"."):
         load_checksummed(data)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.dataset.commit import Effort, OutputConflict, publish_shard, rebuild_manifest
+from pipeline.dataset.commit import AttemptInfo, OutputConflict, publish_shard, rebuild_manifest
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest, committed_ids, read_manifests
-from tests.shards import EFFORT, SPEC, VERSIONS, shard_bytes
+from tests.shards import ATTEMPT, SPEC, VERSIONS, shard_bytes
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def publish(layout: Layout, objects: tuple[bytes, bytes]) -> ShardManifest:
-    return publish_shard(layout, SPEC, *objects, EFFORT)
+    return publish_shard(layout, SPEC, *objects, ATTEMPT)
 
 
 def test_a_shard_is_its_data_its_rejects_and_the_manifest_that_counts_them(layout: Layout) -> None:
@@ -35,7 +35,7 @@ def test_a_shard_is_its_data_its_rejects_and_the_manifest_that_counts_them(layou
     assert (manifest.output_bytes, manifest.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert (manifest.rejects_bytes, manifest.rejects_sha256) == (len(rejects), hashlib.sha256(rejects).hexdigest())
     assert (manifest.uri, manifest.version, manifest.input_size) == (SPEC.uri, SPEC.version, SPEC.size)
-    assert (manifest.attempt, manifest.started_at, manifest.versions) == (2, EFFORT.started_at, VERSIONS)
+    assert (manifest.attempt, manifest.started_at, manifest.versions) == (2, ATTEMPT.started_at, VERSIONS)
     assert manifest.finished_at > manifest.started_at
     assert manifest.seconds["write"] > 0.25
 
@@ -49,8 +49,8 @@ def test_a_shard_without_rejects_has_no_rejects_object(layout: Layout) -> None:
 def test_a_manifest_is_rebuilt_from_the_objects_but_for_what_it_took_to_make_them(layout: Layout) -> None:
     manifest = publish(layout, shard_bytes())
     rebuilt = rebuild_manifest(layout, SPEC)
-    effort = {"attempt": 0, "seconds": {}, "started_at": rebuilt.started_at, "finished_at": rebuilt.finished_at}
-    assert rebuilt == replace(manifest, **effort)
+    attempt = {"attempt": 0, "seconds": {}, "started_at": rebuilt.started_at, "finished_at": rebuilt.finished_at}
+    assert rebuilt == replace(manifest, **attempt)
     assert rebuilt.started_at >= manifest.finished_at
 
 
@@ -125,5 +125,5 @@ def test_without_a_data_object_there_is_nothing_to_rebuild(layout: Layout) -> No
 def test_data_files_hold_no_time_attempt_or_place(layout: Layout, tmp_path: Path) -> None:
     elsewhere = Layout(str(tmp_path / "elsewhere"))
     publish(layout, shard_bytes())
-    publish_shard(elsewhere, SPEC, *shard_bytes(), Effort(attempt=1, started_at=0.0, seconds={}))
+    publish_shard(elsewhere, SPEC, *shard_bytes(), AttemptInfo(attempt=1, started_at=0.0, seconds={}))
     assert storage.read_bytes(layout.data(SPEC)) == storage.read_bytes(elsewhere.data(SPEC))
