@@ -1,0 +1,124 @@
+"""`python -m moss_tok.training`: data preparation, training and export of the embedded codec."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from moss_tok.training.recipe import Recipe
+
+DESCRIPTION = """\
+Train a small MOSS Audio Tokenizer from freely licensed recordings.
+
+  python -m moss_tok.training recipe FOLDER              all of it: prepare, train, export; again to go on
+  python -m moss_tok.training recipe FOLDER --minutes 10 train for ten minutes, then export
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m moss_tok.training",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("recipe", "prepare, train and export below one folder"),
+        ("prepare", "fetch the recordings and write the training data"),
+        ("train", "train, or go on from the checkpoint"),
+        ("export", "write the codec of a training run as config.json and model.safetensors"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        _PARSERS[name](command)
+    options = parser.parse_args(arguments)
+    try:
+        _RUNNERS[options.command](options)
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="gets packages/, data/, run/ and codec/")
+    _add_preparation(parser)
+    _add_training(parser)
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder for the training data")
+    parser.add_argument("--packages", type=Path, required=True, help="folder for the .deb files")
+    _add_preparation(parser)
+
+
+def _add_preparation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--synthetic-minutes", type=float, default=30, help="minutes of synthetic English speech")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder that prepare wrote")
+    parser.add_argument("run", type=Path, help="folder for the checkpoint and the validation curve")
+    _add_training(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe-file", type=Path, help="JSON with the numbers that differ from the built-in recipe")
+    parser.add_argument("--steps", type=int, help="steps in all, in place of the recipe's")
+    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--processes", type=int, help="processes that share a batch (default: one a core, or one GPU)")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="folder that train wrote")
+    parser.add_argument("codec", type=Path, help="folder for config.json and model.safetensors")
+
+
+def _run_recipe(options: argparse.Namespace) -> None:
+    from moss_tok.training.prepare import ABOUT
+
+    options.data, options.run, options.packages = (options.folder / name for name in ("data", "run", "packages"))
+    options.codec = options.folder / "codec"
+    if (options.data / ABOUT).exists():
+        print(f"{options.data} is prepared")
+    else:
+        _run_prepare(options)
+    _run_train(options)
+    _run_export(options)
+
+
+def _run_prepare(options: argparse.Namespace) -> None:
+    from moss_tok.training.prepare import prepare
+
+    prepare(options.data, options.packages, synthetic_minutes=options.synthetic_minutes)
+
+
+def _run_train(options: argparse.Namespace) -> None:
+    from moss_tok.training.launch import default_processes, train
+    from moss_tok.training.loop import Run
+
+    recipe = Recipe() if options.recipe_file is None else Recipe.from_file(options.recipe_file)
+    if options.steps is not None:
+        recipe = replace(recipe, steps=options.steps)
+    processes = default_processes(options.device) if options.processes is None else options.processes
+    train(recipe, Run(options.data, options.run, device=options.device, minutes=options.minutes), processes)
+
+
+def _run_export(options: argparse.Namespace) -> None:
+    from moss_tok.training.export import export_run
+
+    export_run(options.run, options.codec)
+    print(f"wrote {options.codec}: MossAudioTokenizerModel.from_pretrained({str(options.codec)!r}) loads it")
+
+
+_PARSERS = {"recipe": _add_recipe, "prepare": _add_prepare, "train": _add_train, "export": _add_export}
+_RUNNERS = {"recipe": _run_recipe, "prepare": _run_prepare, "train": _run_train, "export": _run_export}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Losses between a clip and what came back: spectra, envelopes, waveform.
+
+The spectra are those of the mel loss of the MOSS Audio Tokenizer's evaluation (windows of 2048 and 512 samples at
+16 kHz, hop a quarter, square root of a Hann window, Slaney mel bands up to 8 kHz), taken at the codec's own rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from moss_tok.training.klt import PRE_EMPHASIS
+
+# (mel bands, window in seconds)
+SCALES = ((150, 2048 / 16000), (80, 512 / 16000))
+# What lies below is not heard: about -80 dB. (The evaluation's own floor is 1e-5, near the rounding of 16 bits.)
+FLOOR = 5e-5
+TOP_HZ = 8000.0
+ENVELOPE_SECONDS = 0.384
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Means over clips; each clip's part is weighted as `distances` says."""
+
+    log_mel: Tensor
+    mel: Tensor
+    high: Tensor
+    envelope: Tensor
+    waveform: Tensor
+
+
+def distances(decoded: Tensor, original: Tensor, sample_rate: int, fine: Tensor) -> Losses:
+    """decoded and original (B, samples); `fine` (B,) in [0, 1] says how much each clip's waveform counts.
+
+    A clip of few codes is to have the right envelope; only many codes can give the waveform itself.
+    """
+    log_mel = mel = high = envelope = decoded.new_zeros(())
+    for bands, seconds in SCALES:
+        window = round(seconds * sample_rate)
+        theirs, ours = (spectrogram(x, window) for x in (original, decoded))
+        filters = mel_filters(sample_rate, window, bands).to(decoded.device)
+        their_mel, our_mel = theirs @ filters, ours @ filters
+        # log10 of the square, as in the evaluation.
+        log_mel = log_mel + 2 * (our_mel.clamp_min(FLOOR).log10() - their_mel.clamp_min(FLOOR).log10()).abs().mean()
+        mel = mel + (our_mel - their_mel).abs().mean()
+        above = int(TOP_HZ * window / sample_rate)
+        high = high + (ours[..., above:] - theirs[..., above:]).abs().mean()
+        if bands == 80:
+            envelope = 1 - correlation(our_mel, their_mel, round(ENVELOPE_SECONDS * 4 / seconds))
+    return Losses(log_mel, mel, high, envelope, waveform_distance(decoded, original, fine))
+
+
+def spectrogram(waveforms: Tensor, window: int) -> Tensor:
+    """Magnitudes (B, frames, window / 2 + 1), hop a quarter of the window."""
+    shape = torch.hann_window(window, device=waveforms.device).sqrt()
+    spectrum = torch.stft(waveforms, window, window // 4, window=shape, return_complex=True)
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt().transpose(1, 2)
+
+
+def correlation(ours: Tensor, theirs: Tensor, steps: int) -> Tensor:
+    """How well the bands' envelopes (B, frames, bands) follow over stretches of `steps` frames, 1 at best.
+
+    The idea is that of STOI (Taal et al. 2011): the correlation of short envelopes, band by band. Stretches where a
+    band is far below the clip's loudest do not count.
+    """
+    a, b = (x.transpose(1, 2).unfold(2, steps, steps // 2) for x in (ours, theirs))
+    a, b = a - a.mean(3, keepdim=True), b - b.mean(3, keepdim=True)
+    their_norm = b.square().sum(3).sqrt()
+    audible = their_norm > 0.005 * their_norm.amax((1, 2), keepdim=True)
+    cosines = (a * b).sum(3) / ((a.square().sum(3) + 1e-10).sqrt() * (their_norm + 1e-5))
+    return (cosines * audible).sum() / audible.sum().clamp_min(1)
+
+
+def waveform_distance(decoded: Tensor, original: Tensor, fine: Tensor) -> Tensor:
+    """The pre-emphasised difference over the pre-emphasised original, root mean squares, weighted by `fine` (B,)."""
+    difference, reference = _emphasised(decoded - original), _emphasised(original)
+    relative = difference.square().mean(1).add(1e-10).sqrt() / reference.square().mean(1).add(1e-7).sqrt()
+    return (relative.clamp_max(2) * fine).sum() / fine.sum().clamp_min(1e-3)
+
+
+def _emphasised(x: Tensor) -> Tensor:
+    return x[:, 1:] - PRE_EMPHASIS * x[:, :-1]
+
+
+@lru_cache(maxsize=8)
+def mel_filters(sample_rate: int, window: int, bands: int) -> Tensor:
+    """Slaney's mel filters (window / 2 + 1, bands) up to TOP_HZ, of unit area, as librosa.filters.mel makes them."""
+    frequencies = torch.linspace(0, sample_rate / 2, window // 2 + 1, dtype=torch.float64)
+    top = _mel(torch.tensor(TOP_HZ, dtype=torch.float64))
+    edges = _hz(torch.linspace(0, 1, bands + 2, dtype=torch.float64) * top)
+    rising = (frequencies[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequencies[:, None]) / (edges[2:] - edges[1:-1])
+    return (torch.minimum(rising, falling).clamp_min(0) * 2 / (edges[2:] - edges[:-2])).float()
+
+
+_KNEE, _LINEAR, _LOG = 1000.0, 200.0 / 3, torch.log(torch.tensor(6.4, dtype=torch.float64)) / 27
+
+
+def _mel(hz: Tensor) -> Tensor:
+    return torch.where(hz < _KNEE, hz / _LINEAR, _KNEE / _LINEAR + torch.log(hz.clamp_min(1e-9) / _KNEE) / _LOG)
+
+
+def _hz(mel: Tensor) -> Tensor:
+    knee = _KNEE / _LINEAR
+    return torch.where(mel < knee, mel * _LINEAR, _KNEE * torch.exp(_LOG * (mel - knee)))
+
+
+def total(losses: Losses, weights: dict[str, float]) -> Tensor:
+    """The weighted sum."""
+    parts = [weights[name] * getattr(losses, name) for name in weights if hasattr(losses, name)]
+    return torch.stack(parts).sum()

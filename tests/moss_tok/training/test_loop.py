@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moss_tok import MossAudioTokenizerModel
+from moss_tok.training.__main__ import main
+from moss_tok.training.checkpoint import TrainingCheckpointError
+from moss_tok.training.launch import WorkerFailedError, train
+from moss_tok.training.loop import CHECKPOINT, CURVE, Run
+
+
+def curve(run):
+    return [json.loads(line) for line in (run / CURVE).read_text().splitlines()]
+
+
+def test_a_run_goes_through_both_phases_and_exports_a_codec(data, recipe, tmp_path, capsys):
+    run = Run(data, tmp_path / "run", validate_steps=6)
+    train(recipe, run, processes=1)
+    lines = curve(run.output)
+    assert [line["step"] for line in lines] == [6, 12]
+    assert "noise_1" in lines[0]
+    assert {"quantizers_1", "quantizers_8", "codes_used"} <= set(lines[1])
+    assert main(["export", str(run.output), str(tmp_path / "codec")]) == 0
+    codec = MossAudioTokenizerModel.from_pretrained(tmp_path / "codec")
+    assert codec.trained
+    audio = codec.decode(codec.encode(torch.randn(1, 5000) * 0.1).audio_codes).audio
+    assert torch.isfinite(audio).all()
+
+
+def test_an_interrupted_run_ends_with_the_same_codec(data, recipe, tmp_path):
+    train(recipe, Run(data, tmp_path / "whole"), processes=1)
+    for steps in (4, 9):  # cut in each phase
+        train(replace(recipe, steps=steps, decay_steps=0), Run(data, tmp_path / "cut"), processes=1)
+    train(recipe, Run(data, tmp_path / "cut"), processes=1)
+    whole, cut = (load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    for name, value in whole.items():
+        assert torch.allclose(value, cut[name], atol=1e-5, rtol=1e-3), name
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(data, recipe, tmp_path):
+    for name, steps, processes in (("start", 0, 1), ("one", 3, 1), ("two", 3, 2)):
+        train(replace(recipe, steps=steps, decay_steps=0), Run(data, tmp_path / name), processes)
+    start, one, two = (load_file(tmp_path / name / CHECKPOINT) for name in ("start", "one", "two"))
+    for name in ("model.encoder.1.input_proj.weight", "model.decoder.6.output_proj.weight"):
+        # Some losses are means of the batch's parts, so the ways are near, not equal.
+        ways = [(after[name] - start[name]).flatten() for after in (one, two)]
+        assert torch.cosine_similarity(*ways, dim=0) > 0.8, name
+
+
+@pytest.mark.slow
+def test_a_failing_process_ends_the_others(data, recipe, tmp_path):
+    (data / "sound.i16").write_bytes(b"")
+    with pytest.raises(WorkerFailedError):
+        train(recipe, Run(data, tmp_path / "run"), processes=2)
+
+
+def test_a_damaged_checkpoint_is_named(data, recipe, tmp_path):
+    run = Run(data, tmp_path / "run")
+    train(replace(recipe, steps=1), run, processes=1)
+    path = run.output / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(TrainingCheckpointError, match=r"checkpoint\.safetensors is damaged"):
+        train(recipe, run, processes=1)
+
+
+def test_there_is_no_codec_before_the_quantizer_is_fitted(data, recipe, tmp_path, capsys):
+    train(replace(recipe, steps=3), Run(data, tmp_path / "run"), processes=1)
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "codec")]) == 2
+    assert "no quantizer before step 7" in capsys.readouterr().err
