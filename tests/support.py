@@ -127,19 +127,17 @@ def tokenize_in_process(config: Config) -> None:
 
 def info_of(index: int, num_samples: int, **changes: Any) -> ClipInfo:
     """What is known of a clip that was never there, where a test wants codes rather than audio."""
-    return ClipInfo(
-        **{
-            "origin": Origin(index=index, source="s3://bucket/a.tar", key=f"key {index}"),
-            "num_samples": num_samples,
-            "source_format": "wav",
-            "source_codec": "pcm_16",
-            "source_sample_rate": 44_100,
-            "source_channels": 2,
-            "peak": 0.5,
-            "rms": 0.25,
-            "clipping": 0.0,
-            "silence": 0.125,
-            "audio_xxh3": f"{index:032x}",
-        }
-        | changes
-    )
+    fields: dict[str, Any] = {
+        "origin": Origin(index=index, source="s3://bucket/a.tar", key=f"key {index}"),
+        "num_samples": num_samples,
+        "source_format": "wav",
+        "source_codec": "pcm_16",
+        "source_sample_rate": 44_100,
+        "source_channels": 2,
+        "peak": 0.5,
+        "rms": 0.25,
+        "clipping": 0.0,
+        "silence": 0.125,
+        "audio_xxh3": f"{index:032x}",
+    }
+    return ClipInfo(**fields | changes)

@@ -25,7 +25,6 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str], row_group_rows: int
     ) as writer:
         if table.num_rows:  # `datasets` cannot read a row group without rows, and one such file would fail the dataset
             writer.write_table(table, row_group_size=row_group_rows)
-        writer.add_key_value_metadata(
-            {CHECKSUM: BLANK}
-        )  # in the file's metadata alone: those of a schema are written twice
+        # In the metadata of the file alone: those of an Arrow schema are written twice.
+        writer.add_key_value_metadata({CHECKSUM: BLANK})
     return insert_checksum(sink.getvalue())
