@@ -1,4 +1,4 @@
-"""Between host and device without waiting for what the device still computes."""
+"""Copies between host and device that do not wait for what the device is still computing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`. To a GPU it goes from pinned memory, in its turn among what was launched before; a plain
-    copy would wait until all of that is done, and the GPU would then wait for what is launched next."""
+    """The tensor on `device`.
+
+    A copy to a GPU comes from pinned memory and takes its turn after what was launched before. A plain copy would wait
+    until all of that is done, and then the GPU would wait for what is launched next.
+    """
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
