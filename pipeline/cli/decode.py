@@ -44,17 +44,17 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.progress_bar import Bar
     from pipeline.dataset.dataset import read_output
     from pipeline.loading.decode import SoundFiles, comment_of, decode_rows, load_decoder
-    from pipeline.loading.rows import Selection, select_rows
+    from pipeline.loading.rows import RowQuery, select_rows
 
     start, stop = _range(arguments)
     single = _is_file(arguments)
     output = read_output(arguments.output)
-    selection = Selection(
+    query = RowQuery(
         ids=tuple(arguments.id), shards=tuple(arguments.shard), split=arguments.split, start=start, stop=stop
     )
-    total, rows = select_rows(output, selection, arguments.num_quantizers)
+    total, rows = select_rows(output, query, arguments.num_quantizers)
     if not total and start != stop and arguments.rows:
-        available, _ = select_rows(output, replace(selection, start=0, stop=None))
+        available, _ = select_rows(output, replace(query, start=0, stop=None))
         raise ValueError(
             f"beyond the end: --rows {arguments.rows} of a selection that has {available:,} committed rows"
         )

@@ -20,11 +20,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_output
 
+if TYPE_CHECKING:
+    from pipeline.export.summary import ExportSummary
+
 HELP = "write what trainers of TTS, ASR and language models read"
+PROGRESS_LINES = 20  # of each stage, however many shards there are
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,8 +73,33 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{arguments.output} -> {arguments.out}", file=sys.stderr, flush=True)
 
     from pipeline.export.job import run_export  # takes seconds, so the configuration is checked first
-    from pipeline.export.printing import print_progress, print_report
 
-    report = run_export(config, print_progress)
-    print_report(arguments.out, report, config.references.enabled)
+    summary = run_export(config, _print_progress)
+    _print_summary(arguments.out, summary, config.references.enabled)
     return ExitStatus.DONE
+
+
+def _print_progress(what: str, done: int, total: int) -> None:
+    """A line now and then."""
+    step = max(1, total // PROGRESS_LINES)
+    if total and (done % step == 0 or done == total):
+        print(f"{what}: {done:,} of {total:,} shards", file=sys.stderr, flush=True)
+
+
+def _print_summary(where: str, summary: ExportSummary, with_references: bool) -> None:
+    """Rows in, rows out by split, rows left out by reason."""
+    from pipeline.formatting import format_bytes, lines_of
+
+    figures = {"rows": f"{summary.rows:,}"}
+    for split, rows in sorted(summary.written.items()):
+        figures[split] = f"{rows:,} rows, {summary.seconds[split] / 3600:,.3f} hours"
+    if with_references:
+        figures["with a reference"] = f"{summary.references:,}"
+    figures["left out"] = f"{sum(summary.removed.values()):,}"
+    for reason, rows in sorted(summary.removed.items()):
+        figures[f"  {reason}"] = f"{rows:,}"
+    if summary.unknown_rejects:
+        figures["ids of reject lists that no row has"] = f"{summary.unknown_rejects:,}"
+    figures["files"] = f"{summary.files:,}, {format_bytes(summary.size)}"
+    print(f"\n{where}")
+    print(lines_of(figures))

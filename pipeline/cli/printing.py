@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.dataset.card import UNTRAINED, load_lines
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.provenance import RunRecord
 from pipeline.dataset.totals import Totals, describe
 from pipeline.formatting import lines_of
+
+if TYPE_CHECKING:
+    from pipeline.distributed.scheduler import Failure
+
+SHOWN_PER_KIND = 5
+KINDS_SHOWN = 10
 
 
 def print_dataset(output: Output, totals: Totals, timing: Mapping[str, str]) -> None:
@@ -24,3 +32,27 @@ def print_dataset(output: Output, totals: Totals, timing: Mapping[str, str]) -> 
 def warn_untrained(record: RunRecord) -> None:
     if not record.model.trained:
         print(f"\n  {UNTRAINED.replace('**', '')}")
+
+
+def describe_failures(failures: Sequence[Failure]) -> str:
+    """Each kind of reason with a few of its shards, the most frequent first."""
+    kinds: dict[str, list[Failure]] = {}
+    for failure in failures:
+        kinds.setdefault(_kind(failure.reason), []).append(failure)
+    by_count = sorted(kinds.values(), key=len, reverse=True)
+    parts = [f"{len(failures):,} shards failed:"]
+    for group in by_count[:KINDS_SHOWN]:
+        shown = group[:SHOWN_PER_KIND]
+        parts.append(f"\n{len(group):,} x {group[0].reason}")
+        parts.append(lines_of({failure.spec.shard_id: failure.spec.place for failure in shown}))
+        if len(group) > len(shown):
+            parts.append(f"  and {len(group) - len(shown):,} more")
+    if len(by_count) > KINDS_SHOWN:
+        rest = sum(map(len, by_count[KINDS_SHOWN:]))
+        parts.append(f"\nand {rest:,} for {len(by_count) - KINDS_SHOWN} other reasons, named above as they failed")
+    return "\n".join(parts)
+
+
+def _kind(reason: str) -> str:
+    """What reasons that differ only in names and numbers have in common."""
+    return re.sub(r"\S*[/\d]\S*", "...", reason)

@@ -30,8 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from pipeline.cli.failed_shards import describe_failures
-    from pipeline.cli.printing import print_dataset
+    from pipeline.cli.printing import describe_failures, print_dataset
     from pipeline.config import load_config
     from pipeline.formatting import format_seconds
 

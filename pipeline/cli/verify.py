@@ -20,7 +20,7 @@ from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_output
 
 if TYPE_CHECKING:
-    from pipeline.verify import Difference, Report
+    from pipeline.verify import Difference, Findings
 
 HELP = "whether an output is whole, and still what its sources give"
 SHOWN = 20  # differences in full
@@ -45,29 +45,29 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--sample {arguments.sample}: give 0 or more")
     sample = None if arguments.all else arguments.sample
     with Bar() as bar:
-        report = verify(arguments.output, sample, arguments.seed, arguments.model, bar.show)
+        findings = verify(arguments.output, sample, arguments.seed, arguments.model, bar.show)
     if arguments.json:
-        print(json.dumps(report.as_json(), indent=1))
+        print(json.dumps(findings.as_json(), indent=1))
     else:
-        _print(arguments.output, report)
-    return ExitStatus.FAILED if report.wrong else ExitStatus.DONE
+        _print(arguments.output, findings)
+    return ExitStatus.FAILED if findings.wrong else ExitStatus.DONE
 
 
-def _print(uri: str, report: Report) -> None:
+def _print(uri: str, findings: Findings) -> None:
     from pipeline.verify import CHECKS
 
     print(f"{uri}\n")
     print(f"  {'check':<14} {'looked at':>10} {'wrong':>6}")
-    for check, tally in report.tallies.items():
+    for check, tally in findings.tallies.items():
         meaning = CHECKS[check] if tally.looked else "not looked at"
         print(f"  {check:<14} {tally.looked:>10,} {tally.wrong or '-':>6}  {meaning}")
-    if not report.wrong:
+    if not findings.wrong:
         print("\nall is right")
         return
-    for number, difference in enumerate(report.differences[:SHOWN], 1):
+    for number, difference in enumerate(findings.differences[:SHOWN], 1):
         print(f"\n{number}. {_describe(difference)}")
-    more = report.wrong - min(SHOWN, len(report.differences))
-    print(f"\n{report.wrong:,} differences" + (f", of which the first {SHOWN} are shown" if more > 0 else ""))
+    more = findings.wrong - min(SHOWN, len(findings.differences))
+    print(f"\n{findings.wrong:,} differences" + (f", of which the first {SHOWN} are shown" if more > 0 else ""))
     if more > 0:
         print("--json has up to 1,000 of them", file=sys.stderr)
 
@@ -76,4 +76,4 @@ def _describe(difference: Difference) -> str:
     place = {"shard": difference.shard_id, "id": difference.clip_id, "column": difference.column}
     named = ", ".join(f"{name} {value}" for name, value in place.items() if value)
     lines = [f"{difference.check}: {difference.message}", difference.uri, *([named] if named else [])]
-    return "\n   ".join([*lines, f"-> {difference.mend}"])
+    return "\n   ".join([*lines, f"-> {difference.remedy}"])

@@ -15,7 +15,7 @@ from pipeline import storage
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.loading import decode
 from pipeline.loading.decode import SoundFiles, comment_of, decode_row, decode_rows, load_decoder
-from pipeline.loading.rows import Row, Selection, select_rows
+from pipeline.loading.rows import Row, RowQuery, select_rows
 from tests.pipeline.conftest import Tokenized
 
 
@@ -31,7 +31,7 @@ def model(output: Output) -> MossAudioTokenizerModel:
 
 def some_rows(output: Output, num_quantizers: int | None = None) -> list[Row]:
     """Four rows of two shards."""
-    return list(select_rows(output, Selection(stop=4), num_quantizers)[1])
+    return list(select_rows(output, RowQuery(stop=4), num_quantizers)[1])
 
 
 def files_in(folder: Path | str, output: Output, kind: str = "wav") -> SoundFiles:

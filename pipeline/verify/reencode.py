@@ -18,10 +18,10 @@ from pipeline.steps.read import SourceChanged, read_shard
 from pipeline.steps.records import clip_id
 from pipeline.storage import StorageError
 from pipeline.verify.compare import Stored, compare_reject, compare_row, read_stored
-from pipeline.verify.report import Difference, Report
+from pipeline.verify.findings import Difference, Findings
 
 MAX_FRAMES = BatchConfig().max_frames  # codes do not depend on it
-NEVER_AGAIN = ("decoder_crashed", "decoder_stalled")
+NOT_REENCODED = ("decoder_crashed", "decoder_stalled")
 """Reasons of clips that ended or held up the process that decoded them: this one has more to do."""
 
 
@@ -44,35 +44,35 @@ def choose(clips: Mapping[str, int], sample: int | None, seed: int) -> dict[str,
     return {shard_id: sorted(chance.sample(range(clips[shard_id]), quota[shard_id])) for shard_id in sorted(quota)}
 
 
-def check_again(output: Output, spec: ShardSpec, positions: Collection[int], encoder: Encoder) -> Report:
+def check_sample(output: Output, spec: ShardSpec, positions: Collection[int], encoder: Encoder) -> Findings:
     """Read and encode the clips at these positions of a shard, and compare each with its row or reject."""
-    report = Report()
+    findings = Findings()
     ids = {clip_id(spec.shard_id, Origin(index=index, source="", key="")): index for index in positions}
     try:
         stored = read_stored(output.layout, spec, ids)
     except Exception:  # a damaged object makes Arrow raise what it likes, and is in the report of the shard already
-        return report
+        return findings
     # So is a clip that is in neither object, and there is nothing to compare it with.
     known = {index for name, index in ids.items() if name in stored.rows or name in stored.rejects}
     if known:
-        _Again(output, spec, stored, encoder, report).check(known)
-    return report
+        Reencoder(output, spec, stored, encoder, findings).check(known)
+    return findings
 
 
-class _Again:
+class Reencoder:
     """The clips of one shard on their way through the pipeline, one batch at a time."""
 
-    def __init__(self, output: Output, spec: ShardSpec, stored: Stored, encoder: Encoder, report: Report) -> None:
-        self._output, self._spec, self._stored, self._encoder, self._report = output, spec, stored, encoder, report
+    def __init__(self, output: Output, spec: ShardSpec, stored: Stored, encoder: Encoder, findings: Findings) -> None:
+        self._output, self._spec, self._stored, self._encoder, self._findings = output, spec, stored, encoder, findings
         self._target = target_of(output.record)
         self._batcher: Batcher[Clip] = Batcher(MAX_FRAMES)
 
     def check(self, positions: set[int]) -> None:
-        self._report.look("sources", len(positions))
+        self._findings.look("sources", len(positions))
         for raw in self._read(positions):
             if isinstance(raw, Reject):
                 self._reject(raw)
-            elif self._stored.reason(self._id(raw.origin)) not in NEVER_AGAIN:
+            elif self._stored.reason(self._id(raw.origin)) not in NOT_REENCODED:
                 self._prepare(raw)
             while self._batcher.full:
                 self._encode()
@@ -116,12 +116,12 @@ class _Again:
 
     def _row(self, coded: CodedClip) -> None:
         origin = coded.info.origin
-        self._report.look("encoded again")
+        self._findings.look("encoded again")
         self._differ("encoded again", origin, compare_row(coded, self._id(origin), self._stored, self._output.record))
 
     def _reject(self, reject: Reject) -> None:
         if reject.stage != "read":
-            self._report.look("encoded again")
+            self._findings.look("encoded again")
         check = "sources" if reject.stage == "read" else "encoded again"
         self._differ(check, reject.origin, compare_reject(reject, self._id(reject.origin), self._stored))
 
@@ -132,7 +132,7 @@ class _Again:
         if found is None:
             return
         column, message = found
-        self._report.differ(
+        self._findings.differ(
             Difference(
                 check=check,
                 uri=origin.source if check == "sources" else self._output.layout.data(self._spec),
@@ -140,12 +140,12 @@ class _Again:
                 clip_id=self._id(origin),
                 column=column,
                 message=message,
-                mend=_mend(check, self._output.record.versions),
+                remedy=_remedy(check, self._output.record.versions),
             )
         )
 
 
-def _mend(check: str, made: Mapping[str, str]) -> str:
+def _remedy(check: str, made: Mapping[str, str]) -> str:
     if check == "sources":
         return "put the source back as it was; nothing is said against the output, but its clips cannot be compared"
     here = software_versions()
