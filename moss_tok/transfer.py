@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,25 +19,18 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-class HostCopy:
-    """A copy to the host that has begun; it waits only when the tensor is asked for."""
+def start_copy_to_host(tensor: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy a tensor of a GPU to the host, behind what was launched there before.
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._done: torch.cuda.Event | None = None
-        self._tensor = tensor
-        if tensor.device.type == "cuda":
-            self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            self._tensor.copy_(tensor, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
+    The function that comes back waits for the copy and returns it. It raises what went wrong on the GPU meanwhile.
+    """
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copy.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
 
-    @property
-    def ready(self) -> bool:
-        """Whether `wait` would return at once."""
-        return self._done is None or bool(self._done.query())  # type: ignore[no-untyped-call]
+    def wait() -> Tensor:
+        copied.synchronize()
+        return copy
 
-    def wait(self) -> Tensor:
-        """The tensor on the host. Raises what went wrong while it was computed."""
-        if self._done is not None:
-            self._done.synchronize()
-        return self._tensor
+    return wait

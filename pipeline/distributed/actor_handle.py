@@ -1,9 +1,7 @@
-"""One actor as the driver sees it, and what comes back from it."""
+"""One actor as the driver sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,16 +39,3 @@ class ActorHandle:
     def has_free_slot(self, depth: int) -> bool:
         """Whether it has `depth` shards open and may be given another."""
         return self.ready and len(self.open) == depth and not any(attempt.isolated for attempt in self.open.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a call of an actor's method came to."""
-
-    actor: ActorHandle
-    handle: Callable[[ActorHandle, Future[Any]], None]
-    result: Future[Any]
-
-    def deliver(self) -> None:
-        if not self.actor.gone:
-            self.handle(self.actor, self.result)

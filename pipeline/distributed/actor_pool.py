@@ -1,8 +1,8 @@
 """The actors of a run, each a replica of the codec: as many as the cluster has room for at each moment.
 
 Ray restarts none of them. What died is replaced, and what has joined is used, by one rule: now and then the actors are
-compared with the room that the cluster has. Whatever comes back from an actor is a `Reply` in one inbox, so that a
-thousand actors cost no more than one to listen to.
+compared with the room that the cluster has. All calls of all actors end in one queue, so that waiting for a thousand
+actors costs no more than waiting for one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayActorError
@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError
 from pipeline.config import Config
 from pipeline.dataset.provenance import RunRecord
 from pipeline.distributed.actor import TokenizerActor
-from pipeline.distributed.actor_handle import ActorHandle, Reply
+from pipeline.distributed.actor_handle import ActorHandle
 from pipeline.distributed.cluster import (
     actor_capacity,
     actor_shape,
@@ -38,6 +38,10 @@ from pipeline.yaml_config import ConfigError
 RECONCILE_SECONDS = 2.0  # between two looks at the cluster; also how long an actor is dead before it is asked why
 WAIT_WARNING_SECONDS = 60.0  # without any actor before that is said, and again and again
 MAX_START_FAILURES = 5  # in a row, with no actor left, before the run ends
+
+OnDone: TypeAlias = "Callable[[ActorHandle, Future[Any]], None]"
+"""Is given a call of an actor that has ended."""
+_Reply: TypeAlias = "tuple[ActorHandle, OnDone, Future[Any]]"
 
 
 class ActorPool:
@@ -66,7 +70,7 @@ class ActorPool:
         self.actors: list[ActorHandle] = []
         self.slots = 0
         """Shards that each actor may have open at once."""
-        self.inbox: SimpleQueue[Reply] = SimpleQueue()
+        self._replies: SimpleQueue[_Reply] = SimpleQueue()
         self._capacity = -1
         self._next_reconcile = 0.0
         self._next_start = 0.0
@@ -74,12 +78,21 @@ class ActorPool:
         self._start_failures = 0
         self._worked = False
 
-    def call(
-        self, actor: ActorHandle, handle: Callable[[ActorHandle, Future[Any]], None], method: str, *arguments: Any
-    ) -> None:
-        """Call a method of the actor; what comes of it arrives in `inbox`, for `handle`."""
+    def call(self, actor: ActorHandle, on_done: OnDone, method: str, *arguments: Any) -> None:
+        """Call a method of the actor. `handle_replies` gives the future to `on_done` once it is done."""
         future: Future[Any] = getattr(actor.ray_actor, method).remote(*arguments).future()
-        future.add_done_callback(lambda result: self.inbox.put(Reply(actor, handle, result)))
+        future.add_done_callback(lambda done: self._replies.put((actor, on_done, done)))
+
+    def handle_replies(self, seconds: float) -> None:
+        """Wait at most so long for a call to end, then handle every call that has ended."""
+        try:
+            actor, on_done, future = self._replies.get(timeout=seconds)
+            while True:
+                if not actor.gone:
+                    on_done(actor, future)
+                actor, on_done, future = self._replies.get_nowait()
+        except Empty:
+            return
 
     def reconcile(self) -> None:
         """Look at the cluster, if it is time: bury what is dead, start what there is room for, end what there is not.

@@ -12,7 +12,6 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from queue import Empty
 from typing import Any
 
 import ray
@@ -113,7 +112,7 @@ class _Driver:
                         self.stopped = pool.fatal_error
                         break
                     self._assign(pool)
-                    self._listen(pool)
+                    pool.handle_replies(TICK_SECONDS)
                     self._poll(pool)
                     self._save()
                     shards_open = sum(len(actor.open) for actor in pool.actors)
@@ -128,17 +127,8 @@ class _Driver:
                 if actor.has_free_slot(depth) and (attempt := self.scheduler.next(open_shards=depth)) is not None:
                     actor.open[attempt.spec.shard_id] = attempt
                     self._monitor.opened(attempt, actor.name)
-                    handle = partial(self._tokenized, pool, attempt)
-                    pool.call(actor, handle, "tokenize", attempt.spec, attempt.number)
-
-    def _listen(self, pool: ActorPool) -> None:
-        """Wait for a reply, but not long, then take all that have come."""
-        try:
-            pool.inbox.get(timeout=TICK_SECONDS).deliver()
-            while True:
-                pool.inbox.get_nowait().deliver()
-        except Empty:
-            return
+                    on_done = partial(self._tokenized, pool, attempt)
+                    pool.call(actor, on_done, "tokenize", attempt.spec, attempt.number)
 
     def _tokenized(self, pool: ActorPool, attempt: Attempt, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()

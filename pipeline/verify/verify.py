@@ -12,6 +12,7 @@ from pipeline.dataset.dataset import Output
 from pipeline.dataset.provenance import describe_model
 from pipeline.dataset.totals import Totals
 from pipeline.items import ShardSpec
+from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.steps.encode import Encoder, load_encoder
 from pipeline.verify.findings import Findings
 from pipeline.verify.metadata_checks import check_metadata, check_strays
@@ -60,9 +61,10 @@ def verify(
     if encoder is not None:
         chosen = choose(clips, sample, seed)
         specs = [spec for spec in output.committed if spec.shard_id in chosen]
-        for count, spec in enumerate(specs, 1):
-            findings.add(check_sample(output, spec, chosen[spec.shard_id], encoder))
-            advance("shards encoded again", count, len(specs))
+        with EncodeLoop(encoder, MAX_FRAMES) as loop:
+            for count, spec in enumerate(specs, 1):
+                findings.add(check_sample(output, spec, chosen[spec.shard_id], loop))
+                advance("shards encoded again", count, len(specs))
     return findings
 
 

@@ -61,8 +61,7 @@ class FakeCluster:
         """Let time pass, look at the cluster, hear what actors say."""
         self.seconds += seconds
         run.reconcile()
-        while not run.inbox.empty():
-            run.inbox.get().deliver()
+        run.handle_replies(0.001)
 
     @property
     def alive(self) -> list[FakeActor]:

@@ -16,6 +16,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
+from pipeline.dataset.layout import Layout
+from pipeline.formatting import format_bytes
 from pipeline.steps import prepare
 from pipeline.verify import CHECKS, Findings, verify
 from pipeline.verify.reencode import choose
@@ -117,7 +119,7 @@ def test_an_output_that_is_not_finished_says_which_shards_are_missing(output: Pa
     findings = stored(output)
     missing = [difference for difference in findings.differences if difference.check == "complete"]
     assert [difference.shard_id for difference in missing] == [manifest.stem]
-    assert "tokenize" in missing[0].mend
+    assert "tokenize" in missing[0].remedy
     assert checks_of(findings) == {"complete", "strays"}, "and its data lie where load_dataset would read them"
 
 
@@ -162,8 +164,13 @@ def tamper(output: Path, change: Callable[[pa.Table], pa.Table]) -> str:
     )
     totals = output / "_moss_tok" / "totals.json"
     document = load_checksummed(totals.read_bytes())
-    document["totals"]["output_bytes"] = sum(path.stat().st_size for path in output.glob("data/*/*.parquet"))
+    before = document["totals"]["output_bytes"]
+    after = sum(path.stat().st_size for path in output.glob("data/*/*.parquet"))
+    document["totals"]["output_bytes"] = after
     totals.write_bytes(dump_checksummed(document))
+    card = output / "README.md"
+    card.write_text(card.read_text().replace(f"| {format_bytes(before)} |", f"| {format_bytes(after)} |"))
+    (output / "_SUCCESS").write_text(Layout(str(output)).checksums())
     return path.stem
 
 
