@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from pipeline.dataset.manifest import ShardManifest
-from pipeline.distributed.throughput import ActorFigures, Pace
+from pipeline.distributed.throughput import ActorFigures, Throughput
 
 STAGE_SECONDS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0]
 
@@ -59,13 +59,13 @@ class RunMetrics:
         for state, count in by_state.items():
             self._shards.set(count, self._run | {"state": state})
 
-    def actors(self, by_name: Mapping[str, ActorFigures], pace: Pace, encoded_seconds: float) -> None:
+    def actors(self, by_name: Mapping[str, ActorFigures], throughput: Throughput, encoded_seconds: float) -> None:
         """`encoded_seconds` is of the whole run, actors that are gone included."""
         self._count(self._encoded, encoded_seconds - self._encoded_before)
         self._encoded_before = max(encoded_seconds, self._encoded_before)
         self._actors.set(len(by_name), self._run)
-        self._speed.set(pace.speed, self._run)
-        self._busy.set(pace.busy, self._run)
+        self._speed.set(throughput.speed, self._run)
+        self._busy.set(throughput.busy, self._run)
         for name in self._queues - by_name.keys():
             self._queue.set(0, self._run | {"actor": name})  # a gauge keeps what it was last set to
         for name, figures in by_name.items():

@@ -35,7 +35,7 @@ class _Moment:
     actor_seconds: float
 
 
-class Pace:
+class Throughput:
     """Sums over the actors of a run, at moments a few seconds apart; those of the last five minutes are kept."""
 
     def __init__(self, now: float) -> None:
