@@ -1,4 +1,4 @@
-"""The Ray actor: a thin shell around a replica of the codec and the shards that are open in it."""
+"""The Ray actor: one replica of the codec, and the shards that are open in it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class TokenizerActor:
-    """One replica of the codec. Each call of `tokenize` runs in a thread of its own and shares the encode loop."""
+    """One replica of the codec. Each call of `tokenize` has a thread of its own; all share one encode loop."""
 
     def __init__(self, config: Config, record: RunRecord, run_id: str) -> None:
-        """Its log lines are in the standard error of its Ray worker."""
+        """Load the model and start the encode loop. Log lines go to the standard error of the Ray worker."""
         logs.configure(config.run.log_format, everything=True, run=run_id, process="actor", pid=os.getpid())
         self._config = config
         self._record = record
@@ -39,21 +39,24 @@ class TokenizerActor:
         self._loop.start()
 
     def load(self) -> Encoder:
-        """The replica. An actor with another codec overrides this and nothing else."""
+        """Load the encoder. An actor with another codec overrides only this."""
         return load_encoder(self._config.model, self._record.num_quantizers, self._config.batch.max_frames)
 
     def ready(self) -> str:
-        """The id of this actor's node, once the model is loaded."""
+        """Ray's id of this actor's node. Ray answers once the model is loaded."""
         return this_node()
 
     def figures(self) -> ActorFigures:
-        """What this replica has done so far, and what waits for it."""
+        """What this actor has encoded so far, and what waits for its encoder."""
         frame_seconds = self._target.samples_per_frame / self._target.sample_rate
         loop = self._loop
         return ActorFigures(loop.encoded_frames * frame_seconds, loop.busy_seconds, loop.waiting_frames * frame_seconds)
 
     def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
-        """The shard from reading to its manifest. Any failure that is not a clip's own is raised to the driver."""
+        """Read, prepare, encode and publish a shard; returns its manifest.
+
+        A clip that cannot be used becomes a reject. Any other failure is raised to the driver.
+        """
         config = self._config
         about = {"shard": spec.shard_id, "attempt": attempt}
         logger.info("opened: %s", spec.place, extra=about)
@@ -66,7 +69,7 @@ class TokenizerActor:
 
 
 def _log_rejects(chunks: Iterable[Chunk], spec: ShardSpec, about: dict[str, object]) -> Iterator[Chunk]:
-    """The same chunks; each reject in them is logged as it passes."""
+    """Log the rejects of each chunk and pass the chunk on."""
     for chunk in chunks:
         for item in chunk.items:
             if isinstance(item, Reject):

@@ -75,7 +75,7 @@ def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int) -> ClipView
         alt = f"Spectrogram of {name}, decoded from {layers}"
         panels.append(_panel(layers, note, alt, shades(decoded[depth], top), sound, rate))
     length = next(iter(clip.decoded.values())).shape[1] / rate
-    num_quantizers, frames = clip.codes.shape
+    layer_count, frames = clip.codes.shape
     return ClipView(
         clip_id=clip.row["id"],
         key=name,
@@ -87,8 +87,8 @@ def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int) -> ClipView
         frequencies=_frequency_marks(rate),
         times=[(100 * value / length, f"{value:g}") for value in steps(0, length, 4) if value < 0.97 * length],
         codes=data_uri("image/png", png(clip.codes / (codebook_size - 1))),
-        codes_alt=f"The codes of {name}: {num_quantizers} layers from top to bottom, {frames} frames from left to right",
-        layers=num_quantizers,
+        codes_alt=f"The codes of {name}: {layer_count} layers from top to bottom, {frames} frames from left to right",
+        layers=layer_count,
     )
 
 

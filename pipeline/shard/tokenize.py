@@ -27,7 +27,7 @@ STAGES = ("read", "prepare", "encode", "write")
 
 
 class OpenShard:
-    """The results of a shard, gathered in any order until every clip is accounted for."""
+    """The results of a shard: codes and rejects, added in any order until every clip has one of them."""
 
     def __init__(self, spec: ShardSpec, attempt: int = 1) -> None:
         self.spec = spec
@@ -40,7 +40,7 @@ class OpenShard:
         self._expected = 0
 
     def add_chunk(self, chunk: Chunk) -> None:
-        """Take note of a chunk; its clips are to be encoded."""
+        """Count a chunk and keep its rejects. The codes of its clips follow with `add_codes`."""
         self.seconds["read"] += chunk.read_seconds
         self.seconds["prepare"] += chunk.prepare_seconds
         self.input_bytes += chunk.input_bytes
@@ -52,7 +52,10 @@ class OpenShard:
         self.seconds["encode"] += encoded.seconds
 
     def publish(self, layout: Layout, record: RunRecord, row_group_rows: int) -> ShardManifest:
-        """Write data and rejects, then the manifest, which commits them. Every clip must be a row or a reject, once."""
+        """Write data and rejects, then the manifest, which commits them.
+
+        Raises RuntimeError unless every clip is a row or a reject, exactly once.
+        """
         self._check_complete()
         started = time.perf_counter()
         codes = codes_table(
@@ -78,7 +81,7 @@ class OpenShard:
 
 
 def target_of(record: RunRecord) -> Target:
-    """What the run's model takes."""
+    """The waveforms that the run's model takes."""
     model = record.model
     return Target(sample_rate=model.sample_rate, channels=model.channels, samples_per_frame=model.samples_per_frame)
 
