@@ -1,4 +1,4 @@
-"""What several commands print."""
+"""Text that several commands print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS_SHOWN = 10
 
 
 def print_dataset(output: Output, totals: Totals, timing: Mapping[str, str]) -> None:
-    """The figures of a dataset, and how to load it."""
+    """Print the figures of a dataset, and how to load it."""
     print(f"\n{output.layout.root}")
     print(lines_of(describe(totals) | dict(timing)))
     warn_untrained(output.record)
@@ -30,12 +30,16 @@ def print_dataset(output: Output, totals: Totals, timing: Mapping[str, str]) -> 
 
 
 def warn_untrained(record: RunRecord) -> None:
+    """Print a warning if the codes are of an untrained model."""
     if not record.model.trained:
         print(f"\n  {UNTRAINED.replace('**', '')}")
 
 
 def describe_failures(failures: Sequence[Failure]) -> str:
-    """Each kind of reason with a few of its shards, the most frequent first."""
+    """Failed shards grouped by reason, the most frequent reason first, with a few shards of each.
+
+    Reasons that differ only in names and numbers are one group, so that the text stays short for any number of shards.
+    """
     kinds: dict[str, list[Failure]] = {}
     for failure in failures:
         kinds.setdefault(_kind(failure.reason), []).append(failure)
@@ -49,10 +53,10 @@ def describe_failures(failures: Sequence[Failure]) -> str:
             parts.append(f"  and {len(group) - len(shown):,} more")
     if len(by_count) > KINDS_SHOWN:
         rest = sum(map(len, by_count[KINDS_SHOWN:]))
-        parts.append(f"\nand {rest:,} for {len(by_count) - KINDS_SHOWN} other reasons, named above as they failed")
+        parts.append(f"\nand {rest:,} for {len(by_count) - KINDS_SHOWN} other reasons; the log has each of them")
     return "\n".join(parts)
 
 
 def _kind(reason: str) -> str:
-    """What reasons that differ only in names and numbers have in common."""
+    """A reason without the names and numbers in it."""
     return re.sub(r"\S*[/\d]\S*", "...", reason)
