@@ -34,7 +34,7 @@ def decoder(output: Output) -> MossAudioTokenizerModel:
 
 
 @pytest.fixture(scope="session")
-def report(output: Output, decoder: MossAudioTokenizerModel) -> PageData:
+def data(output: Output, decoder: MossAudioTokenizerModel) -> PageData:
     return gather(output, 2, lambda: decoder)
 
 

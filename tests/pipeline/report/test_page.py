@@ -179,7 +179,7 @@ def test_the_command_writes_the_page_and_refuses_what_makes_none(root: Path, tmp
     assert f"{NARROW}h" in page or f"{NARROW}min" in page
     for arguments, message in (
         ([str(root), "--clips", "-1"], "--clips -1: 0 to 24"),
-        ([str(root), "-o", "report.pdf"], "ends in .html"),
+        ([str(root), "-o", "report.pdf"], "must end in .html"),
         ([str(tmp_path)], "no output of moss-tok"),
     ):
         refused = run_command("report", *arguments)
