@@ -166,8 +166,7 @@ def quantizer_count(value: object, limit: int) -> int:
 
 
 def chunk_frames(chunk_duration: object, config: MossAudioTokenizerConfig) -> int:
-    """Frames in a chunk of `chunk_duration` seconds. Raises ValueError unless it is a whole number of frames, at least
-    one."""
+    """Frames in a chunk of `chunk_duration` seconds, a whole number from 1. Raises TypeError or ValueError."""
     if isinstance(chunk_duration, bool) or not isinstance(chunk_duration, int | float | np.floating | np.integer):
         raise TypeError(f"chunk_duration must be a number of seconds, got {chunk_duration!r}")
     frames = float(chunk_duration) * config.frame_rate
