@@ -32,8 +32,8 @@ class PageData:
 def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioTokenizerModel]) -> PageData:
     """Everything for the page of an output, finished or not; the decoder is loaded only if there are clips to decode.
 
-    Memory does not grow with the output, but for three numbers a shard. Raises OSError, LookupError and ValueError for
-    what cannot be read.
+    Memory does not grow with the output, but for three numbers a shard. Raises StorageError, OSError, LookupError or
+    ValueError for what cannot be read.
     """
     model = output.record.model
     history = read_history(read_manifests(output.layout, output.done))

@@ -84,10 +84,10 @@ class Encoder:
 
 
 class CodeStream:
-    """The codes of a long clip so far, and the encoder's state between its parts: both are those of the whole clip.
+    """The encoding of a long clip part by part: its codes so far, and the state of the encoder.
 
-    The clip is cut at whole blocks of attention, wherever its parts end: there every device's arithmetic is that of the
-    whole clip.
+    Parts may end anywhere. The clip is encoded in whole blocks of attention, because there the arithmetic on every
+    device, and so every code, is that of the whole clip.
     """
 
     def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
@@ -100,7 +100,7 @@ class CodeStream:
         self._codes: list[np.ndarray] = []
 
     def step(self, waveform: np.ndarray) -> None:
-        """Encode the next (channels, n) samples as far as they fill blocks; the rest is kept for later."""
+        """Take the next (channels, n) samples. Those that fill whole blocks are encoded, and the rest is kept."""
         waiting = np.concatenate([self._held, waveform], axis=1)
         whole = waiting.shape[1] // self._block * self._block
         for start in range(0, whole, self._most):
@@ -108,7 +108,7 @@ class CodeStream:
         self._held = waiting[:, whole:].copy()
 
     def finish(self, info: ClipInfo) -> CodedClip:
-        """End the clip: its codes."""
+        """End the clip. Gives all its codes."""
         if self._held.shape[1]:
             missing = -self._held.shape[1] % self._encoder.model.downsample_rate
             self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
@@ -129,7 +129,7 @@ class CodeStream:
 
 
 def load_encoder(config: ModelConfig, num_quantizers: int, max_frames: int) -> Encoder:
-    """The half of the codec that encodes, on the configured device: `auto` is the GPU if this process may use one."""
+    """The encoder of the codec on the configured device. `auto` is the GPU if this process may use one."""
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
