@@ -49,6 +49,10 @@ class Agreement:
     frames_equal: float
     reference: Distances
     other: Distances
+    reference_numerics: str
+    """Which kernels computed in float32."""
+    numerics: str
+    """Which kernels computed in `dtype`."""
 
     def __str__(self) -> str:
         rows = "\n".join(
@@ -61,6 +65,7 @@ class Agreement:
             f"equal codes in each RVQ layer:\n{rows}\n"
             f"all layers: {100 * sum(self.layers) / len(self.layers):.3f} % of codes, "
             f"{100 * self.frames_equal:.3f} % of frames\n"
+            f"float32 by {self.reference_numerics}\n{self.dtype} by {self.numerics}\n"
             f"mel distance from the original: {self.reference.mel:.5f} -> {self.other.mel:.5f} "
             f"({self.other.mel - self.reference.mel:+.5f})\n"
             f"STFT distance from the original: {self.reference.stft:.5f} -> {self.other.stft:.5f} "
@@ -98,6 +103,8 @@ def agreement(
         frames_equal=float(equal.all(0).double().mean()),
         reference=_distances(reference_model, waveforms, reference),
         other=_distances(reference_model, waveforms, other),
+        reference_numerics=reference_model.numerics.name,
+        numerics=other_model.numerics.name,
     )
 
 
