@@ -1,4 +1,6 @@
-"""Full float32 precision whatever the process has set: no TF32, no bfloat16 products, no autocast."""
+"""float32 means float32 here, whatever the process chose: no TF32, no bfloat16 products behind its back, no
+autocast.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import torch
 
 
 class _ProcessPrecision:
-    """The setting of the process. It is held at "highest" while at least one thread computes, and then restored."""
+    """The process-wide setting, held at "highest" while at least one thread computes and then given back."""
 
     def __init__(self) -> None:
         self.lock, self.holders, self.chosen = Lock(), 0, "highest"

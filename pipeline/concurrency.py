@@ -1,4 +1,4 @@
-"""Helpers for threads and futures."""
+"""Run a function over many things, a few at a time, and get the results in order."""
 
 from __future__ import annotations
 
@@ -25,10 +25,3 @@ def in_order(function: Callable[[Thing], Result], things: Iterable[Thing], threa
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def completed(result: Result) -> Future[Result]:
-    """A future that has its result already."""
-    future: Future[Result] = Future()
-    future.set_result(result)
-    return future

@@ -1,7 +1,6 @@
-"""Encode files in float32 and in another precision, and compare the codes.
+"""Encode files in float32 and in another precision, and compare.
 
-Prints the share of equal codes in each RVQ layer, and for both precisions how far the decoded sound is from the
-original.
+Prints the share of equal codes in each RVQ layer, and how far the decoded sound is from the original with both.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_model
 
-HELP = "measure how another precision changes the codes"
+HELP = "how far another precision changes the codes"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Exit statuses of `moss-tok`."""
+"""How a command of `moss-tok` ends."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """What the exit status tells a script."""
+    """What a script can tell from the exit status."""
 
     DONE = 0
     FAILED = 1
-    """The command ran to its end, but some shards or clips failed."""
+    """It ran to its end, and some shards or clips did not make it."""
     USAGE = 2
-    """The command cannot do what was asked for, and has begun nothing."""
+    """What was asked for cannot be done; nothing was begun."""
     INTERRUPTED = 130

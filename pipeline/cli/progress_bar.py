@@ -1,4 +1,4 @@
-"""The progress bar of a command."""
+"""How a command shows that it gets on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """A progress bar on a terminal; nothing elsewhere."""
+    """A bar on the terminal for work that is counted; nothing elsewhere."""
 
     def __init__(self) -> None:
         self._what = ""
@@ -28,7 +28,7 @@ class Bar:
         self._bar.close()
 
     def show(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done. A new `what` begins a new bar."""
+        """So many of `total` are done; another `what` begins another bar."""
         if what != self._what:
             self._bar.close()
             self._what = what

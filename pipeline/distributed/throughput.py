@@ -1,4 +1,4 @@
-"""The speed of a run over its last minutes."""
+"""How fast a run is, over its last minutes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ WINDOW_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ActorFigures:
-    """Figures of one actor, or sums over several."""
+    """What an actor says of itself when it is asked."""
 
     encoded_seconds: float = 0.0
-    """Seconds of audio that it has encoded since it started."""
+    """Of audio, since it started."""
     busy_seconds: float = 0.0
-    """Seconds in which its encoder was busy since it started."""
+    """That its encoder was at work, since it started."""
     waiting_seconds: float = 0.0
-    """Seconds of audio that wait for its encoder."""
+    """Of audio that waits for its encoder."""
 
     def __add__(self, other: ActorFigures) -> ActorFigures:
         return ActorFigures(
@@ -35,14 +35,14 @@ class _Moment:
     actor_seconds: float
 
 
-class Throughput:
-    """Sums over the actors of a run at moments a few seconds apart. Keeps those of the last five minutes."""
+class Pace:
+    """Sums over the actors of a run, at moments a few seconds apart; those of the last five minutes are kept."""
 
     def __init__(self, now: float) -> None:
         self._moments = deque([_Moment(now, 0.0, 0.0, 0.0)])
 
     def add(self, now: float, encoded_seconds: float, busy_seconds: float, actors: int) -> None:
-        """Sums of all actors since the run began, at the moment `now` in seconds; `actors` of them are ready."""
+        """What all actors have done by `now`, since the run began; `actors` of them are at work."""
         last = self._moments[-1]
         actor_seconds = last.actor_seconds + actors * (now - last.time)
         self._moments.append(_Moment(now, encoded_seconds, busy_seconds, actor_seconds))
@@ -51,13 +51,13 @@ class Throughput:
 
     @property
     def speed(self) -> float:
-        """Seconds of audio encoded per second."""
+        """Seconds of audio encoded in a second."""
         first, last = self._moments[0], self._moments[-1]
         return max(0.0, last.encoded_seconds - first.encoded_seconds) / max(last.time - first.time, 1e-9)
 
     @property
     def busy(self) -> float:
-        """Fraction of their time in which the encoders were busy, 0 to 1."""
+        """Share of their time in which the encoders were at work, 0 to 1."""
         first, last = self._moments[0], self._moments[-1]
         time = last.actor_seconds - first.actor_seconds
         return min(1.0, max(0.0, last.busy_seconds - first.busy_seconds) / time) if time else 0.0

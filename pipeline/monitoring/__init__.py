@@ -1,1 +1,1 @@
-"""What a run reports about itself: heartbeat, progress, status."""
+"""What a run says of itself while it goes: heartbeat, progress lines, status."""

@@ -1,6 +1,6 @@
-"""How far an output is, read from the output only: beside a run, after the run died, from any machine.
+"""How far an output is, from what stands in it alone: beside a run, after its death, on any machine.
 
-Manifests say what is done. The heartbeats of runs say who works on the rest, how fast, and what failed.
+What is done is what manifests say. Who works on the rest, how fast, and what failed is what runs said of themselves.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Status:
 
     output: Output
     totals: Totals
-    """Totals of the committed shards."""
+    """Of the committed shards."""
     complete: bool
     runs: Sequence[Heartbeat]
-    """Heartbeats of all runs on this output, oldest first."""
+    """Every run that the output has seen, oldest first."""
     looked_at: float
     """Seconds since 1970, UTC."""
     bytes_done: int
-    """Bytes of input of the committed shards, as listed in the plan."""
+    """Bytes of the inputs of the committed shards, as the plan has them."""
 
     @property
     def alive(self) -> list[Heartbeat]:
@@ -42,12 +42,12 @@ class Status:
 
     @property
     def last(self) -> list[Heartbeat]:
-        """The runs that are at work or, if none is, the one that wrote last."""
+        """The runs that are at work or, if none is, the one that moved last."""
         return self.alive or sorted(self.runs, key=lambda run: run.moved_at)[-1:]
 
     @property
     def shards(self) -> dict[str, int]:
-        """Number of shards by state. A shard that the last run gave up is failed until another run retries it."""
+        """Shards by state. Those that a run gave up wait for the next one."""
         failed = sum(run.shards_failed for run in self.last)
         planned, committed = len(self.output.specs), self.totals.shards
         is_open = min(sum(run.shards_open for run in self.alive), planned - committed)
@@ -57,19 +57,19 @@ class Status:
 
     @property
     def speed(self) -> float:
-        """Seconds of audio encoded per second now, by all runs."""
+        """Seconds of audio that are encoded in a second now."""
         return sum(run.speed for run in self.alive)
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate at this speed, with as much audio per byte as so far; None without a speed or a committed shard."""
+        """Until the end, at this speed and with as much audio in a byte as so far; None where nobody can tell."""
         if not self.speed or not self.bytes_done:
             return None
         bytes_left = sum(spec.size for spec in self.output.specs) - self.bytes_done
         return self.totals.audio_seconds / self.bytes_done * bytes_left / self.speed
 
     def to_json(self) -> dict[str, Any]:
-        """The status as JSON; docs/operations.md describes the keys."""
+        """For machines; docs/operations.md says what each key is."""
         record, totals = self.output.record, self.totals
         return {
             "output": self.output.layout.root,
@@ -109,7 +109,7 @@ class Status:
         }
 
     def lines(self) -> dict[str, str]:
-        """The status for people: name and value of each line."""
+        """For people: name and value of each line."""
         shards = ", ".join(f"{count:,} {state}" for state, count in self.shards.items() if count)
         rows = {
             "model": self.output.record.model.name,
@@ -138,16 +138,15 @@ class Status:
 
 
 class Observer:
-    """Reads the status of one output repeatedly. Each manifest is read only once."""
+    """Looks at one output again and again; of the manifests only new ones are read."""
 
     def __init__(self, uri: str) -> None:
-        """Raises FileNotFoundError if there is no output at `uri`."""
+        """Raises FileNotFoundError if there is no output."""
         self._output = read_output(uri)
         self._totals_cache = self._output.totals_cache()
         self._sizes = {spec.shard_id: spec.size for spec in self._output.specs}
 
     def look(self) -> Status:
-        """The status now. Raises StorageError."""
         layout = self._output.layout
         committed = manifest.committed_ids(layout) & self._sizes.keys()
         for shard in manifest.read_manifests(layout, self._totals_cache.uncounted(committed)):

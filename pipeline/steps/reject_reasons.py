@@ -1,4 +1,4 @@
-"""The reasons to reject a clip outside of decoding. Those of decoding are in `moss_tok.audio.REASONS`."""
+"""Why a clip can be rejected before its audio is looked at. `moss_tok.audio.REASONS` has those of decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base class of seekable streams of known size."""
+"""What every seekable stream of known size has in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 
 class PositionedIO(io.RawIOBase):
-    """A read-only stream of `size` bytes with a position. A subclass supplies `readinto`."""
+    """A read-only stream of `size` bytes with a position; how bytes come is `readinto`'s."""
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -1,5 +1,4 @@
-"""What a source says of a clip apart from its audio: transcript, language, speaker, labels, and the rest as valid
-JSON."""
+"""What a source says of a clip beside its audio: transcript, language, speaker, labels, and the rest as clean JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from pipeline.config import InputConfig
 from pipeline.items import JSON, Description, Origin, Reject
 from pipeline.steps.columns import LABELS_COLUMNS, LANGUAGE_COLUMNS, SPEAKER_COLUMNS, find_column
 
-MAX_DEPTH = 64  # levels of metadata; some JSON parsers stop at a hundred
+MAX_DEPTH = 64  # of metadata; some JSON parsers stop at a hundred
 
 T = TypeVar("T")
 
@@ -22,9 +21,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def describe(fields: Mapping[str, Any], config: InputConfig) -> Description:
-    """Transcript, language, speaker and labels, from the configured fields or those of the usual names.
+    """Transcript, language, speaker and labels from the configured fields or those of the usual names.
 
-    A value of the wrong kind, such as an object in place of a language, stays in the metadata, as do all other fields.
+    A value that is none, such as an object where a language should be, stays among the metadata, as all else does.
     """
     rest = dict(fields)
     return Description(
@@ -37,7 +36,7 @@ def describe(fields: Mapping[str, Any], config: InputConfig) -> Description:
 
 
 def _take(fields: dict[str, Any], column: str | None, read: Callable[[Any], T | None]) -> T | None:
-    """The value of a column. The column is removed from the fields if the value could be read or is empty."""
+    """The column's value, taken out of the fields where it could be read or says that there is none."""
     if column is None or column not in fields:
         return None
     value = fields[column]
@@ -48,7 +47,7 @@ def _take(fields: dict[str, Any], column: str | None, read: Callable[[Any], T | 
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether the value is None, an empty cell, or NaN, which pandas writes for an empty cell."""
+    """None, an empty cell, or NaN, which is how pandas says so."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
@@ -59,7 +58,7 @@ def _text(value: Any) -> str | None:
 
 
 def _name(value: Any) -> str | None:
-    """A name or a number as a string. 7.0 becomes "7", because pandas makes 7.0 of it in a column with gaps."""
+    """A name or a number as a string: 7.0 is what pandas makes of the number 7 in a column with gaps."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return None if _is_nothing(value) or not isinstance(value, str | int | float) else clean(str(value))
@@ -77,8 +76,7 @@ def _labels(value: Any) -> tuple[str, ...] | None:
 
 
 def to_json(value: Any, depth: int = 0) -> JSON:
-    """The value in a form that every JSON parser accepts: NaN, dates and decimals become strings, bytes become
-    base64."""
+    """A value that every JSON parser accepts: NaN, dates and decimals become strings, bytes become base64."""
     if depth > MAX_DEPTH:
         return f"left out: nested deeper than {MAX_DEPTH} levels"
     if value is None or isinstance(value, bool | int):
@@ -97,8 +95,7 @@ def to_json(value: Any, depth: int = 0) -> JSON:
 
 
 def clean(text: str) -> str:
-    """The text with lone surrogates replaced. UTF-8 cannot hold them, and names in a tar and JSON escapes may have
-    them."""
+    """The text without what UTF-8 cannot hold: names in a tar and JSON escapes may carry lone surrogates."""
     return _SURROGATE.sub("\ufffd", text)
 
 

@@ -1,0 +1,1 @@
+"""How well a codec keeps sound: metrics by their official definitions, over any input, with every failure counted."""

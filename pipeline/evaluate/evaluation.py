@@ -1,0 +1,216 @@
+"""A whole evaluation, shard by shard, from configuration to results; killed, it goes on where it was.
+
+<uri>/
+  data/<shard_id>.parquet        the values of each clip; created once, its presence is the commit
+  evaluation.json, plan.parquet  what is evaluated, with what; another setting is refused
+  results.json, table.md, index.html   written when every shard is there
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.config import InputConfig, ModelConfig, PrepareConfig
+from pipeline.dataset.dataset import Output, read_output
+from pipeline.dataset.plan_file import plan_bytes, read_plan
+from pipeline.evaluate.config import EvaluateConfig
+from pipeline.evaluate.measure import Work, measure_shard
+from pipeline.evaluate.metrics import packages
+from pipeline.evaluate.models import ModelNames
+from pipeline.evaluate.results import to_results
+from pipeline.evaluate.subjects import Subject, find_subject
+from pipeline.evaluate.summary import Summary, summarize
+from pipeline.items import ShardSpec
+from pipeline.parquet import read_table
+from pipeline.steps.plan import plan_shards
+from pipeline.yaml_config import ConfigError
+
+Advance = Callable[[int, int], None]
+"""Called with the shards that are done and all of them."""
+Map = Callable[[Callable[["Task"], str], Sequence["Task"]], Iterable[str]]
+"""Runs a function over tasks, in this process or in others, and yields the results as they come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard to measure."""
+
+    spec: ShardSpec
+    work: Work
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation as it is found."""
+
+    root: str
+    specs: list[ShardSpec]
+    work: Work
+    config: EvaluateConfig
+
+    def data(self, shard_id: str) -> str:
+        return storage.join(self.root, "data", f"{shard_id}.parquet")
+
+    def done(self) -> set[str]:
+        """Ids of the shards that are measured."""
+        names = storage.list_names(storage.join(self.root, "data"))
+        return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
+
+
+def open_evaluation(config: EvaluateConfig, device: str) -> Evaluation:
+    """Begin the evaluation, or take it up. Raises ConfigError where it was begun with other settings, and what finding
+    the codecs, the packages and the input raises.
+    """
+    packages(list(config.evaluate.metrics))
+    root = storage.absolute(config.evaluate.uri)
+    output = None if config.dataset is None else read_output(config.dataset)
+    specs = _specs(config, output)
+    subjects = _subjects(config, output)
+    plan = plan_bytes(specs)
+    record = _record(config, subjects, output)
+    record_uri, plan_uri = storage.join(root, "evaluation.json"), storage.join(root, "plan.parquet")
+    if not storage.create(plan_uri, plan):
+        specs = read_plan(storage.read_bytes(plan_uri))
+        if {spec.shard_id for spec in specs} != {spec.shard_id for spec in read_plan(plan)}:
+            raise ConfigError(f"{root}: an evaluation of other audio: choose another folder with --out")
+    if not storage.create(record_uri, record) and (found := storage.read_bytes(record_uri)) != record:
+        raise ConfigError(
+            f"{root}: an evaluation with other settings ({_differences(found, record)}): choose another folder with "
+            "--out, or the old settings to go on with it"
+        )
+    return Evaluation(root, specs, _work(config, subjects, output, device), config)
+
+
+def run_evaluation(evaluation: Evaluation, run_tasks: Map, advance: Advance) -> Summary:
+    """Measure every shard that is left, and summarize all."""
+    done = evaluation.done()
+    left = [spec for spec in evaluation.specs if spec.shard_id not in done]
+    total = len(evaluation.specs)
+    advance(total - len(left), total)
+    tasks = [Task(spec, evaluation.work, evaluation.root) for spec in left]
+    for count, _ in enumerate(run_tasks(measure_task, tasks), 1):
+        advance(total - len(left) + count, total)
+    return summarize(read_results(evaluation), evaluation.work.metrics, evaluation.config.evaluate.seed)
+
+
+def measure_task(task: Task) -> str:
+    """Measure one shard and create its results; returns its id. Of two that do it at the same time one is kept."""
+    rows = measure_shard(task.spec, task.work)
+    uri = storage.join(task.root, "data", f"{task.spec.shard_id}.parquet")
+    storage.create(uri, to_results(rows, task.work.metrics))
+    return task.spec.shard_id
+
+
+def in_this_process(function: Callable[[Task], str], tasks: Sequence[Task]) -> Iterator[str]:
+    """The plainest `Map`."""
+    return map(function, tasks)
+
+
+def in_processes(function: Callable[[Task], str], tasks: Sequence[Task], workers: int) -> Iterator[str]:
+    """A `Map` over processes of this machine, each with its own codecs. Raises BrokenProcessPool where one dies."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(function, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_results(evaluation: Evaluation) -> pa.Table:
+    """The rows of all shards, in the order of the plan."""
+    return pa.concat_tables(
+        read_table(io.BytesIO(storage.read_bytes(evaluation.data(spec.shard_id)))) for spec in evaluation.specs
+    )
+
+
+def _specs(config: EvaluateConfig, output: Output | None) -> list[ShardSpec]:
+    if output is not None:
+        specs = [spec for spec in output.specs if spec.shard_id in output.done]
+        if not specs:
+            raise ConfigError(f"{config.dataset}: no shard is committed yet: run tokenize first")
+        return specs
+    assert config.input is not None
+    return plan_shards(config.input)
+
+
+def _subjects(config: EvaluateConfig, output: Output | None) -> tuple[Subject, ...]:
+    wanted = config.evaluate.num_quantizers
+    if output is None:
+        subjects = tuple(find_subject(model, wanted) for model in config.models)
+        labels = [subject.label for subject in subjects]
+        if len(set(labels)) != len(labels):
+            raise ConfigError(f"models: {', '.join(labels)}: the same codec twice")
+        return subjects
+    record = output.record
+    if too_many := [count for count in wanted if count > record.num_quantizers]:
+        raise ConfigError(
+            f"evaluate.num_quantizers: {too_many[0]}, but {config.dataset} holds the codes of {record.num_quantizers}"
+        )
+    subject = find_subject(ModelConfig(name=record.model.name, revision=record.model.revision), wanted)
+    counts = tuple(count for count in subject.num_quantizers if count <= record.num_quantizers)
+    label = f"{record.model.label} ({record.dtype} codes)"
+    return (Subject(label, subject.description, subject.config_hash, subject.model, counts),)
+
+
+def _work(config: EvaluateConfig, subjects: tuple[Subject, ...], output: Output | None, device: str) -> Work:
+    prepare = config.prepare if output is None else PrepareConfig.model_validate(output.record.prepare)
+    source = config.input if output is None else InputConfig.model_validate(output.record.input)
+    assert source is not None
+    names = ModelNames(config.speakers.model, config.recognizer.model, config.recognizer.language)
+    return Work(
+        subjects=subjects,
+        dataset=None if output is None else output.layout.root,
+        input=source,
+        prepare=prepare,
+        metrics=config.evaluate.metrics,
+        names=names,
+        max_clips=config.evaluate.max_clips,
+        device=device,
+    )
+
+
+def _record(config: EvaluateConfig, subjects: Sequence[Subject], output: Output | None) -> bytes:
+    """Everything that decides the values; not where results lie, nor how many processes measure."""
+    evaluate = config.evaluate
+    document: dict[str, Any] = {
+        "subjects": [[subject.label, subject.config_hash, list(subject.num_quantizers)] for subject in subjects],
+        "dataset": None if output is None else output.record.fingerprint,
+        "metrics": list(evaluate.metrics),
+        "max_clips": evaluate.max_clips,
+        "prepare": config.prepare.model_dump(mode="json"),
+        "speakers": config.speakers.model_dump(mode="json"),
+        "recognizer": config.recognizer.model_dump(mode="json"),
+        "versions": _versions(),
+    }
+    return json.dumps(document, indent=1, sort_keys=True).encode()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "torchaudio", "numpy", "pystoi", "pesq", "speechmos", "resemblyzer", "faster-whisper"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _differences(found: bytes, wanted: bytes) -> str:
+    try:
+        there = json.loads(found)
+    except ValueError:
+        return "its evaluation.json is damaged"
+    here = json.loads(wanted)
+    return ", ".join(sorted(key for key in here if there.get(key) != here[key])) or "of another version"

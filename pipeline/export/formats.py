@@ -1,0 +1,30 @@
+"""The format that a configuration asks for, made ready."""
+
+from __future__ import annotations
+
+from pipeline.dataset.provenance import RunRecord
+from pipeline.export.buckets import Buckets
+from pipeline.export.config import ExportConfig
+from pipeline.export.document_rules import document_layout
+from pipeline.export.lhotse_shar import LhotseShar
+from pipeline.export.moss_tts import MossTts
+from pipeline.export.nemo import Nemo
+from pipeline.export.part import Format
+from pipeline.export.tokenizer import TextTokenizer
+from pipeline.export.tokens import Tokens
+
+SECTIONS = {"moss-tts": "moss_tts", "tokens": "tokens", "nemo": "asr", "lhotse": "asr"}
+"""The section of the configuration that belongs to each format."""
+
+
+def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, tokenizer: TextTokenizer | None) -> Format:
+    """Raises ConfigError for settings that do not fit each other or the dataset."""
+    if config.export.to == "moss-tts":
+        return MossTts(config.moss_tts)
+    if config.export.to == "nemo":
+        return Nemo(config.asr.codes, buckets)
+    if config.export.to == "lhotse":
+        return LhotseShar(config.asr.codes, buckets, record.model.samples_per_frame)
+    num_quantizers = config.dataset.num_quantizers or record.num_quantizers
+    layout = document_layout(config.tokens, tokenizer, num_quantizers, record.model.codebook_size)
+    return Tokens(config.tokens, layout, tokenizer)

@@ -1,1 +1,0 @@
-"""Token sequences for language models: a clip becomes a document, documents are packed, sequences become files."""

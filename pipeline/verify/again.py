@@ -1,0 +1,155 @@
+"""A sample of clips, read from their sources and encoded again: do they still give what the output says of them?"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+
+from pipeline.config import BatchConfig, InputConfig, PrepareConfig
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.provenance import software_versions
+from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Origin, RawClip, Reject, ShardSpec
+from pipeline.shard.tokenize import target_of
+from pipeline.steps.batch import Batcher
+from pipeline.steps.encode import CodeStream, Encoder
+from pipeline.steps.prepare import prepare_clip
+from pipeline.steps.read import SourceChanged, read_shard
+from pipeline.steps.records import clip_id
+from pipeline.storage import StorageError
+from pipeline.verify.compare import Stored, compare_reject, compare_row, read_stored
+from pipeline.verify.report import Difference, Report
+
+MAX_FRAMES = BatchConfig().max_frames  # codes do not depend on it
+NEVER_AGAIN = ("decoder_crashed", "decoder_stalled")
+"""Reasons of clips that ended or held up the process that decoded them: this one has more to do."""
+
+
+def choose(clips: Mapping[str, int], sample: int | None, seed: int) -> dict[str, list[int]]:
+    """Positions to look at, by shard: all without `sample`, else that many, one of each shard before two of any.
+
+    `clips` has the number of clips of each shard, by id. The same numbers and seed give the same choice.
+    """
+    left = {shard_id: count for shard_id, count in sorted(clips.items()) if count}
+    if sample is None:
+        return {shard_id: list(range(count)) for shard_id, count in left.items()}
+    chance = random.Random(seed)
+    quota: dict[str, int] = defaultdict(int)
+    while sample > 0 and left:
+        for shard_id in chance.sample(list(left), min(sample, len(left))):
+            quota[shard_id] += 1
+            sample -= 1
+            if quota[shard_id] == left[shard_id]:
+                del left[shard_id]
+    return {shard_id: sorted(chance.sample(range(clips[shard_id]), quota[shard_id])) for shard_id in sorted(quota)}
+
+
+def check_again(output: Output, spec: ShardSpec, positions: Collection[int], encoder: Encoder) -> Report:
+    """Read and encode the clips at these positions of a shard, and compare each with its row or reject."""
+    report = Report()
+    ids = {clip_id(spec.shard_id, Origin(index=index, source="", key="")): index for index in positions}
+    try:
+        stored = read_stored(output.layout, spec, ids)
+    except Exception:  # a damaged object makes Arrow raise what it likes, and is in the report of the shard already
+        return report
+    # So is a clip that is in neither object, and there is nothing to compare it with.
+    known = {index for name, index in ids.items() if name in stored.rows or name in stored.rejects}
+    if known:
+        _Again(output, spec, stored, encoder, report).check(known)
+    return report
+
+
+class _Again:
+    """The clips of one shard on their way through the pipeline, one batch at a time."""
+
+    def __init__(self, output: Output, spec: ShardSpec, stored: Stored, encoder: Encoder, report: Report) -> None:
+        self._output, self._spec, self._stored, self._encoder, self._report = output, spec, stored, encoder, report
+        self._target = target_of(output.record)
+        self._batcher: Batcher[Clip] = Batcher(MAX_FRAMES)
+
+    def check(self, positions: set[int]) -> None:
+        self._report.look("sources", len(positions))
+        for raw in self._read(positions):
+            if isinstance(raw, Reject):
+                self._reject(raw)
+            elif self._stored.reason(self._id(raw.origin)) not in NEVER_AGAIN:
+                self._prepare(raw)
+            while self._batcher.full:
+                self._encode()
+        while self._batcher.frames:
+            self._encode()
+
+    def _read(self, positions: set[int]) -> Iterator[RawClip | Reject]:
+        """The clips as their source gives them now; those that cannot be had are in the report."""
+        missing = set(positions)
+        trouble = "the source has fewer clips now"
+        try:
+            for raw in read_shard(self._spec, InputConfig.model_validate(self._output.record.input)):
+                if raw.origin.index in missing:
+                    missing.discard(raw.origin.index)
+                    yield raw
+                if not missing:
+                    return
+        except (SourceChanged, StorageError, OSError, LookupError, ValueError) as error:
+            trouble = str(error)
+        for position in sorted(missing):
+            self._differ("sources", Origin(index=position, source=self._spec.uri, key=""), (None, trouble))
+
+    def _prepare(self, raw: RawClip) -> None:
+        """Whole clips wait for a batch; a long one is encoded part by part as it comes."""
+        stream: CodeStream | None = None
+        for item in prepare_clip(raw, PrepareConfig.model_validate(self._output.record.prepare), self._target):
+            if isinstance(item, Clip):
+                self._batcher.add(item, self._target.frames(item.info.num_samples))
+            elif isinstance(item, ClipPart):
+                stream = self._encoder.stream() if stream is None or item.start == 0 else stream
+                stream.step(item.waveform)
+            elif isinstance(item, ClipEnd):
+                assert stream is not None
+                self._row(stream.finish(item.info))
+            else:
+                self._reject(item)
+
+    def _encode(self) -> None:
+        for coded in self._encoder.encode(self._batcher.take()):
+            self._row(coded)
+
+    def _row(self, coded: CodedClip) -> None:
+        origin = coded.info.origin
+        self._report.look("encoded again")
+        self._differ("encoded again", origin, compare_row(coded, self._id(origin), self._stored, self._output.record))
+
+    def _reject(self, reject: Reject) -> None:
+        if reject.stage != "read":
+            self._report.look("encoded again")
+        check = "sources" if reject.stage == "read" else "encoded again"
+        self._differ(check, reject.origin, compare_reject(reject, self._id(reject.origin), self._stored))
+
+    def _id(self, origin: Origin) -> str:
+        return clip_id(self._spec.shard_id, origin)
+
+    def _differ(self, check: str, origin: Origin, found: tuple[str | None, str] | None) -> None:
+        if found is None:
+            return
+        column, message = found
+        self._report.differ(
+            Difference(
+                check=check,
+                uri=origin.source if check == "sources" else self._output.layout.data(self._spec),
+                shard_id=self._spec.shard_id,
+                clip_id=self._id(origin),
+                column=column,
+                message=message,
+                mend=_mend(check, self._output.record.versions),
+            )
+        )
+
+
+def _mend(check: str, made: Mapping[str, str]) -> str:
+    if check == "sources":
+        return "put the source back as it was; nothing is said against the output, but its clips cannot be compared"
+    here = software_versions()
+    others = [f"{name} {number} (here {here.get(name)})" for name, number in made.items() if here.get(name) != number]
+    if others:
+        return f"it was made with {', '.join(others)}: verify with those, on the kind of hardware that made it"
+    return "verify on the kind of hardware that made it; if it differs there too, tokenize the input into a new output"

@@ -1,0 +1,85 @@
+"""All checks of an output, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TypeAlias
+
+from pipeline.concurrency import in_order
+from pipeline.config import ModelConfig
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.provenance import describe_model
+from pipeline.dataset.totals import Totals
+from pipeline.items import ShardSpec
+from pipeline.steps.encode import Encoder, load_encoder
+from pipeline.verify.again import MAX_FRAMES, check_again, choose
+from pipeline.verify.figures import check_figures
+from pipeline.verify.outline import check_outline, check_strays
+from pipeline.verify.report import Report
+from pipeline.verify.shards import ShardFinding, check_shard
+
+THREADS = 8
+"""Shards that are looked at together: reading is the store's latency; hashing and unpacking free Python's lock."""
+
+Advance: TypeAlias = Callable[[str, int, int], None]
+"""Takes what is counted, how many are done and of how many."""
+
+
+def verify(
+    uri: str,
+    sample: int | None = 20,
+    seed: int = 0,
+    model: str | None = None,
+    advance: Advance = lambda what, done, total: None,
+) -> Report:
+    """Look at everything of the output, and encode `sample` of its clips again: every clip if None, none if 0.
+
+    `model` says where the codec is if not where the record says. Memory is bounded by a few shards' batches and about
+    200 bytes a planned shard. Raises FileNotFoundError where there is no output, ValueError for a codec with other
+    weights, and StorageError for a store that fails; whatever is wrong with the output itself is in the report.
+    """
+    report = Report()
+    output = check_outline(uri, report)
+    if output is None:
+        return report
+    encoder = None if sample == 0 else _encoder(output, model)  # before hours of reading
+    clips: dict[str, int] = {}
+    rejects: dict[str, int] = {}
+    totals = Totals()
+    for count, finding in enumerate(_check_shards(output, output.committed), 1):
+        report.add(finding.report)
+        if (manifest := finding.manifest) is not None:
+            clips[finding.spec.shard_id] = manifest.rows + manifest.rejects
+            rejects[finding.spec.shard_id] = manifest.rejects
+            totals.add(Totals.of(manifest))
+        advance("shards", count, len(output.committed))
+    check_strays(output, rejects, report)
+    if totals.shards == len(output.specs):
+        check_figures(output, totals, report)
+    if encoder is not None:
+        chosen = choose(clips, sample, seed)
+        specs = [spec for spec in output.committed if spec.shard_id in chosen]
+        for count, spec in enumerate(specs, 1):
+            report.add(check_again(output, spec, chosen[spec.shard_id], encoder))
+            advance("shards encoded again", count, len(specs))
+    return report
+
+
+def _check_shards(output: Output, specs: Iterable[ShardSpec]) -> Iterator[ShardFinding]:
+    """The findings in the order of the plan, a few shards at a time."""
+    return in_order(partial(check_shard, output), specs, THREADS)
+
+
+def _encoder(output: Output, name: str | None) -> Encoder:
+    record = output.record
+    revision = None if name else record.model.revision
+    name = name or record.model.name
+    found = describe_model(name, revision)
+    if (found.weights_sha256, found.config_hash) != (record.model.weights_sha256, record.model.config_hash):
+        raise ValueError(
+            f"{name} has other weights than {record.model.name}, which made {output.layout.root}: pass that one "
+            "with --model, or --sample 0 to encode nothing"
+        )
+    config = ModelConfig.model_validate({"name": name, "revision": revision, "dtype": record.dtype})
+    return load_encoder(config, record.num_quantizers, MAX_FRAMES)

@@ -1,0 +1,46 @@
+"""The figures of the whole output, in totals.json and in the card, against the sum of its manifests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from pipeline import storage
+from pipeline.dataset.checksummed_json import load_checksummed
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.totals import Totals, describe
+from pipeline.verify.report import Difference, Report
+
+MEND = "run `moss-tok tokenize` with the same configuration again: it adds up the manifests and writes it anew"
+BUSY = "seconds"  # busy time is told of a run, and not what the output holds
+
+
+def check_figures(output: Output, totals: Totals, report: Report) -> None:
+    """`totals` is the sum of all manifests of an output that is complete and whose manifests are sound."""
+    report.look("totals")
+    try:
+        found = Totals.from_json(load_checksummed(storage.read_bytes(output.layout.totals))["totals"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
+        message = "not there" if isinstance(error, FileNotFoundError) else str(error)
+        report.differ(Difference(check="totals", uri=output.layout.totals, message=message, mend=MEND))
+    else:
+        said, summed = asdict(found), asdict(totals)
+        if wrong := [name for name, value in summed.items() if name != BUSY and not _equal(said[name], value)]:
+            message = ", ".join(f"{name} is {said[name]}, and the manifests have {summed[name]}" for name in wrong)
+            report.differ(Difference(check="totals", uri=output.layout.totals, message=message, mend=MEND))
+    try:
+        card = storage.read_bytes(output.layout.card).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return  # and the report says so already
+    if missing := [name for name, value in describe(totals).items() if f"| {name} | {value} |" not in card]:
+        message = f"does not give the figures of the manifests: {', '.join(missing)}"
+        report.differ(Difference(check="card", uri=output.layout.card, message=message, mend=MEND))
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_equal(one.get(key, 0), other.get(key, 0)) for key in one.keys() | other.keys())
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9)  # a sum of floats depends on their order
+    return one == other

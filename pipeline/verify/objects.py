@@ -1,0 +1,44 @@
+"""An object of an output, fetched once: its size, its checksum, and a seekable copy to read it from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pipeline import storage
+
+BLOCK_BYTES = 2**20
+MAX_BYTES_IN_MEMORY = 16 * 2**20  # of an object; a larger one lies in a temporary file while it is looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A copy of an object, and what its bytes are."""
+
+    file: BinaryIO
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@contextmanager
+def fetched(uri: str) -> Iterator[Fetched]:
+    """Read the object once. Raises FileNotFoundError, and StorageError where the store fails."""
+    info = storage.stat(uri)
+    if info is None:
+        raise FileNotFoundError(f"{uri}: not there")
+    with io.BytesIO() if info.size <= MAX_BYTES_IN_MEMORY else tempfile.TemporaryFile() as copy:
+        digest = hashlib.sha256()
+        size = 0
+        with storage.open_read(uri) as stream:
+            while block := stream.read(BLOCK_BYTES):
+                digest.update(block)
+                copy.write(block)
+                size += len(block)
+        copy.seek(0)
+        yield Fetched(copy, size, digest.hexdigest())
