@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.codec_models import random_weights
 from moss_tok.config import QuantizerConfig
+from moss_tok.numerics import Work, choose
 from moss_tok.quantizer import Quantizer, ResidualQuantizer
 
 CONFIG = QuantizerConfig(
@@ -77,6 +78,7 @@ def random_quantizer() -> ResidualQuantizer:
             projection.bias.data.mul_(0.1)
         part.codebook.weight.data = torch.randn(CONFIG.codebook_size, CONFIG.codebook_dim, generator=draw)
     quantizer.prepare()
+    quantizer.bind(choose(Work([]), Work(quantizer.shapes, quantizer.operations), torch.float32))
     return quantizer
 
 

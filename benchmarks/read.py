@@ -25,6 +25,7 @@ from pipeline.items import Clip, ClipInfo, CodedClip
 from pipeline.loading.hf import load_codes
 from pipeline.schema import layer_column
 from pipeline.shard.chunks import Chunk
+from pipeline.shard.encode_loop import Encoded
 from pipeline.shard.tokenize import OpenShard
 
 CLIPS_PER_SHARD = 2000
@@ -132,7 +133,7 @@ def random_output(
         shard.add_chunk(Chunk(items=[Clip(about, np.empty((1, 0), np.float32)) for about in infos]))
         for about, length in zip(infos, lengths, strict=True):
             codes = random.integers(0, CODEBOOK, (LAYERS, length), dtype=np.int16)
-            shard.add_codes(CodedClip(about, codes), 0.0)
+            shard.add_codes(Encoded(CodedClip(about, codes), 0.0))
         shard.publish(output.layout, output.record, row_group_rows=10_000)
     output.finish()
     return str(folder)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,7 +15,7 @@ import numpy as np
 
 from pipeline.distributed.actor import TokenizerActor
 from pipeline.items import Clip, ClipInfo, CodedClip
-from pipeline.steps.encode import Encoder, Launched
+from pipeline.steps.encode import Encoder
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class StandIn:
         self._sample_rate = sample_rate
         self._samples_per_frame = samples_per_frame
         self._free_at = 0.0
+        self._waiting = ThreadPoolExecutor(1)
         longest = 3600 * sample_rate // samples_per_frame
         self._codes = np.random.default_rng(0).integers(0, 1024, (num_quantizers, longest), dtype=np.int16)
 
-    def launch(self, clips: Sequence[Clip]) -> Launched:
+    def launch(self, clips: Sequence[Clip]) -> Future[list[CodedClip]]:
         """Begin with these as soon as the last ones are done."""
         done_at = self.occupy(sum(clip.info.num_samples for clip in clips), len(clips))
         coded = [self.coded(clip.info) for clip in clips]
@@ -52,7 +54,7 @@ class StandIn:
             time.sleep(max(0.0, done_at - time.monotonic()))
             return coded
 
-        return Launched(ready=lambda: time.monotonic() >= done_at, wait=wait)
+        return self._waiting.submit(wait)
 
     def stream(self) -> StandInStream:
         return StandInStream(self)

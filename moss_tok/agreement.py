@@ -1,13 +1,13 @@
 """What another precision changes: how many codes of each RVQ layer stay the same, and what that does to the sound.
 
-The codes of float32 are the reference. Both sets of codes are decoded by the same float32 decoder and compared with the
-original waveform by two spectral distances, so that a change in them is due to the codes alone:
+The codes of float32 are the reference. The same float32 decoder decodes both sets of codes, and the results are
+compared with the original waveform by two spectral distances, so that a change in them comes from the codes alone:
 
 - mel distance: mean absolute difference of log10 mel spectra, 80 bands, window 1024, hop 256;
 - STFT distance: mean absolute difference of log10 magnitudes, the mean over windows 2048 and 512, hop a quarter.
 
-Both clamp magnitudes at 1e-5, in the manner of the reconstruction losses of the Descript Audio Codec
-(https://arxiv.org/abs/2306.06546); the mel scale is HTK's, 2595 log10(1 + f / 700).
+Both clamp magnitudes at 1e-5, like the reconstruction losses of the Descript Audio Codec
+(https://arxiv.org/abs/2306.06546). The mel scale is HTK's, 2595 log10(1 + f / 700).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Distances:
-    """Distances of decoded audio from the original waveform, the mean over clips; 0 is equal."""
+    """Distances of decoded audio from the original waveform, averaged over clips. 0 means equal."""
 
     mel: float
     stft: float
@@ -37,8 +37,8 @@ class Distances:
 
 @dataclass(frozen=True)
 class Agreement:
-    """`layers[i]` is the share of frames whose code in RVQ layer i equals the reference's; `frames_equal` the share
-    of frames equal in all layers."""
+    """`layers[i]` is the share of frames whose code in RVQ layer i equals the reference's. `frames_equal` is the share
+    of frames that are equal in all layers."""
 
     model: str
     dtype: str
@@ -49,6 +49,10 @@ class Agreement:
     frames_equal: float
     reference: Distances
     other: Distances
+    reference_numerics: str
+    """Which kernels computed in float32."""
+    numerics: str
+    """Which kernels computed in `dtype`."""
 
     def __str__(self) -> str:
         rows = "\n".join(
@@ -61,6 +65,7 @@ class Agreement:
             f"equal codes in each RVQ layer:\n{rows}\n"
             f"all layers: {100 * sum(self.layers) / len(self.layers):.3f} % of codes, "
             f"{100 * self.frames_equal:.3f} % of frames\n"
+            f"float32 by {self.reference_numerics}\n{self.dtype} by {self.numerics}\n"
             f"mel distance from the original: {self.reference.mel:.5f} -> {self.other.mel:.5f} "
             f"({self.other.mel - self.reference.mel:+.5f})\n"
             f"STFT distance from the original: {self.reference.stft:.5f} -> {self.other.stft:.5f} "
@@ -98,6 +103,8 @@ def agreement(
         frames_equal=float(equal.all(0).double().mean()),
         reference=_distances(reference_model, waveforms, reference),
         other=_distances(reference_model, waveforms, other),
+        reference_numerics=reference_model.numerics.name,
+        numerics=other_model.numerics.name,
     )
 
 
@@ -128,7 +135,8 @@ def mel_bands(sample_rate: int, window: int, count: int) -> Tensor:
 
 
 def _magnitudes(waveform: Tensor, window: int) -> Tensor:
-    """(C, window / 2 + 1, frames); zeros around the waveform, so that any length has frames."""
+    """The magnitude spectra (C, window / 2 + 1, frames). Zeros are added around the waveform, so that any length has
+    frames."""
     taper = torch.hann_window(window, device=waveform.device)
     return torch.stft(waveform, window, window // 4, window=taper, pad_mode="constant", return_complex=True).abs()
 

@@ -1,6 +1,5 @@
-"""What callers may pass to the codec: every check of shapes, dtypes, lengths and ranges, each with an error that says
-what is allowed.
-"""
+"""Checks of what callers pass to the codec: shapes, dtypes, lengths and ranges, each with an error that says what is
+allowed."""
 
 from __future__ import annotations
 
@@ -136,7 +135,7 @@ def check_code_range(codes: Tensor, name: str, config: MossAudioTokenizerConfig)
 
 
 def mask_lengths(mask: object, shape: tuple[int, int]) -> list[int]:
-    """The number of leading true entries in each row; all where there is no mask."""
+    """The number of leading true entries in each row, or the whole length if there is no mask."""
     if mask is None:
         return [shape[1]] * shape[0]
     if isinstance(mask, np.ndarray):
@@ -155,7 +154,8 @@ def mask_lengths(mask: object, shape: tuple[int, int]) -> list[int]:
 
 
 def quantizer_count(value: object, limit: int) -> int:
-    """How many quantizers to use: all where None. Raises unless it is a whole number in 1..limit."""
+    """How many quantizers to use, all if None. Raises TypeError or ValueError unless it is a whole number in
+    1..limit."""
     if value is None:
         return limit
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -166,7 +166,7 @@ def quantizer_count(value: object, limit: int) -> int:
 
 
 def chunk_frames(chunk_duration: object, config: MossAudioTokenizerConfig) -> int:
-    """Frames in a chunk of `chunk_duration` seconds. Raises unless it is a whole number of frames, at least one."""
+    """Frames in a chunk of `chunk_duration` seconds, a whole number from 1. Raises TypeError or ValueError."""
     if isinstance(chunk_duration, bool) or not isinstance(chunk_duration, int | float | np.floating | np.integer):
         raise TypeError(f"chunk_duration must be a number of seconds, got {chunk_duration!r}")
     frames = float(chunk_duration) * config.frame_rate

@@ -18,14 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moss_tok.lanes import run_in_lanes
 from moss_tok.transfer import to_device
+
+# The rows of a buffer whose address every step of a clip has in common with the same step elsewhere: whole cache lines
+# for every width of a head, so that no kernel meets a step at another alignment.
+ALIGNED_ROWS = 16
+TASKS_PER_LANE = 4
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,13 @@ class _Regions:
         self.spans, self.unit, self.context = spans, unit, context
         self.origins = [self.origin(span.past) for span in spans]
         self.bases: list[int] = []
-        total = 0
+        total, gaps = 0, []
         for span, origin in zip(spans, self.origins, strict=True):
-            self.bases.append(total)
-            total += -(-span.end // unit) * unit - origin
+            gaps.append(slice(total, total + (origin - total) % ALIGNED_ROWS))
+            self.bases.append(gaps[-1].stop)
+            total = gaps[-1].stop + -(-span.end // unit) * unit - origin
         self.buffer = torch.empty(total, 3, shape.num_heads, shape.head_dim, dtype=dtype, device=device)
-        for clip, (span, end) in enumerate(zip(spans, [*self.bases[1:], total], strict=True)):
+        for clip, (span, end) in enumerate(zip(spans, [*(gap.start for gap in gaps[1:]), total], strict=True)):
             # What is never written must be finite all the same: a masked key counts 0 times its value.
             self.buffer[self.bases[clip] : self.row(clip, span.past), 0] = 0
             self.buffer[self.row(clip, span.end) : end] = 0
@@ -116,29 +123,43 @@ class _Regions:
 
 
 class TiledAttention:
-    """Attention by aligned tiles of queries through `scaled_dot_product_attention`; see the head of this file."""
+    """Attention by aligned tiles of queries through `scaled_dot_product_attention`; see the head of this file.
+
+    On a CPU a tile is a call of its own, on one thread: nothing that a kernel may decide by, be it the number of
+    tiles, of threads or the alignment, differs from one batch to another. On a GPU, tiles of one shape go together.
+    """
 
     def __init__(self, spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device) -> None:
         self.shape = shape
         # Small tiles waste fewer keys, large ones make better products; 64 measured best for windows of 500 and up.
-        # A single head needs them too: torch cuts a tile into tasks of 32 queries of a head, and a task that is alone
-        # lets the BLAS split its products over threads, with other bits for other numbers of threads.
+        self.together = device.type != "cpu"
         self.tile = 32 if shape.context < 256 and shape.num_heads > 1 else 64
         self.regions = _Regions(spans, shape, self.tile, shape.context, dtype, device)
         self.load, self.write, self.save = self.regions.load, self.regions.write, self.regions.save
 
     def attend(self, out: Tensor) -> None:
+        runs: list[tuple[int, int, int, int]] = []
         row = 0
         for clip, span in enumerate(self.regions.spans):
             tile = span.past // self.tile
             while tile * self.tile < span.end:
-                tiles = self._same_shape(tile, span.end)
-                first = tile * self.tile
-                result = self._attend_tiles(clip, tile, tiles)
-                begin, end = max(first, span.past), min(first + tiles * self.tile, span.end)
-                out[row + begin - span.past : row + end - span.past] = result[begin - first : end - first]
+                tiles = self._same_shape(tile, span.end) if self.together else 1
+                runs.append((clip, tile, tiles, row - span.past))
                 tile += tiles
             row += span.length
+
+        def attend_runs(start: int, stop: int) -> None:
+            for clip, tile, tiles, shift in runs[start:stop]:
+                span, first = self.regions.spans[clip], tile * self.tile
+                result = self._attend_tiles(clip, tile, tiles)
+                begin, end = max(first, span.past), min(first + tiles * self.tile, span.end)
+                out[begin + shift : end + shift] = result[begin - first : end - first]
+
+        if self.together:
+            attend_runs(0, len(runs))
+            return
+        share = max(1, -(-len(runs) // (TASKS_PER_LANE * torch.get_num_threads())))
+        run_in_lanes([partial(attend_runs, start, start + share) for start in range(0, len(runs), share)])
 
     def _same_shape(self, tile: int, end: int) -> int:
         """How many tiles from this one on share its shape: one where the window is cut off by the clip's start."""

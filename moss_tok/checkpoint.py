@@ -1,9 +1,9 @@
-"""Where a codec's weights come from, and how they get into memory: once, mapped, strictly checked.
+"""Where a codec's weights come from, and how they get into memory: mapped from disk once, and strictly checked.
 
 A checkpoint is a folder with `config.json` and `model.safetensors`, or several safetensors files and
-`model.safetensors.index.json`. It is found as a local folder, a codec embedded in this package, or a repo on the
-Hugging Face hub. Nothing is ever unpickled and no code of a repo is run. v1 key names are the ones used inside;
-others are mapped here.
+`model.safetensors.index.json`. It is a local folder, a codec embedded in this package, or a repo on the Hugging Face
+hub. Nothing is ever unpickled, and no code of a repo is run. Inside, parameters have their names of v1; the names of
+other releases are mapped here.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ KEY_SPELLINGS = (
 
 
 class CheckpointError(ValueError):
-    """Weights that do not fit the configuration, or files that are damaged; the message names what."""
+    """Weights that do not fit the configuration, or damaged files. The message names what is wrong."""
 
 
 class ModelNotFoundError(FileNotFoundError):
-    """No codec under this name: not a folder, not embedded, not a hub repo that exists."""
+    """There is no codec of this name: no folder, no embedded codec, no repo on the hub."""
 
 
 class HubUnreachableError(ConnectionError):
-    """The hub did not answer; the message names what works without it."""
+    """The hub did not answer. The message says what works without it."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One entry of a weights file, by its v1 name in a mapping; `key` is its name in the file."""
+    """One tensor of a weights file, which a mapping holds by its v1 name. `key` is its name in the file."""
 
     file: Path
     key: str
@@ -83,7 +83,7 @@ class Checkpoint:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 over the weights files end to end: what `cat *.safetensors | sha256sum` prints."""
+        """SHA-256 of the weights files joined in order: what `cat *.safetensors | sha256sum` prints."""
         digest = hashlib.sha256()
         for path in self.weights_files:
             with path.open("rb") as file:
@@ -134,10 +134,10 @@ def v1_name(key: str) -> str:
 
 
 def resolve(name_or_path: str | Path, revision: str | None = None) -> Checkpoint:
-    """Find a codec: a local folder, an embedded codec's name, or a hub repo id (then it is downloaded or taken from
-    the cache).
+    """Find a codec: a local folder, the name of an embedded codec, or the id of a hub repo, which is downloaded or
+    taken from the cache.
 
-    Raises ModelNotFoundError where there is none of that name, HubUnreachableError where the hub cannot be asked.
+    Raises ModelNotFoundError if there is none of that name, HubUnreachableError if the hub cannot be asked.
     """
     name = str(name_or_path)
     folder = Path(name).expanduser()
@@ -156,7 +156,7 @@ def resolve(name_or_path: str | Path, revision: str | None = None) -> Checkpoint
 
 
 def weights_sha256(name_or_path: str | Path, revision: str | None = None) -> str:
-    """SHA-256 over the weights files of a codec, without building it."""
+    """The SHA-256 of a codec's weights files, without building the codec."""
     return resolve(name_or_path, revision).weights_sha256
 
 

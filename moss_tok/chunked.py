@@ -1,4 +1,4 @@
-"""Run a codec over whole clips, or over the same clips in chunks with a state carried along."""
+"""Run a codec over whole clips, or over the same clips in chunks with a state that is passed from chunk to chunk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class Step(Protocol[Result_co]):
-    """`encode_step` or `decode_step`: one chunk of several streams and their states -> results and new states."""
+    """The type of `encode_step` and `decode_step`: one chunk of several streams and their states -> results and new
+    states."""
 
     def __call__(
         self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None
@@ -22,9 +23,8 @@ class Step(Protocol[Result_co]):
 
 
 def in_chunks(clips: list[Tensor], size: int | None, step: Step[Result]) -> list[list[Result]]:
-    """Run `step` over clips (rows, length) in chunks of `size` along their length, or whole; the results of each
-    clip.
-    """
+    """Run `step` over clips (rows, length), whole or in chunks of `size` along their length. Returns the results of
+    each clip."""
     if size is None:
         results, _ = step(clips, None)
         return [[result] for result in results]

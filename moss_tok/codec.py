@@ -27,7 +27,7 @@ from moss_tok.checkpoint import Checkpoint, resolve
 from moss_tok.chunked import in_chunks
 from moss_tok.config import MossAudioTokenizerConfig
 from moss_tok.execution import Execution
-from moss_tok.linear import Linear
+from moss_tok.numerics import Numerics, Work, choose, unprobed
 from moss_tok.outputs import DecoderOutput, EncoderOutput
 from moss_tok.packing import pack_waveforms
 from moss_tok.precision import exact_float32
@@ -52,6 +52,8 @@ class MossAudioTokenizerModel(nn.Module):
         self.config = config
         self.parts = parts
         self.execution: Execution | None = None
+        self.numerics: Numerics = unprobed(torch.float32)
+        """Which kernels it computes with, chosen by a probe when it is loaded or moved."""
         self.checkpoint: Checkpoint | None = None
         rate = Fraction(config.sampling_rate, config.downsample_rate)
         self.encoder = Stack(config.encoder, "encoder", keys, rate) if parts != "decoder" else None
@@ -108,10 +110,26 @@ class MossAudioTokenizerModel(nn.Module):
         if fn(torch.zeros(1)).dtype != torch.float32:
             raise TypeError("precision is chosen when loading: from_pretrained(..., dtype=...)")
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.prepare()
+        self._prepare()
         return self
+
+    def _prepare(self) -> None:
+        """Choose the kernels for where the weights lie now, and make what they use of the weights."""
+        stages = [stage for stack in (self.encoder, self.decoder) if stack is not None for stage in stack.stages]
+        linears = [linear for stage in stages for linear in stage.linears]
+        if self.device.type == "cpu":
+            transformers = Work(
+                [linear.shape for linear in linears], [part for stage in stages for part in stage.operations]
+            )
+            quantizer = Work(self.quantizer.shapes, self.quantizer.operations)
+            self.numerics = choose(transformers, quantizer, self.dtype)
+        else:
+            self.numerics = unprobed(self.dtype)
+        for linear in linears:
+            linear.prepare(self.numerics.products)
+        for stage in stages:
+            stage.bind(self.numerics)
+        self.quantizer.bind(self.numerics)
 
     # What the model is.
 

@@ -1,8 +1,8 @@
 """The shape of a MOSS Audio Tokenizer, read from the `config.json` of a release.
 
-Every released checkpoint (v1, v2, Nano) is the same architecture with other numbers. This file turns the
-release's spelling into a frozen, checked configuration in which every stage knows its own frame rate and
-attention context, so that no later code computes with seconds.
+Every released checkpoint (v1, v2, Nano) has the same architecture with other numbers. This file turns the keys of a
+release into a frozen, checked configuration. In it every stage has its own frame rate and its attention context in
+steps, so that later code never computes with seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_CONFIG_BYTES = 1 << 20
 
 
 class ModelConfigError(ValueError):
-    """A `config.json` that is malformed, contradictory, or asks for something this code does not implement."""
+    """A `config.json` that is malformed, contradictory, or asks for something that this code does not implement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class PatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """One transformer stage. `context` is the number of keys a query sees, its own position included."""
+    """One transformer stage. `context` is the number of keys that a query sees, its own position included."""
 
     input_dimension: int
     output_dimension: int
@@ -64,7 +64,7 @@ ModuleConfig = PatchConfig | TransformerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MossAudioTokenizerConfig:
-    """A whole codec. `source` is the `config.json` it was read from, kept so that it can be written back unchanged."""
+    """A whole codec. `source` is the content of its `config.json`, kept so that it can be written back unchanged."""
 
     sampling_rate: int
     downsample_rate: int
@@ -78,7 +78,7 @@ class MossAudioTokenizerConfig:
 
     @property
     def sample_rate(self) -> int:
-        """The release's older name of `sampling_rate`."""
+        """The older name of `sampling_rate` in the releases."""
         return self.sampling_rate
 
     @property
@@ -88,7 +88,7 @@ class MossAudioTokenizerConfig:
 
     @classmethod
     def from_file(cls, path: Path) -> MossAudioTokenizerConfig:
-        """Read a `config.json`. Raises ModelConfigError where it is not JSON or not a codec that is implemented."""
+        """Read a `config.json`. Raises ModelConfigError if it is not JSON, or not a codec that is implemented."""
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ModelConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes: not the config.json of a codec")
         try:
@@ -102,7 +102,7 @@ class MossAudioTokenizerConfig:
 
     @classmethod
     def from_dict(cls, source: Mapping[str, Any]) -> MossAudioTokenizerConfig:
-        """Check the content of a `config.json`. Keys that only concern the release's own code are ignored."""
+        """Check the content of a `config.json`. Keys that concern only the code of the release are ignored."""
         if not isinstance(source, Mapping):
             raise ModelConfigError(f"a config must be a JSON object, not {type(source).__name__}")
         fields = _Fields(source, "")
@@ -135,7 +135,7 @@ class MossAudioTokenizerConfig:
 
 
 class _Fields:
-    """Typed reading of one JSON object, with errors that name the key's path."""
+    """Reads the keys of one JSON object with their types. Errors name the path of the key."""
 
     def __init__(self, values: Mapping[str, Any], path: str) -> None:
         self.values, self.path = values, path
@@ -171,7 +171,7 @@ class _Fields:
 def _modules(
     fields: _Fields, key: str, rate: Fraction, duration: float, *, down: bool
 ) -> tuple[tuple[ModuleConfig, ...], Fraction]:
-    """Read a list of modules, following the frame rate from `rate` through its patches."""
+    """Read a list of modules. `rate` is the frame rate at its beginning, which its patches change."""
     entries = fields.get(key)
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         raise ModelConfigError(f"{key} must be a list of modules, got {entries!r}")
@@ -230,7 +230,7 @@ def _quantizer(source: Mapping[str, Any]) -> QuantizerConfig:
 
 
 def _check_chain(modules: Sequence[ModuleConfig], first: int, last: int, name: str, *, down: bool) -> None:
-    """Follow the feature dimension through the modules; each must take what the one before it gives."""
+    """Check that each module takes the feature dimension that the module before it gives."""
     dimension = first
     for index, module in enumerate(modules):
         path = f"{name}_kwargs[{index}]"

@@ -1,8 +1,9 @@
 """How the arithmetic of a stage is carried out: a choice that is made once and is part of what codes depend on.
 
 Other kernels round differently, so the choice is a value: nothing is tuned at run time. On a CPU, rows go through a
-layer in groups small enough for its caches. On a GPU every group has one fixed number of rows, so that each product
-always has the same shape and the same kernel, whatever the batch; it is also what compiled layers want.
+layer in groups, each on one thread, of the sizes that the probe found constant (numerics/). On a GPU every group has
+one fixed number of rows, so that each product always has the same shape and the same kernel, whatever the batch; it is
+also what compiled layers want.
 """
 
 from __future__ import annotations
@@ -10,26 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from moss_tok.attention import Span, TiledAttention, WindowAttention, WindowShape, packed_attention
-from moss_tok.linear import RowBudget
+from moss_tok.lanes import run_in_lanes
+from moss_tok.numerics import Way
 
-# Temporaries of this many rows stay in the last-level cache, and below the size from which the C library returns every
-# buffer to the kernel (faulting its pages in again costs up to a third of a product).
-CPU_ROWS = 1024
 # 82 s of audio at 12.5 frames per second.
 GPU_FRAMES = 1024
 
 AttentionFactory = Callable[[Sequence[Span], WindowShape, torch.dtype, torch.device], WindowAttention]
 LayerFunction = Callable[..., Any]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Execution:
-    """`static_frames`: frames in one fixed group of rows, None for groups of CPU_ROWS rows with a shorter last one.
+    """`static_frames`: frames in one fixed group of rows, None for groups of the sizes of the way to multiply.
     `attention` makes the windowed attention of a batch. `compile_backend` compiles the layers with `torch.compile`."""
 
     static_frames: int | None
@@ -42,11 +42,19 @@ class Execution:
         packed = device.type == "cuda" and dtype == torch.bfloat16
         return cls(GPU_FRAMES if device.type == "cuda" else None, packed_attention if packed else TiledAttention)
 
-    def budget(self, steps_per_frame: int) -> RowBudget:
-        """The groups of rows of a stage with that many steps per frame."""
+    def groups(self, rows: int, steps_per_frame: int, way: Way) -> tuple[slice, ...]:
+        """The groups in which a stage with that many steps per frame computes so many rows; the last one may reach
+        beyond them."""
         if self.static_frames is None:
-            return RowBudget(CPU_ROWS)
-        return RowBudget(self.static_frames * steps_per_frame, static=True)
+            return way.groups(rows, torch.get_num_threads())
+        size = self.static_frames * steps_per_frame
+        return tuple(slice(start, start + size) for start in range(0, rows, size))
+
+    def run(self, tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
+        """Run tasks that touch nothing in common: side by side on a CPU, in order on a GPU."""
+        if device.type == "cpu" and self.compile_backend is None:
+            return run_in_lanes(tasks)
+        return [task() for task in tasks]
 
     def function(self, method: LayerFunction) -> LayerFunction:
         """A layer's method, compiled if so configured."""

@@ -14,8 +14,11 @@ from moss_tok.transfer import to_device
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """`audio_codes` (num_quantizers, batch, frames) int64 and `encoder_hidden_states` (batch, D, frames) float32, both
-    zero after the `audio_codes_lengths` (batch,) frames of a clip."""
+    """A batch of codes, padded to its longest clip.
+
+    `audio_codes` is int64 (num_quantizers, batch, frames) and `encoder_hidden_states` float32 (batch, D, frames). Both
+    are zero after the `audio_codes_lengths` (batch,) frames of a clip.
+    """
 
     audio_codes: Tensor
     audio_codes_lengths: Tensor
@@ -23,7 +26,7 @@ class EncoderOutput:
 
     @classmethod
     def padded(cls, codes: Sequence[Tensor], hidden: Sequence[Tensor]) -> EncoderOutput:
-        """From the codes (num_quantizers, frames) and hidden states (frames, D) of each clip."""
+        """Make a batch of the codes (num_quantizers, frames) and hidden states (frames, D) of each clip."""
         lengths = [clip.shape[1] for clip in codes]
         longest = max(lengths)
         return cls(
@@ -38,14 +41,17 @@ class EncoderOutput:
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """`audio` (batch, channels, samples) float32, zero after the `audio_lengths` (batch,) samples of a clip."""
+    """A batch of audio, padded to its longest clip.
+
+    `audio` is float32 (batch, channels, samples), zero after the `audio_lengths` (batch,) samples of a clip.
+    """
 
     audio: Tensor
     audio_lengths: Tensor
 
     @classmethod
     def padded(cls, audio: Sequence[Tensor]) -> DecoderOutput:
-        """From the audio (channels, samples) of each clip."""
+        """Make a batch of the audio (channels, samples) of each clip."""
         lengths = [clip.shape[1] for clip in audio]
         longest = max(lengths)
         return cls(

@@ -1,6 +1,4 @@
-"""float32 means float32 here, whatever the process chose: no TF32, no bfloat16 products behind its back, no
-autocast.
-"""
+"""Full float32 precision whatever the process has set: no TF32, no bfloat16 products, no autocast."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import torch
 
 
 class _ProcessPrecision:
-    """The process-wide setting, held at "highest" while at least one thread computes and then given back."""
+    """The setting of the process. It is held at "highest" while at least one thread computes, and then restored."""
 
     def __init__(self) -> None:
         self.lock, self.holders, self.chosen = Lock(), 0, "highest"

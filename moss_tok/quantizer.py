@@ -7,25 +7,30 @@ they follow from one another: with r_0 = W h + b,
     e_j = A_j W h + (A_j b + a_j - sum_{i<j} A_j o_i) - sum_{i<j} (A_j O_i) c_i
 
 So one product (input_dim -> num_quantizers * codebook_dim) gives all e before corrections, and each chosen row c_i
-corrects the later ones through 8 x 8 matrices. Everything constant is computed once, in float64, by `prepare`; the
-steps run in float32. The cosine's argmax needs no normalisation of e: a positive factor moves no maximum.
+corrects the later ones through 8 x 8 matrices. Everything constant is computed once, in float64, by `prepare`, on one
+thread, so that the constants are the same bits in every process; the steps run in float32. The cosine's argmax needs
+no normalisation of e: a positive factor moves no maximum.
 
 Decoding is the sum of the z through the output projection: a sum of rows of one precomputed table.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moss_tok.config import QuantizerConfig
-from moss_tok.linear import OUTPUT_MULTIPLE, RowBudget, multiply_rows
+from moss_tok.lanes import run_in_lanes
+from moss_tok.numerics import Numerics, Product, RowOperation, Way, unprobed
+from moss_tok.numerics.rowwise import one_by_one
 
-# Bounds the scores (rows, codebook_size) to 4 MB for the released codebooks.
-QUANTIZER_ROWS = 1024
+# On a GPU, all groups have as many rows. It bounds the scores (rows, codebook_size) to 4 MB for the released codebooks.
+GPU_ROWS = 1024
 # The maxima of groups are found with vector instructions, which torch's argmax does not use: a third of the time.
 ARGMAX_GROUP = 64
 
@@ -87,10 +92,38 @@ class ResidualQuantizer(nn.Module):
         self.input_proj = Projection(config.input_dim, config.rvq_dim)
         self.output_proj = Projection(config.rvq_dim, config.output_dim)
         self.quantizers = nn.ModuleList(Quantizer(config) for _ in range(config.num_quantizers))
+        self.numerics = unprobed(torch.float32)
+        self.products: _Products | None = None
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Fold the parameters into what is computed with."""
+        """Fold the parameters into what is computed with; `bind` comes next."""
+        run_in_lanes([self._prepare])
+
+    def bind(self, numerics: Numerics) -> None:
+        """Compute with these kernels, where the constants lie now."""
+        self.numerics = numerics
+        if self.encodes:
+            self.products = _Products(numerics.quantizer, self)
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of the products."""
+        if not self.encodes:
+            return []
+        width, codes = self.config.codebook_dim, self.config.num_quantizers * self.config.codebook_dim
+        return [(self.config.input_dim, codes), (width, self.config.codebook_size), (width, codes)]
+
+    @property
+    def operations(self) -> list[RowOperation]:
+        """What is done with rows besides products, to be probed."""
+        if not self.decodes:
+            return []
+        draw = torch.Generator().manual_seed(0)
+        codes = torch.randint(self.config.codebook_size, (5, self.config.num_quantizers), generator=draw)
+        return [RowOperation("sum", self._sums, codes)]
+
+    def _prepare(self) -> None:
         quantizers = [cast(Quantizer, quantizer) for quantizer in self.quantizers]
         in_projs = [quantizer.in_proj.folded() for quantizer in quantizers]
         out_projs = [quantizer.out_proj.folded() for quantizer in quantizers]
@@ -99,8 +132,11 @@ class ResidualQuantizer(nn.Module):
             self._prepare_encode(in_projs, out_projs, codebooks)
         if self.decodes:
             weight, bias = self.output_proj.folded()
-            parts = [codebook @ out.T + shift for codebook, (out, shift) in zip(codebooks, out_projs, strict=True)]
-            self._constant("table", torch.cat(parts) @ weight.T)
+            parts = [
+                (codebook @ out.T + shift) @ weight.T
+                for codebook, (out, shift) in zip(codebooks, out_projs, strict=True)
+            ]
+            self._constant("table", torch.cat(parts))
             self._constant("output_bias", bias)
 
     def _prepare_encode(
@@ -118,12 +154,10 @@ class ResidualQuantizer(nn.Module):
         corrections = torch.stack([stacked @ out for out, _ in out_projs])
         for index in range(len(corrections)):
             corrections[index, : (index + 1) * width] = 0
-        missing = -stacked.shape[0] % OUTPUT_MULTIPLE
-        self._constant("project", F.pad(stacked @ weight, (0, 0, 0, missing)))
-        self._constant("offset", F.pad(torch.cat(offsets), (0, missing)))
-        self._constant("corrections", F.pad(corrections, (0, 0, 0, missing)))
-        missing = -self.config.codebook_size % OUTPUT_MULTIPLE
-        self._constant("directions", F.pad(F.normalize(codebooks, dim=2), (0, 0, 0, missing)))
+        self._constant("project", stacked @ weight)
+        self._constant("offset", torch.cat(offsets))
+        self._constant("corrections", corrections)
+        self._constant("directions", F.normalize(codebooks, dim=2))
         self._constant("codebooks", codebooks)
 
     def _constant(self, name: str, value: Tensor) -> None:
@@ -131,28 +165,55 @@ class ResidualQuantizer(nn.Module):
 
     def encode(self, hidden: Tensor, num_quantizers: int) -> Tensor:
         """hidden (rows, input_dim) float32 -> codes (num_quantizers, rows) int64; the first index on ties."""
-        count = hidden.shape[0]
-        budget = RowBudget(QUANTIZER_ROWS, static=hidden.is_cuda)
-        hidden = F.pad(hidden, (0, 0, 0, budget.padded(count) - count))
+        count, groups = hidden.shape[0], self._groups(hidden)
+        hidden = F.pad(hidden, (0, 0, 0, groups[-1].stop - count))
         codes = torch.empty(num_quantizers, hidden.shape[0], dtype=torch.int64, device=hidden.device)
-        for rows in budget.chunks(hidden.shape[0]):
-            self._encode_rows(hidden[rows], codes[:, rows])
+        self._run([partial(self._encode_rows, hidden[group], codes[:, group]) for group in groups], hidden.device)
         return codes[:, :count]
 
     def _encode_rows(self, hidden: Tensor, codes: Tensor) -> None:
-        width, size = self.config.codebook_dim, self.config.codebook_size
-        projected = multiply_rows(hidden, self.project) + self.offset
+        assert self.products is not None, "bind() comes before the first product"
+        width = self.config.codebook_dim
+        projected = self.products.project(hidden) + self.offset
         for index, chosen in enumerate(codes):
             residual = projected[:, index * width : (index + 1) * width]
-            scores = multiply_rows(residual, self.directions[index])[:, :size]
-            chosen.copy_(first_argmax(scores))
+            chosen.copy_(first_argmax(self.products.directions[index](residual)))
             if index + 1 < len(codes):
-                projected -= multiply_rows(self.codebooks[index][chosen], self.corrections[index])
+                projected -= self.products.corrections[index](self.codebooks[index][chosen])
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes (num_quantizers, rows) int64 -> hidden (rows, output_dim) float32."""
-        starts = torch.arange(codes.shape[0], device=codes.device) * self.config.codebook_size
-        return F.embedding_bag(codes.T + starts, self.table, mode="sum") + self.output_bias
+        count, groups = codes.shape[1], self._groups(codes.T)
+        rows = F.pad(codes, (0, groups[-1].stop - count)).T.contiguous()
+        return torch.cat(self._run([partial(self._sums, rows[group]) for group in groups], codes.device))[:count]
+
+    def _sums(self, codes: Tensor) -> Tensor:
+        """codes (rows, num_quantizers) -> hidden (rows, output_dim)."""
+        starts = torch.arange(codes.shape[1], device=codes.device) * self.config.codebook_size
+
+        def sums(indices: Tensor) -> Tensor:
+            return F.embedding_bag(indices, self.table, mode="sum")
+
+        indices = codes + starts
+        summed = one_by_one(sums, indices) if "sum" in self.numerics.one_by_one else sums(indices)
+        return summed + self.output_bias
+
+    def _groups(self, rows: Tensor) -> tuple[slice, ...]:
+        if rows.device.type == "cpu":
+            return self.numerics.quantizer.groups(rows.shape[0], torch.get_num_threads())
+        return tuple(slice(start, start + GPU_ROWS) for start in range(0, rows.shape[0], GPU_ROWS))
+
+    def _run(self, tasks: list[Callable[[], Any]], device: torch.device) -> list[Any]:
+        return run_in_lanes(tasks) if device.type == "cpu" else [task() for task in tasks]
+
+
+class _Products:
+    """The quantizer's constants as products of one way."""
+
+    def __init__(self, way: Way, constants: ResidualQuantizer) -> None:
+        self.project = Product(way, constants.project)
+        self.directions = [Product(way, weight) for weight in constants.directions]
+        self.corrections = [Product(way, weight) for weight in constants.corrections]
 
 
 def first_argmax(scores: Tensor) -> Tensor:

@@ -10,11 +10,15 @@ contiguous halves with plain products and sums, whose bits do not depend on how 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from moss_tok.lanes import run_in_lanes
 from moss_tok.transfer import to_device
+
+BLOCK = 1024  # positions of one table, aligned: a row's bits follow from its position alone
 
 
 def split_pairs(in_proj: Tensor, num_heads: int) -> Tensor:
@@ -39,6 +43,24 @@ def rope_table(positions: Tensor, head_dim: int, max_period: float) -> tuple[Ten
     frequencies = torch.exp(torch.arange(head_dim // 2, dtype=torch.float32) * (-2 * math.log(max_period) / head_dim))
     angles = positions.to(torch.float32)[:, None, None, None] * to_device(frequencies, positions.device)
     return angles.cos(), angles.sin()
+
+
+def rope_rows(start: int, stop: int, head_dim: int, max_period: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`rope_table` of the positions [start, stop), from tables of aligned blocks that are kept."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for block in range(start // BLOCK, -(-stop // BLOCK)):
+        first = block * BLOCK
+        rows = slice(max(start, first) - first, min(stop, first + BLOCK) - first)
+        cos, sin = _block(block, head_dim, max_period, device)
+        parts.append((cos[rows], sin[rows]))
+    return torch.cat([cos for cos, _ in parts]), torch.cat([sin for _, sin in parts])
+
+
+@lru_cache(maxsize=256)  # 256 KB each for heads of 64
+def _block(block: int, head_dim: int, max_period: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):
+        positions = torch.arange(block * BLOCK, (block + 1) * BLOCK, device=device)
+        return run_in_lanes([lambda: rope_table(positions, head_dim, max_period)])[0]
 
 
 def rotate_(query_key: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -1,9 +1,9 @@
-"""Streams: encode or decode audio chunk by chunk, with the codes of the whole.
+"""Streams: encode or decode audio chunk by chunk, with the same codes as the whole.
 
 The state of a stream is a value (`StreamState`): it can be kept, saved, moved to another device and resumed, and its
-size is bounded by the attention context. A batch of streams may start and end at different times: each step takes the
-chunks of the streams that go on. Because attention works in tiles that are aligned to a stream's start
-(attention.py), chunks of any whole number of frames give the same codes and hidden states, bit for bit, on a CPU.
+size is bounded by the attention context. The streams of a batch may start and end at different times: each step takes
+the chunks of the streams that continue. Attention works in tiles that are aligned to the start of a stream
+(attention.py). So chunks of any whole number of frames give the same codes and hidden states, bit for bit, on a CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEFAULT_CHUNK_DURATION = 10.0
 
 
 class StreamingEncoder:
-    """Encodes streams of audio with `model`, `num_quantizers` codes per frame (all by default)."""
+    """Encodes streams of audio with `model`. `num_quantizers` is the number of codes per frame, all by default."""
 
     def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int | None = None) -> None:
         if model.encoder is None:
@@ -30,9 +30,10 @@ class StreamingEncoder:
         self.num_quantizers = arguments.quantizer_count(num_quantizers, model.num_quantizers)
 
     def step(self, chunk: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
-        """The next chunk (C, samples) of one stream, whole frames -> codes (num_quantizers, frames) and the new state.
+        """Encode the next chunk (C, samples) of one stream, whole frames long. Gives codes (num_quantizers, frames) and
+        the new state.
 
-        `state` is None at a stream's start.
+        `state` is None at the start of a stream.
         """
         codes, states = self.step_batch([chunk], [state])
         return codes[0], states[0]
@@ -40,9 +41,8 @@ class StreamingEncoder:
     def step_batch(
         self, chunks: Sequence[Tensor], states: Sequence[StreamState | None]
     ) -> tuple[list[Tensor], list[StreamState]]:
-        """The next chunk of each of several streams. Chunks may differ in length; a stream that pauses or ends is
-        left out.
-        """
+        """Encode the next chunk of each of several streams. Chunks may differ in length. A stream that pauses or ends
+        is left out."""
         waveforms = arguments.list_of_waveforms(list(chunks), self.model.config)
         for index, waveform in enumerate(waveforms):
             if waveform.shape[1] % self.model.downsample_rate:
@@ -65,16 +65,15 @@ class StreamingDecoder:
         self.model = model
 
     def step(self, codes: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
-        """The next codes (num_quantizers, frames) of one stream -> audio (C, frames * downsample_rate) and the new
-        state.
-        """
+        """Decode the next codes (num_quantizers, frames) of one stream. Gives audio (C, frames * downsample_rate) and
+        the new state."""
         audio, states = self.step_batch([codes], [state])
         return audio[0], states[0]
 
     def step_batch(
         self, codes: Sequence[Tensor], states: Sequence[StreamState | None]
     ) -> tuple[list[Tensor], list[StreamState]]:
-        """The next codes of each of several streams, in any numbers of frames."""
+        """Decode the next codes of each of several streams; the numbers of frames may differ."""
         clips = arguments.list_of_codes(list(codes), self.model.config)
         return self.model.decode_step(clips, _states(states, len(clips)))
 
@@ -88,8 +87,8 @@ def encode_stream(
 ) -> Iterator[Tensor]:
     """Codes (num_quantizers, frames) of one clip that arrives as blocks (C, samples) of any sizes.
 
-    The blocks are cut anew into chunks of `chunk_duration` seconds; what is left at the end is zero-padded to whole
-    frames. The codes, end to end, are those of the whole clip, in memory that does not grow with its length.
+    The blocks are cut into chunks of `chunk_duration` seconds, and the rest at the end is zero-padded to whole frames.
+    The codes, joined, are those of the whole clip, and memory does not grow with its length.
     """
     encoder = StreamingEncoder(model, num_quantizers)
     size = arguments.chunk_frames(chunk_duration, model.config) * model.downsample_rate
@@ -110,7 +109,7 @@ def decode_stream(model: MossAudioTokenizerModel, codes: Iterable[Tensor]) -> It
 
 
 def _chunks(model: MossAudioTokenizerModel, blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Cut blocks of samples anew into chunks of `size`; the last one may be shorter."""
+    """Cut blocks of samples into chunks of `size`. The last chunk may be shorter."""
     waiting: list[Tensor] = []
     count = 0
     for block in blocks:

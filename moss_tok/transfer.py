@@ -1,38 +1,36 @@
-"""Between host and device without waiting for what the device still computes."""
+"""Copies between host and device that do not wait for what the device is still computing."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`. To a GPU it goes from pinned memory, in its turn among what was launched before; a plain
-    copy would wait until all of that is done, and the GPU would then wait for what is launched next."""
+    """The tensor on `device`.
+
+    A copy to a GPU comes from pinned memory and takes its turn after what was launched before. A plain copy would wait
+    until all of that is done, and then the GPU would wait for what is launched next.
+    """
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
-class HostCopy:
-    """A copy to the host that has begun; it waits only when the tensor is asked for."""
+def start_copy_to_host(tensor: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy a tensor of a GPU to the host, behind what was launched there before.
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._done: torch.cuda.Event | None = None
-        self._tensor = tensor
-        if tensor.device.type == "cuda":
-            self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            self._tensor.copy_(tensor, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
+    The function that comes back waits for the copy and returns it. It raises what went wrong on the GPU meanwhile.
+    """
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copy.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
 
-    @property
-    def ready(self) -> bool:
-        """Whether `wait` would return at once."""
-        return self._done is None or bool(self._done.query())  # type: ignore[no-untyped-call]
+    def wait() -> Tensor:
+        copied.synchronize()
+        return copy
 
-    def wait(self) -> Tensor:
-        """The tensor on the host. Raises what went wrong while it was computed."""
-        if self._done is not None:
-            self._done.synchronize()
-        return self._tensor
+    return wait

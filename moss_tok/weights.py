@@ -1,7 +1,7 @@
 """Tensors of a checkpoint <-> parameters of a model.
 
-Inside, the in-projections are permuted (rope.py) and the transformers' weights have the precision of the products;
-everything else is held as stored, in float32.
+In memory the in-projections are permuted (rope.py), and the weights of the transformers have the precision of the
+products. All others are held as stored, in float32.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ IN_PROJECTION = ".self_attn.in_projs.0.weight"
 
 @torch.no_grad()
 def assign_weights(model: nn.Module, tensors: dict[str, Tensor], precision: torch.dtype) -> None:
-    """Make `tensors` (v1 names) the parameters of a model built on the meta device, and fold the quantizer's constants.
+    """Make `tensors` (v1 names) the parameters of a model that was built on the meta device, and fold the constants of
+    the quantizer.
 
-    The products' own copies follow with the move to a device: `MossAudioTokenizerModel.to`.
-
-    Tensors that need no conversion stay mapped to their file; each other one is released as soon as it is converted.
+    The copies of weights for the products follow when the model is moved to a device: `MossAudioTokenizerModel.to`.
+    Tensors that need no conversion stay mapped to their file. Each of the others is released as soon as it is
+    converted.
     """
     modules = dict(model.named_modules())
     for name in tensors:

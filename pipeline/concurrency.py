@@ -1,4 +1,4 @@
-"""Run a function over many things, a few at a time, and get the results in order."""
+"""Helpers for threads and futures."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def in_order(function: Callable[[Thing], Result], things: Iterable[Thing], threa
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def completed(result: Result) -> Future[Result]:
+    """A future that has its result already."""
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future

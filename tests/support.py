@@ -127,7 +127,7 @@ def tokenize_in_process(config: Config) -> None:
 
 def info_of(index: int, num_samples: int, **changes: Any) -> ClipInfo:
     """What is known of a clip that was never there, where a test wants codes rather than audio."""
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "origin": Origin(index=index, source="s3://bucket/a.tar", key=f"key {index}"),
         "num_samples": num_samples,
         "source_format": "wav",
@@ -140,4 +140,4 @@ def info_of(index: int, num_samples: int, **changes: Any) -> ClipInfo:
         "silence": 0.125,
         "audio_xxh3": f"{index:032x}",
     }
-    return ClipInfo(**known | changes)
+    return ClipInfo(**fields | changes)

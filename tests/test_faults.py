@@ -134,7 +134,7 @@ def test_a_run_that_rejects_nearly_all_stops_and_says_how_to_go_on(tmp_path: Pat
     assert result.returncode == 1
     assert "clips of this run were rejected (100%), and run.max_reject_fraction is 0.5" in result.stderr
     assert "Most common: empty " in result.stderr
-    assert "To go on: moss-tok tokenize" in result.stderr
+    assert "To resume: moss-tok tokenize" in result.stderr
     opened = read_output(str(output))
     assert 10 <= len(opened.done) < len(opened.specs)
     tokenize_in_process(demo_config(output, *settings))

@@ -92,7 +92,7 @@ def test_a_reader_that_went_with_its_node_is_no_fault_of_the_shard(
     cluster.add_node(num_cpus=1, **NODE)
     _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
-    assert "room for 1 of 2 now, the others wait: an actor needs 1 GPUs and 1 CPUs on one node" in complaint
+    assert "capacity for 1 of 2 now, the others wait: an actor needs 1 GPUs and 1 CPUs on one node" in complaint
     assert "lost its node and goes back to the queue" in complaint
     assert data_files(output) == clean
 

@@ -205,7 +205,7 @@ def test_an_object_of_many_parts_is_created_once_too(direct: None) -> None:
     assert found.size == len(data)
 
 
-def test_uploads_that_nobody_finishes_are_swept_by_age_and_only_those_of_this_output(line: Line) -> None:
+def test_uploads_that_nobody_finishes_are_aborted_by_age_and_only_those_of_this_output(line: Line) -> None:
     bucket = s3fs.S3FileSystem()
     for key in ("out/data/train/a.parquet", "out/data/train/b.parquet", "out-2/data/train/a.parquet"):
         bucket.call_s3("create_multipart_upload", Bucket="faults", Key=key)

@@ -141,7 +141,7 @@ def _checked(
     blocks: Iterator[Waveform],
     limits: AudioLimits,
 ) -> Iterator[Waveform]:
-    """Pass blocks on while they keep to the limits, and compare their sum with the declared length at the end."""
+    """Pass blocks on while they keep to the limits. At the end compare their sum with the declared length."""
     total = 0
     with file:
         while True:

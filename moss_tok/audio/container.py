@@ -1,8 +1,8 @@
-"""What a file's own bytes say it is: the container, who reads it, and how much audio it declares.
+"""What the bytes of a file say it is: the container, which decoder reads it, and how much audio it declares.
 
-Only the signature counts, never a name, and only formats of a closed list are opened: FFmpeg's own guessing would
-also accept playlists that point at other files. Declared lengths are claims, used to find files that were cut; every
-format hides that in its own way (see `Container.declared`).
+Only the signature counts, never the name, and only formats of a closed list are opened: the guessing of FFmpeg would
+also accept playlists that point at other files. Declared lengths are claims. They are used to find files that were cut,
+and every format declares them in its own way (see `Container.declared`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _WAV_TAGS = frozenset({0x01, 0x02, 0x03, 0x06, 0x07, 0x11, 0x31, 0xFFFE})  # wha
 class Container:
     """A recognised file.
 
-    `demuxer` is FFmpeg's name for the format, or None where libsndfile reads it. `declared` is how many samples per
-    channel, at `declared_rate` Hz (None: the stream's own), an intact file gives at least by its own account; None
-    where it gives none. `start` is the byte where the format begins, behind ID3 tags.
+    `demuxer` is FFmpeg's name for the format, or None if libsndfile reads it. `declared` is the number of samples per
+    channel that an intact file gives at least by its own account, or None if it gives none; it counts at
+    `declared_rate` Hz, or at the stream's own rate if that is None. `start` is the byte where the format begins, after
+    ID3 tags.
     """
 
     format: str
@@ -138,7 +139,7 @@ def _is_adts(head: bytes) -> bool:
 
 
 def _mp3(file: BufferedIOBase, start: int) -> Container:
-    """libsndfile where a Xing, Info or VBRI header counts the frames, FFmpeg where none does or more of them follow.
+    """libsndfile if a Xing, Info or VBRI header counts the frames, FFmpeg if there is none or more frames follow.
 
     libsndfile stops at the length that the header states, or that it guesses from the first bit rate.
     """
@@ -153,7 +154,8 @@ def _mp3(file: BufferedIOBase, start: int) -> Container:
 
 
 def _mp3_length(head: bytes, first: MpegFrame) -> tuple[int | None, int]:
-    """The frames that the header in the first frame counts (None without one), and the samples that decoders trim."""
+    """The frames that the header in the first frame counts, None if there is none, and the samples that decoders
+    trim."""
     tag = 4 + ((17 if first.mono else 32) if first.mpeg1 else (9 if first.mono else 17))
     unstated = 2 * first.num_samples  # decoders may drop the header's frame and the first one
     if head[tag : tag + 4] in (b"Xing", b"Info") and len(head) >= tag + 144:

@@ -1,4 +1,4 @@
-"""The two decoders behind one form: libsndfile and FFmpeg, each giving float32 blocks of (channels, samples)."""
+"""The two decoders behind one interface: libsndfile and FFmpeg, each giving float32 blocks of (channels, samples)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ _SLACK_SECONDS = {  # formats whose duration stands in a header (FFmpeg guesses 
 
 
 class _Tail:
-    """A seekable file from byte `start` on: libsndfile refuses files behind large ID3 tags."""
+    """A seekable view of a file from byte `start` on, because libsndfile refuses files with large ID3 tags before
+    them."""
 
     def __init__(self, file: BufferedIOBase, start: int) -> None:
         self._file, self._start = file, start
@@ -59,8 +60,8 @@ class _Tail:
 class _ForwardSoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """A SoundFile that is only read forwards.
 
-    soundfile seeks to where it stands after every read of a seekable file. In an MP3 that restarts the decoder and
-    changes the samples at every block border.
+    After every read of a seekable file soundfile seeks to the position that it has already. In an MP3 that restarts the
+    decoder and changes the samples at every block border.
     """
 
     def seekable(self) -> bool:
@@ -98,9 +99,9 @@ def check_length(samples: int, sample_rate: int, channels: int, limits: AudioLim
 def read_soundfile(
     file: BufferedIOBase, container: Container, limits: AudioLimits, block_seconds: float
 ) -> tuple[AudioInfo, int | None, Iterator[Waveform]]:
-    """Open with libsndfile: what it is, its declared samples per channel, its blocks.
+    """Open with libsndfile. Gives what the clip is, its declared samples per channel, and its blocks.
 
-    Raises AudioError where the stream is outside the limits, and whatever soundfile raises.
+    Raises AudioError if the stream is outside the limits, and whatever soundfile raises.
     """
     file.seek(0)
     sound = _ForwardSoundFile(_Tail(file, container.start) if container.start else file)
@@ -127,7 +128,8 @@ def _soundfile_blocks(sound: _ForwardSoundFile, block_seconds: float) -> Iterato
 def read_pyav(
     file: BufferedIOBase, container: Container, limits: AudioLimits, block_seconds: float
 ) -> tuple[AudioInfo, int | None, Iterator[Waveform]]:
-    """Open with FFmpeg, as `read_soundfile`. What it is comes from the first decoded frame: headers do not know SBR."""
+    """Open with FFmpeg, as `read_soundfile` does. What the clip is comes from the first decoded frame, because headers
+    do not tell SBR."""
     file.seek(0)
     # No protocol is allowed: a file can then refer to nothing but itself.
     source = av.open(
@@ -163,7 +165,7 @@ def read_pyav(
 
 
 def _codec_name(name: str) -> str:
-    """FFmpeg's name of a coding, with uncompressed ones as libsndfile spells them: pcm_s16le is pcm_16."""
+    """FFmpeg's name of a codec. Uncompressed ones are named as by libsndfile: pcm_s16le is pcm_16."""
     pcm = _PCM.fullmatch(name)
     if pcm is None:
         return {"pcm_mulaw": "ulaw", "pcm_alaw": "alaw", "adpcm_g722": "g722"}.get(name, name)
@@ -174,7 +176,8 @@ def _codec_name(name: str) -> str:
 def _pyav_declared(
     source: av.container.InputContainer, stream: av.AudioStream, container: Container, sample_rate: int
 ) -> int | None:
-    """Samples per channel that an intact file gives at least: `identify`'s figure, else FFmpeg's from a header."""
+    """Samples per channel that an intact file gives at least: the figure of `identify`, or FFmpeg's if it is from a
+    header."""
     if container.declared is not None:
         return container.declared * sample_rate // (container.declared_rate or sample_rate)
     slack = _SLACK_SECONDS.get(container.demuxer or "")
@@ -211,7 +214,7 @@ def _pyav_blocks(
 
 
 def _frame_waveform(frame: av.AudioFrame, info: AudioInfo) -> Waveform:
-    """A frame as (channels, samples) float32: FFmpeg gives integers unscaled and packed formats interleaved."""
+    """A frame as float32 (channels, samples). FFmpeg gives integers unscaled, and packed formats interleaved."""
     if (frame.sample_rate, frame.layout.nb_channels) != (info.sample_rate, info.channels):
         raise AudioError(
             "format_change",

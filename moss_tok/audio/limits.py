@@ -33,7 +33,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
 
 
 class AudioError(ValueError):
-    """A clip that cannot be used. `reason` is a key of `REASONS`; the text says what was found and what is allowed."""
+    """A clip that cannot be used. `reason` is a key of `REASONS`; the message says what was found and what is
+    allowed."""
 
     def __init__(self, reason: str, detail: str) -> None:
         if reason not in REASONS:
@@ -58,11 +59,12 @@ class AudioLimits:
     min_sample_rate: int = 100
     max_sample_rate: int = 768_000
     max_samples: int = 2**33
-    """Samples over all channels, however the clip is read: bounds the decoding time of a bomb."""
+    """Limit of samples over all channels, however the clip is read. It bounds the decoding time of a decompression
+    bomb."""
     max_samples_in_memory: int = 2**28
-    """Samples over all channels that `decode` may return: 1 GiB of float32."""
+    """Limit of samples over all channels that `decode` returns: 1 GiB of float32."""
     max_amplitude: float = 100.0
-    """Largest |sample| (40 dB over full scale); floats scaled like 16-bit integers go beyond it."""
+    """Largest magnitude of a sample, 40 dB over full scale. Floats scaled like 16-bit integers exceed it."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -76,8 +78,8 @@ class AudioLimits:
 class AudioInfo:
     """What a clip is in its source.
 
-    `format` is the container ("wav", "flac", "mp3", "ogg", "m4a", …), `codec` the coding inside
-    ("pcm_16", "vorbis", "mp3", "opus", "aac", …), `sample_rate` in Hz.
+    `format` is the container ("wav", "flac", "mp3", "ogg", "m4a", …), `codec` the coding inside ("pcm_16", "vorbis",
+    "mp3", "opus", "aac", …), `sample_rate` in Hz.
     """
 
     format: str

@@ -1,7 +1,7 @@
 """How much audio a file really holds: the pages of Ogg, the frames of MP3, the last frame of FLAC.
 
-Headers of these formats state a length that decoders believe or ignore in silence. Walking the structure costs a few
-percent of decoding and tells a cut file from a whole one.
+The headers of these formats state a length, which decoders believe or ignore without a word. Walking the structure
+costs a few percent of decoding and tells a cut file from a whole one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _MPEG2_KBPS = {
 class OggStream:
     """The first audio stream of an Ogg file: its codec, its number of chained links, and its samples per channel.
 
-    `num_samples` is at `sample_rate` Hz (None: the stream's own rate), and None where the granules do not tell it.
+    `num_samples` counts at `sample_rate` Hz, or at the stream's own rate if that is None. It is None if the granule
+    positions do not tell it.
     """
 
     codec: str
@@ -102,7 +103,7 @@ class _OggHead:
 
 
 def _ogg_head(packet: bytes) -> _OggHead | None:
-    """The identification header of an audio stream, None for anything else."""
+    """The identification header of an audio stream, or None if the packet is something else."""
     if packet[:7] == b"\x01vorbis" and len(packet) >= 16:
         return _OggHead("vorbis", packet[11:16], struct.unpack("<I", packet[12:16])[0], 0, 0)
     if packet[:8] == b"OpusHead" and len(packet) >= 12:
@@ -116,7 +117,7 @@ def _ogg_head(packet: bytes) -> _OggHead | None:
 
 
 def after_id3(file: BufferedIOBase, offset: int) -> int:
-    """The byte behind the ID3v2 tags at `offset`, and behind the zeros that pad them; `offset` where there are none."""
+    """The byte after the ID3v2 tags at `offset` and the zeros that pad them, or `offset` itself if there are none."""
     start = offset
     while True:
         file.seek(offset)
@@ -165,7 +166,7 @@ def mpeg_frame(head: bytes) -> MpegFrame | None:
 
 
 def count_mpeg_frames(file: BufferedIOBase, start: int) -> int:
-    """Whole frames that follow one another from byte `start`; the count ends at anything that is not a frame."""
+    """Whole frames that follow one another from byte `start`. The count ends at anything that is not a frame."""
     size, offset, count = file.seek(0, 2), start, 0
     while True:
         file.seek(offset)
@@ -179,7 +180,7 @@ def count_mpeg_frames(file: BufferedIOBase, start: int) -> int:
 
 
 def check_flac_is_alone(file: BufferedIOBase, start: int) -> None:
-    """Raise AudioError where a second stream follows the one at `start`: decoders stop at its beginning in silence."""
+    """Raise AudioError if a second stream follows the one at `start`: decoders stop before it without a word."""
     offset = file.seek(start + 4)
     held = b""
     while piece := file.read(2**20):
@@ -217,14 +218,14 @@ def check_flac_end(file: BufferedIOBase, stream_info: bytes) -> None:
 
 
 def _check_flac_rate(codes: int, declared: int) -> None:
-    """Raise AudioError where the third byte of a frame names another rate; the less usual ones stand elsewhere."""
+    """Raise AudioError if the third byte of a frame names another rate. Rare rates are coded elsewhere."""
     rate = _FLAC_RATES[codes & 15] if codes & 15 < len(_FLAC_RATES) else 0
     if rate not in (0, declared):
         raise AudioError("decode_error", f"the FLAC file declares {declared} Hz and its frames {rate} Hz")
 
 
 def _flac_frame_end(head: bytes, block_size: int) -> int:
-    """The sample after the frame whose header stands here (RFC 9639, section 9.1), 0 where none does."""
+    """The sample after the frame whose header begins here (RFC 9639, section 9.1), or 0 if none does."""
     if len(head) < 6:
         return 0
     ones = 8 - (head[4] ^ 0xFF).bit_length()  # the number is coded as UTF-8 codes a character

@@ -1,6 +1,7 @@
-"""Containers of sized chunks: where a chunk claims more bytes than the file has, the file was cut.
+"""Containers of sized chunks. If a chunk claims more bytes than the file has, the file was cut.
 
-RIFF/WAVE, CAF, Wave64, MP4 and Matroska all frame their content by sizes that decoders clip to the file in silence.
+RIFF/WAVE, CAF, Wave64, MP4 and Matroska all frame their content by sizes, and decoders stop at the end of the file
+without a word.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The commands of `moss-tok`, one module each: `HELP`, a docstring that teaches, `configure` and `run`.
+"""The commands of `moss-tok`. Each is a module with `HELP` (one line), a docstring (its --help), `configure` and `run`.
 
-What a command needs beyond its arguments is imported inside `run`, so that help and a typing error cost nothing.
-Results go to stdout, progress and complaints to stderr.
+`run` imports what the command needs, so that help and typing errors are answered at once. Results go to stdout,
+progress and errors to stderr.
 """

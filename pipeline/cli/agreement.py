@@ -1,6 +1,7 @@
-"""Encode files in float32 and in another precision, and compare.
+"""Encode files in float32 and in another precision, and compare the codes.
 
-Prints the share of equal codes in each RVQ layer, and how far the decoded sound is from the original with both.
+Prints the share of equal codes in each RVQ layer, and for both precisions how far the decoded sound is from the
+original.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_model
 
-HELP = "how far another precision changes the codes"
+HELP = "measure how another precision changes the codes"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,8 @@
   moss-tok decode out/demo --shard SHARD -o sounds           a whole shard: the name of its file in data/
   moss-tok decode out/demo --split test --rows 100:200 -o s3://bucket/sounds --format flac
 
-Fewer RVQ layers (--num-quantizers) give a coarser sound and read fewer bytes. Files that are there already, of the same
-row, model and layers, are not made again: the same command after an interruption goes on.
+Fewer RVQ layers (--num-quantizers) give a coarser sound and read fewer bytes. Existing files of the same row, model and
+layers are kept: the same command after an interruption continues.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_output
 from pipeline.steps.formats import AUDIO_ENDINGS
 
-HELP = "turn rows back into sound"
+HELP = "decode rows to sound"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("wav", "flac"), default="wav", help="of files in a folder (default: %(default)s)"
     )
-    parser.add_argument("--model", help="folder, hub repo or embedded model, if not where the dataset says")
+    parser.add_argument("--model", help="folder, hub repo or embedded model, if it is not where the dataset says")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,20 +44,18 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.progress_bar import Bar
     from pipeline.dataset.dataset import read_output
     from pipeline.loading.decode import SoundFiles, comment_of, decode_rows, load_decoder
-    from pipeline.loading.rows import Selection, select_rows
+    from pipeline.loading.rows import RowQuery, select_rows
 
     start, stop = _range(arguments)
     single = _is_file(arguments)
     output = read_output(arguments.output)
-    selection = Selection(
+    query = RowQuery(
         ids=tuple(arguments.id), shards=tuple(arguments.shard), split=arguments.split, start=start, stop=stop
     )
-    total, rows = select_rows(output, selection, arguments.num_quantizers)
+    total, rows = select_rows(output, query, arguments.num_quantizers)
     if not total and start != stop and arguments.rows:
-        available, _ = select_rows(output, replace(selection, start=0, stop=None))
-        raise ValueError(
-            f"beyond the end: --rows {arguments.rows} of a selection that has {available:,} committed rows"
-        )
+        available, _ = select_rows(output, replace(query, start=0, stop=None))
+        raise ValueError(f"--rows {arguments.rows}: the selection has only {available:,} committed rows")
     kind = arguments.out.rpartition(".")[2].lower() if single else arguments.format
     files = SoundFiles(storage.absolute(arguments.out), kind, single, comment_of(output.record))
     with Bar() as bar:
@@ -68,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             advance=lambda done: bar.show("rows", done, total),
         )
     warn_untrained(output.record)
-    there = f", {decoded.there_already:,} more were there already" if decoded.there_already else ""
+    there = f", {decoded.existing:,} more existed already" if decoded.existing else ""
     layers = arguments.num_quantizers or output.record.num_quantizers
     count = "1 file" if decoded.written == 1 else f"{decoded.written:,} files"
     print(f"{arguments.out}: {count}, {decoded.seconds:,.2f} s of sound from {layers} RVQ layers{there}")
@@ -76,17 +74,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _range(arguments: argparse.Namespace) -> tuple[int, int | None]:
-    """The range of rows that --rows and --limit ask for; raises ValueError for selections that contradict."""
+    """The range of rows that --rows and --limit ask for. Raises ValueError for options that contradict each other."""
     if arguments.id and (arguments.shard or arguments.split or arguments.rows or arguments.limit is not None):
-        raise ValueError("--id names the rows: give it without --shard, --split, --rows and --limit")
+        raise ValueError("--id selects single rows: give it without --shard, --split, --rows and --limit")
     if not (arguments.id or arguments.shard or arguments.split or arguments.rows or arguments.limit is not None):
-        raise ValueError("say which rows: --id, --shard, --split, --rows or --limit; --rows 0: is all of them")
+        raise ValueError("say which rows: --id, --shard, --split, --rows or --limit; --rows 0: selects all rows")
     first, colon, last = (arguments.rows or "0:").partition(":")
     if not colon or not all(part.strip().isdecimal() or not part for part in (first, last)):
         raise ValueError(f"--rows {arguments.rows}: give START:STOP, such as 100:200, 100: or :200")
     start, stop = int(first or 0), int(last) if last else None
     if stop is not None and start >= stop:
-        raise ValueError(f"--rows {arguments.rows}: no rows: STOP is one past the last of them, and above START")
+        raise ValueError(
+            f"--rows {arguments.rows}: an empty range: STOP must be above START, and is one past the last row"
+        )
     if arguments.limit is not None:
         if arguments.limit < 0:
             raise ValueError(f"--limit {arguments.limit}: give 0 or more")
@@ -95,7 +95,7 @@ def _range(arguments: argparse.Namespace) -> tuple[int, int | None]:
 
 
 def _is_file(arguments: argparse.Namespace) -> bool:
-    """Whether -o names a sound file; raises ValueError for one of another format, or of maybe more than one row."""
+    """Whether -o names a sound file. Raises ValueError for another format, or if it may get more than one row."""
     if not arguments.out.lower().endswith((".wav", ".flac")):
         if arguments.out.lower().endswith(AUDIO_ENDINGS):
             raise ValueError(f"{arguments.out}: sound is written as .wav or .flac: give such a file, or a folder")

@@ -1,11 +1,11 @@
-"""List the clips of OUTPUT whose waveforms are equal, sample by sample, by their hashes: no audio is read.
+"""List the clips of OUTPUT whose waveforms are equal sample by sample. Their hashes are compared; no audio is read.
 
   moss-tok duplicates out/demo                      how many there are, and the largest groups
   moss-tok duplicates out/demo -o duplicates.jsonl  every clip that has a copy: group, keep or drop, id, source, key
   moss-tok duplicates out/demo -o drop.txt          the ids to drop, to leave out of an export
 
-Of each group the first clip by id is kept. Equal means equal after decoding, mixing and resampling: one recording in
-a lossless and in a lossy format is not found. The output is not changed.
+In each group the clip with the first id is kept. Waveforms are compared after decoding, mixing and resampling, so a
+recording in a lossless and in a lossy format is not found. The output is not changed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _print(uri: str, duplicates: Duplicates, out: str | None) -> None:
     for group in range(min(SHOWN, duplicates.groups)):
         clips = [row for row in shown if row["group"] == group]
         if not clips:
-            break  # the groups before are so large that this one is not in the first batch
+            break  # larger groups have filled the first batch
         print(f"\n{clips[0]['copies']:,} x {clips[0]['duration']:.2f} s, {clips[0]['audio_xxh3']}")
         for row in clips[:SHOWN_CLIPS]:
             print(f"  {row['action']}  {row['id']}  {row['key']}  {row['source']}")

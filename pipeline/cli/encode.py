@@ -1,7 +1,7 @@
 """Tokenize a few files into a small dataset, in this process.
 
-The folder it makes is like any other output: load_dataset reads it, `moss-tok decode` decodes it, and the same
-command again resumes. Exit status: 0 every clip has codes, 1 some were rejected.
+The folder is like any other output: load_dataset reads it, `moss-tok decode` decodes it, and the same command again
+resumes. Exit status: 0 every clip has codes, 1 some clips were rejected.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a command of `moss-tok` ends."""
+"""Exit statuses of `moss-tok`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """What a script can tell from the exit status."""
+    """What the exit status tells a script."""
 
     DONE = 0
     FAILED = 1
-    """It ran to its end, and some shards or clips did not make it."""
+    """The command ran to its end, but some shards or clips failed."""
     USAGE = 2
-    """What was asked for cannot be done; nothing was begun."""
+    """The command cannot do what was asked for, and has begun nothing."""
     INTERRUPTED = 130

@@ -14,21 +14,21 @@ from pipeline import logs, signals
 from pipeline.cli.exit_status import ExitStatus
 
 DESCRIPTION = """\
-Audio datasets into discrete codes with the MOSS Audio Tokenizer.
+Turn audio datasets into discrete codes with the MOSS Audio Tokenizer.
 
-  moss-tok plan configs/demo.yaml                 what would be done, and how much it would be
-  moss-tok tokenize configs/demo.yaml             do it; the same command again resumes
-  moss-tok status out/demo                        how far an output is
-  moss-tok encode a.wav b.mp3 -o codes            a few files, without Ray
-  moss-tok decode out/demo --id ID -o a.wav       back to sound
-  moss-tok report out/demo                        a page to look at and listen to
-  moss-tok verify out/demo                        whether an output is whole and still true
-  moss-tok repair out/demo                        mend manifests, undo shards that are damaged
-  moss-tok duplicates out/demo -o drop.txt        clips that are copies of others
-  moss-tok export out/demo --to nemo -o out/asr   what trainers read
-  moss-tok push out/demo me/demo-codes            to a dataset repo of the Hugging Face hub
-  moss-tok evaluate DIR --model cat-tiny -o out/e  how well a codec keeps sound
-  moss-tok agreement --dtype bfloat16 a.wav       what another precision changes
+  moss-tok plan configs/demo.yaml                 show what tokenize would do, and how much it would be
+  moss-tok tokenize configs/demo.yaml             tokenize a dataset; the same command again resumes
+  moss-tok status out/demo                        show how far an output is
+  moss-tok encode a.wav b.mp3 -o codes            tokenize a few files, without Ray
+  moss-tok decode out/demo --id ID -o a.wav       decode rows to sound
+  moss-tok report out/demo                        make a page to look at and listen to
+  moss-tok verify out/demo                        check an output against its checksums and its sources
+  moss-tok repair out/demo                        rebuild lost manifests, remove damaged shards
+  moss-tok duplicates out/demo -o drop.txt        list the clips that are copies of others
+  moss-tok export out/demo --to nemo -o out/asr   write what trainers read
+  moss-tok push out/demo me/demo-codes            upload an output to the Hugging Face hub
+  moss-tok evaluate DIR --model cat-tiny -o out/e  measure how well a codec keeps sound
+  moss-tok agreement --dtype bfloat16 a.wav       measure how another precision changes the codes
 """
 
 NAMES = (
@@ -52,7 +52,9 @@ NAMES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     logs.configure("text")
-    warnings.filterwarnings("ignore", message=".*untrained codec", category=UserWarning)  # the commands say it better
+    warnings.filterwarnings(
+        "ignore", message=".*untrained codec", category=UserWarning
+    )  # the commands print a better message
     try:
         with signals.listening():
             arguments = _parser().parse_args(argv)
@@ -69,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _errors_for_users() -> tuple[type[Exception], ...]:
-    """Every error of ours that a user can mend is one of these, and says what to do.
+    """The types of our errors that a user can act on. Their messages say what to do.
 
-    They are looked up where there is an error, so that help does not wait for what storage imports.
+    Storage is imported here, when an error has happened, so that help does not wait for it.
     """
     from pipeline.storage import StorageError
 

@@ -1,4 +1,4 @@
-"""Show the shards that tokenize would make of CONFIG, and estimate hours, codes and output size from a sample.
+"""Show the shards that `tokenize CONFIG` would make; estimate hours, codes and output size from a sample of the clips.
 
 Nothing is written.
 """
@@ -11,7 +11,7 @@ from collections import Counter
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_config
 
-HELP = "show what tokenize would do, from a sample"
+HELP = "show what tokenize would do"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""How a command shows that it gets on."""
+"""The progress bar of a command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """A bar on the terminal for work that is counted; nothing elsewhere."""
+    """A progress bar on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
         self._what = ""
@@ -28,7 +28,7 @@ class Bar:
         self._bar.close()
 
     def show(self, what: str, done: int, total: int) -> None:
-        """So many of `total` are done; another `what` begins another bar."""
+        """Show that `done` of `total` are done. A new `what` begins a new bar."""
         if what != self._what:
             self._bar.close()
             self._what = what

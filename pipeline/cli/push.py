@@ -1,11 +1,11 @@
-"""Send OUTPUT to the dataset repo REPO of the Hugging Face hub, local or from an object store.
+"""Upload OUTPUT, local or in an object store, to the dataset repo REPO of the Hugging Face hub.
 
   moss-tok push out/demo me/demo-codes --dry-run     what would be sent; needs neither network nor token
   HF_TOKEN=... moss-tok push out/demo me/demo-codes
 
-The repo is created if need be, and is private unless --public is given. What it holds already is not sent again: after
-an interruption the same command goes on. Rows name their sources and the plan names every input, so look at the columns
-source and metadata before a repo becomes public. The token is taken from the environment alone and never printed.
+The repo is created if it does not exist, private unless --public is given. Files that it has already are not sent
+again: after an interruption the same command continues. Rows and the plan name every source, so look at the columns
+source and metadata before you make a repo public. The token is read from the environment only, and never printed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import sys
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_output
 
-HELP = "send an output to the Hugging Face hub"
+HELP = "upload an output to the Hugging Face hub"
 SHOWN = 20  # files by name
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument("repo", metavar="REPO", help="OWNER/NAME of the dataset repo")
-    parser.add_argument("--public", action="store_true", help="everybody may see it (default: private)")
+    parser.add_argument("--public", action="store_true", help="make a new repo public (default: private)")
     parser.add_argument("--incomplete", action="store_true", help="push what is committed of an unfinished output")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent; send nothing")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  too many files for the hub in {folder}: {count:,}, and {FOLDER_FILES:,} are allowed")
         warn_untrained(output.record)
         return ExitStatus.DONE
-    hub_token()  # without one nothing begins
-    disable_progress_bars()  # the client's own, one for each batch
+    hub_token()  # fails at once without a token
+    disable_progress_bars()  # the hub's client shows one for each batch
     counts = {True: 0, False: 0}
     with tqdm(total=plan.size, unit="B", unit_scale=True, desc="pushing", file=sys.stderr) as bar:
 
@@ -65,6 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
             bar.update(plan.sizes[path])
 
         address = push(output, plan, arguments.repo, arguments.public, sent)
-    print(f"{address}: {counts[True]:,} files sent, {counts[False]:,} were there already")
+    print(f"{address}: {counts[True]:,} files sent, {counts[False]:,} existed already")
     warn_untrained(output.record)
     return ExitStatus.DONE

@@ -1,12 +1,12 @@
-"""Mend OUTPUT, without reading any audio, when no run is working on it.
+"""Repair OUTPUT without reading any audio. No run may be working on it.
 
-  moss-tok repair out/demo                 manifests that are lost or damaged, objects that are gone or cut
-  moss-tok repair s3://bucket/codes --read every object is read and hashed as well
-  moss-tok repair out/demo --force         the run that seems to be at work is dead, for certain
+  moss-tok repair out/demo                  find lost and damaged manifests, lost and shortened objects
+  moss-tok repair s3://bucket/codes --read  also read and hash every object
+  moss-tok repair out/demo --force          even if a run seems to be at work: you know that it is dead
 
-A manifest is made again from the objects that it counts. A shard whose objects are damaged is undone: they are deleted,
-and `moss-tok tokenize` does that shard again, and it alone. `moss-tok verify` finds more, and changes nothing. Exit
-status: 0 all is right now, 1 some shards have to be done again, 2 it cannot be mended.
+A lost or damaged manifest is rebuilt from the objects of its shard. A shard with lost or damaged objects is undone: its
+objects are deleted, and `moss-tok tokenize` then does only that shard again. `moss-tok verify` finds more faults, and
+changes nothing. Exit status: 0 the output is sound now, 1 some shards must be done again, 2 it cannot be repaired.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ import json
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_output
 
-HELP = "make lost manifests again, undo damaged shards"
+HELP = "rebuild lost manifests, remove damaged shards"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
-    parser.add_argument("--read", action="store_true", help="read and hash every object, not only their sizes")
-    parser.add_argument("--force", action="store_true", help="even if a run has moved in the last minute")
+    parser.add_argument(
+        "--read", action="store_true", help="read and hash every object, instead of only comparing sizes"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="repair even if a run wrote its heartbeat in the last minute"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -37,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(repairs), indent=1))
     else:
         for shard_id, reason in repairs.rebuilt.items():
-            print(f"shard {shard_id}: its manifest was made again: {reason}")
+            print(f"shard {shard_id}: its manifest was rebuilt: {reason}")
         for shard_id, reason in repairs.undone.items():
             print(f"shard {shard_id}: undone: {reason}")
         print(
@@ -45,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(repairs.undone):,} undone, {repairs.missing:,} not done yet"
         )
         if not arguments.read:
-            print("objects were looked at by size alone: --read hashes them, and finds flipped bits")
+            print("only sizes of objects were compared: --read also hashes them and finds flipped bits")
         if repairs.rebuilt or repairs.undone:
-            print("the command that made the output does what is left, and writes the card and _SUCCESS again")
+            print("run the command that made the output again: it does what is left and writes the card and _SUCCESS")
     return ExitStatus.FAILED if repairs.undone else ExitStatus.DONE

@@ -1,10 +1,10 @@
-"""Write one HTML page that shows what OUTPUT holds: figures, plots, rejects, and a few clips to look at and listen to.
+"""Write one HTML page about OUTPUT: figures, plots, rejects, and a few clips to look at and listen to.
 
-The page holds its pictures and sounds, runs no script and asks nothing of any network: open it, mail it, archive it.
-It works beside a run, after its death, and for an output of any size: figures of codes come from a sample of it.
+The page contains its pictures and sounds, runs no script and loads nothing from a network. The command works while a
+run is at work, after it died, and for an output of any size: figures about codes come from a sample.
 
   moss-tok report out/demo                             report.html, with 4 clips
-  moss-tok report s3://bucket/codes --clips 0          without sounds, and so without the model's weights
+  moss-tok report s3://bucket/codes --clips 0          without clips, which needs no weights of the model
   moss-tok report out/demo -o s3://bucket/report.html  the page can be anywhere
 """
 
@@ -15,7 +15,7 @@ import argparse
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_output
 
-HELP = "a page to look at and listen to"
+HELP = "make a page to look at and listen to"
 
 MAX_CLIPS = 24  # each is about a megabyte of the page
 
@@ -24,14 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument("-o", "--out", default="report.html", metavar="FILE", help="the page (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=4, metavar="N", help="clips to show (default: %(default)s)")
-    parser.add_argument("--model", help="folder, hub repo or embedded model, if not where the dataset says")
+    parser.add_argument("--model", help="folder, hub repo or embedded model, if it is not where the dataset says")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.clips <= MAX_CLIPS:
         raise ValueError(f"--clips {arguments.clips}: 0 to {MAX_CLIPS} clips can be shown")
     if not arguments.out.lower().endswith((".html", ".htm")):
-        raise ValueError(f"{arguments.out}: the name of the page ends in .html")
+        raise ValueError(f"{arguments.out}: the name of the page must end in .html")
 
     from moss_tok import MossAudioTokenizerModel
     from pipeline import storage

@@ -1,14 +1,14 @@
-"""Show how far OUTPUT is: shards by state, hours, speed, time left, retries, rejects by reason, and who works on it.
+"""Show how far OUTPUT is: shards by state, hours, speed, time left, retries, rejects by reason, and the runs on it.
 
-It reads nothing but OUTPUT, so it works beside a run, after its death, and from any machine that reaches the store:
+Only OUTPUT is read, so the command works beside a run, after the run died, and from any machine with access to it:
 
   moss-tok status s3://bucket/codes
   moss-tok status out/demo --watch 5            look again every five seconds, until it is complete
   moss-tok status out/demo --json               one JSON object (with --watch, one on a line for each look)
 
-Every run writes a few lines about itself below _moss_tok/runs/ every ten seconds. One that should be running and has
-been silent for a minute is shown as silent: it is dead, stopped, or cut off from the store. To go on with an output,
-give the same command as before; it does what is not committed.
+Every ten seconds a run writes a heartbeat below _moss_tok/runs/. A run without a heartbeat for a minute is shown as
+silent: it is dead, stopped, or cut off from the store. To resume, give the same `tokenize` command again: it does the
+shards that are not committed.
 
 Exit status: 0, and 2 if there is no output.
 """
@@ -23,13 +23,13 @@ import time
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_output
 
-HELP = "how far an output is, and who works on it"
+HELP = "show how far an output is, and which runs work on it"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    again = "look again every so often (default: 10 seconds) until it is complete"
+    again = "repeat every so many seconds (default: 10) until the output is complete"
     parser.add_argument("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help=again)
 
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(status.to_json(), indent=None if arguments.watch else 1), flush=True)
             return
         if arguments.watch and sys.stdout.isatty():
-            print("\033[H\033[J", end="")  # from the top of a blank screen
+            print("\033[H\033[J", end="")  # clear the screen
         print(f"{status.output.layout.root}: {'complete' if status.complete else 'not complete'}")
         print(lines_of(status.lines()))
         failures = {shard: reason for beat in status.last for shard, reason in beat.failures.items()}

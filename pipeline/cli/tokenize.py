@@ -1,12 +1,12 @@
-"""Tokenize everything that CONFIG names, with Ray, into an output folder.
+"""Tokenize the dataset that CONFIG names, with Ray, into an output folder.
 
-Any key of the configuration can be set on the command line, as section.key=value with a YAML value:
+Any key of the configuration can be set on the command line as section.key=value, with a YAML value:
 
   moss-tok tokenize configs/librispeech.yaml output.uri=s3://bucket/codes model.dtype=bfloat16
   moss-tok tokenize configs/demo.yaml 'input.splits.train=[a.tar, b.tar]' cluster.actors=2
 
 The same command again does only the shards that are not committed. Exit status: 0 every shard is committed, 1 some
-failed, or the run stopped early and says why, 2 the configuration cannot be used, 130 interrupted.
+shards failed or the run stopped early and says why, 2 the configuration cannot be used, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.cli.options import add_config
 
 logger = logging.getLogger(__name__)
 
-HELP = "make a dataset of codes, or go on with one"
+HELP = "tokenize a dataset, or resume"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from pipeline.cli.failed_shards import describe_failures
-    from pipeline.cli.printing import print_dataset
+    from pipeline.cli.printing import describe_failures, print_dataset
     from pipeline.config import load_config
     from pipeline.formatting import format_seconds
 
@@ -46,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         summary = run_config(config)
     except KeyboardInterrupt:
-        logger.warning("\nInterrupted. Committed shards stay; to go on: %s", again, extra=logs.plain())
+        logger.warning("\nInterrupted. Committed shards are kept. To resume: %s", again, extra=logs.plain())
         return ExitStatus.INTERRUPTED
     speed = summary.this_run.audio_seconds / max(summary.wall_seconds, 1e-9)
     timing = {f"{stage} time": format_seconds(seconds) for stage, seconds in summary.this_run.seconds.items()}
@@ -55,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     print_dataset(summary.output, summary.totals, timing)
     if summary.failures:
         failed = describe_failures(summary.failures)
-        logger.error("\n%s\nTo try them again: %s", failed, again, extra=logs.plain())
+        logger.error("\n%s\nTo retry them: %s", failed, again, extra=logs.plain())
     if summary.stopped:
-        logger.error("\nStopped: %s\nTo go on: %s", summary.stopped, again, extra=logs.plain())
+        logger.error("\nStopped: %s\nTo resume: %s", summary.stopped, again, extra=logs.plain())
     return ExitStatus.FAILED if summary.failures or summary.stopped else ExitStatus.DONE

@@ -1,11 +1,11 @@
-"""Check OUTPUT: every object against its checksum, every row against the others, and a sample of clips encoded again.
+"""Check OUTPUT: every object against its checksum, rows against each other, and a sample of clips encoded again.
 
-  moss-tok verify out/demo                 everything stored, and 20 clips from their sources
-  moss-tok verify s3://bucket/codes --all  every clip again: as long as tokenizing took
-  moss-tok verify out/demo --sample 0      what is stored alone: needs neither sources nor codec
+  moss-tok verify out/demo                 check everything that is stored, and encode 20 clips again
+  moss-tok verify s3://bucket/codes --all  encode every clip again: takes as long as tokenizing
+  moss-tok verify out/demo --sample 0      check only what is stored: needs neither sources nor codec
 
-Nothing is changed. Clips encoded again must give the same codes, lengths and hashes exactly, which they do on the kind
-of hardware and with the versions that made them. Exit status: 0 all is right, 1 something differs, 2 it could not be
+Nothing is changed. Clips that are encoded again must give exactly the same codes, lengths and hashes. They do with the
+same versions on the same kind of hardware. Exit status: 0 everything is right, 1 something differs, 2 it could not be
 checked.
 """
 
@@ -20,10 +20,10 @@ from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_output
 
 if TYPE_CHECKING:
-    from pipeline.verify import Difference, Report
+    from pipeline.verify import Difference, Findings
 
-HELP = "whether an output is whole, and still what its sources give"
-SHOWN = 20  # differences in full
+HELP = "check an output against its checksums and its sources"
+SHOWN = 20  # differences that are printed
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +32,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--sample", type=int, default=20, metavar="N", help="clips to encode again (default: %(default)s)"
     )
     parser.add_argument("--all", action="store_true", help="encode every clip again")
-    parser.add_argument("--seed", type=int, default=0, help="another seed takes other clips (default: %(default)s)")
-    parser.add_argument("--model", help="folder, hub repo or embedded model, if not where the dataset says")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="chooses which clips are encoded again (default: %(default)s)"
+    )
+    parser.add_argument("--model", help="folder, hub repo or embedded model, if it is not where the dataset says")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -45,35 +47,35 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--sample {arguments.sample}: give 0 or more")
     sample = None if arguments.all else arguments.sample
     with Bar() as bar:
-        report = verify(arguments.output, sample, arguments.seed, arguments.model, bar.show)
+        findings = verify(arguments.output, sample, arguments.seed, arguments.model, bar.show)
     if arguments.json:
-        print(json.dumps(report.as_json(), indent=1))
+        print(json.dumps(findings.as_json(), indent=1))
     else:
-        _print(arguments.output, report)
-    return ExitStatus.FAILED if report.wrong else ExitStatus.DONE
+        _print(arguments.output, findings)
+    return ExitStatus.FAILED if findings.wrong else ExitStatus.DONE
 
 
-def _print(uri: str, report: Report) -> None:
+def _print(uri: str, findings: Findings) -> None:
     from pipeline.verify import CHECKS
 
     print(f"{uri}\n")
-    print(f"  {'check':<14} {'looked at':>10} {'wrong':>6}")
-    for check, tally in report.tallies.items():
-        meaning = CHECKS[check] if tally.looked else "not looked at"
+    print(f"  {'check':<14} {'checked':>10} {'wrong':>6}")
+    for check, tally in findings.tallies.items():
+        meaning = CHECKS[check] if tally.looked else "not checked"
         print(f"  {check:<14} {tally.looked:>10,} {tally.wrong or '-':>6}  {meaning}")
-    if not report.wrong:
-        print("\nall is right")
+    if not findings.wrong:
+        print("\neverything is right")
         return
-    for number, difference in enumerate(report.differences[:SHOWN], 1):
+    for number, difference in enumerate(findings.differences[:SHOWN], 1):
         print(f"\n{number}. {_describe(difference)}")
-    more = report.wrong - min(SHOWN, len(report.differences))
-    print(f"\n{report.wrong:,} differences" + (f", of which the first {SHOWN} are shown" if more > 0 else ""))
+    more = findings.wrong - min(SHOWN, len(findings.differences))
+    print(f"\n{findings.wrong:,} differences" + (f"; the first {SHOWN} are shown" if more > 0 else ""))
     if more > 0:
-        print("--json has up to 1,000 of them", file=sys.stderr)
+        print("--json prints up to 1,000 of them", file=sys.stderr)
 
 
 def _describe(difference: Difference) -> str:
     place = {"shard": difference.shard_id, "id": difference.clip_id, "column": difference.column}
     named = ", ".join(f"{name} {value}" for name, value in place.items() if value)
     lines = [f"{difference.check}: {difference.message}", difference.uri, *([named] if named else [])]
-    return "\n   ".join([*lines, f"-> {difference.mend}"])
+    return "\n   ".join([*lines, f"-> {difference.remedy}"])

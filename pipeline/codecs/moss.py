@@ -12,9 +12,9 @@ import torch
 from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, StreamingEncoder, decode_stream
 from moss_tok.checkpoint import Checkpoint
 from moss_tok.stack import StreamState
-from moss_tok.transfer import HostCopy
+from moss_tok.transfer import start_copy_to_host
 from pipeline.codecs.protocol import Codebook, CodecDescription, Coded, CodeStream, Family, Parts
-from pipeline.codecs.whole_clips import done
+from pipeline.concurrency import completed
 
 PIECE_FRAMES = 256  # of a long clip that is decoded, whatever its length
 
@@ -33,11 +33,12 @@ class MossCodec:
         """A GPU goes on with the batch when this has returned, so that the next can be made ready meanwhile."""
         tensors = [torch.from_numpy(waveform) for waveform in waveforms]
         encoded, _ = self.model.encode_step(tensors, None, num_quantizers=num_quantizers)
-        copy = HostCopy(torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16))
+        codes = torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16)
         lengths = [codes.shape[1] for codes, _ in encoded]
-        if self._waiting is not None:
-            return self._waiting.submit(lambda: _split(copy.wait(), lengths))
-        return done(_split(copy.wait(), lengths))
+        if self._waiting is None:
+            return completed(_split(codes, lengths))
+        wait = start_copy_to_host(codes)
+        return self._waiting.submit(lambda: _split(wait(), lengths))
 
     def stream(self, num_quantizers: int, max_frames: int) -> CodeStream:
         return MossStream(self.model, num_quantizers, max_frames)

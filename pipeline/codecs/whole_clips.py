@@ -8,13 +8,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
 
 import numpy as np
 
 from pipeline.codecs.protocol import CodecDescription, Coded
-
-T = TypeVar("T")
+from pipeline.concurrency import completed
 
 
 class WholeClips(ABC):
@@ -41,7 +39,7 @@ class WholeClips(ABC):
 
     def launch(self, waveforms: Sequence[np.ndarray], num_quantizers: int) -> Future[list[Coded]]:
         clips = self.encode_clips(waveforms)
-        return done(
+        return completed(
             [
                 self._checked(clip, waveform.shape[1], num_quantizers)
                 for clip, waveform in zip(clips, waveforms, strict=True)
@@ -101,10 +99,3 @@ def fitted(waveform: np.ndarray, num_samples: int) -> np.ndarray:
     """float32 (channels, num_samples): cut, or filled up with silence where the codec decodes too few samples."""
     missing = max(0, num_samples - waveform.shape[1])
     return np.ascontiguousarray(np.pad(waveform, ((0, 0), (0, missing)))[:, :num_samples], np.float32)
-
-
-def done(value: T) -> Future[T]:
-    """A future that is done."""
-    future: Future[T] = Future()
-    future.set_result(value)
-    return future

@@ -1,8 +1,8 @@
-"""The actors of a run, each a replica of the codec: as many as the cluster has room for at each moment.
+"""The actors of a run: each holds one replica of the codec, and there are as many as the cluster has capacity for.
 
-Ray restarts none of them. What died is replaced, and what has joined is used, by one rule: now and then the actors are
-compared with the room that the cluster has. Whatever comes back from an actor is a `Reply` in one inbox, so that a
-thousand actors cost no more than one to listen to.
+Ray restarts no actor. Every few seconds `reconcile` compares the actors with the capacity of the cluster. It removes
+those that died, starts new ones and ends surplus ones. All calls of all actors end in one queue, so that waiting for a
+thousand actors costs no more than waiting for one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayActorError
@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError
 from pipeline.config import Config
 from pipeline.dataset.provenance import RunRecord
 from pipeline.distributed.actor import TokenizerActor
-from pipeline.distributed.actor_handle import ActorHandle, Reply
+from pipeline.distributed.actor_handle import ActorHandle
 from pipeline.distributed.cluster import (
     actor_capacity,
     actor_shape,
@@ -35,13 +35,17 @@ from pipeline.distributed.cluster import (
 from pipeline.distributed.scheduler import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Scheduler
 from pipeline.yaml_config import ConfigError
 
-RECONCILE_SECONDS = 2.0  # between two looks at the cluster; also how long an actor is dead before it is asked why
-WAIT_WARNING_SECONDS = 60.0  # without any actor before that is said, and again and again
-MAX_START_FAILURES = 5  # in a row, with no actor left, before the run ends
+RECONCILE_SECONDS = 2.0  # between two looks at the cluster; also the time in which Ray learns that a node is gone
+WAIT_WARNING_SECONDS = 60.0  # a run without a ready actor warns this often
+MAX_START_FAILURES = 5  # the run ends after so many failed starts in a row, if no actor is left
+
+OnDone: TypeAlias = "Callable[[ActorHandle, Future[Any]], None]"
+"""Is given a call of an actor that has ended."""
+_Reply: TypeAlias = "tuple[ActorHandle, OnDone, Future[Any]]"
 
 
 class ActorPool:
-    """Starts, watches, replaces and ends the actors; gives the shards of those that are gone back to the scheduler."""
+    """Starts, watches, replaces and ends the actors. Shards of an actor that is gone go back to the scheduler."""
 
     def __init__(
         self,
@@ -65,8 +69,8 @@ class ActorPool:
         self._actor_class: Any = ray.remote(tokenizer)
         self.actors: list[ActorHandle] = []
         self.slots = 0
-        """Shards that each actor may have open at once."""
-        self.inbox: SimpleQueue[Reply] = SimpleQueue()
+        """Number of shards that an actor may have open at once."""
+        self._replies: SimpleQueue[_Reply] = SimpleQueue()
         self._capacity = -1
         self._next_reconcile = 0.0
         self._next_start = 0.0
@@ -74,17 +78,26 @@ class ActorPool:
         self._start_failures = 0
         self._worked = False
 
-    def call(
-        self, actor: ActorHandle, handle: Callable[[ActorHandle, Future[Any]], None], method: str, *arguments: Any
-    ) -> None:
-        """Call a method of the actor; what comes of it arrives in `inbox`, for `handle`."""
+    def call(self, actor: ActorHandle, on_done: OnDone, method: str, *arguments: Any) -> None:
+        """Call a method of the actor. `handle_replies` gives the future to `on_done` once it is done."""
         future: Future[Any] = getattr(actor.ray_actor, method).remote(*arguments).future()
-        future.add_done_callback(lambda result: self.inbox.put(Reply(actor, handle, result)))
+        future.add_done_callback(lambda done: self._replies.put((actor, on_done, done)))
+
+    def handle_replies(self, seconds: float) -> None:
+        """Wait at most so long for a call to end, then handle every call that has ended."""
+        try:
+            actor, on_done, future = self._replies.get(timeout=seconds)
+            while True:
+                if not actor.removed:
+                    on_done(actor, future)
+                actor, on_done, future = self._replies.get_nowait()
+        except Empty:
+            return
 
     def reconcile(self) -> None:
-        """Look at the cluster, if it is time: bury what is dead, start what there is room for, end what there is not.
+        """If it is time: remove dead actors, start actors as capacity allows, end actors beyond it.
 
-        Raises ConfigError if no actor can be started. Once `lost` is there, nothing is started any more.
+        Raises ConfigError if no actor can be started. Starts nothing once there is a `fatal_error`.
         """
         now = time.monotonic()
         if now < self._next_reconcile:
@@ -108,23 +121,23 @@ class ActorPool:
 
     @property
     def fatal_error(self) -> str | None:
-        """Why no actor can ever be had again, if so: a cluster may get new nodes, a Ray of this run's own does not."""
+        """Why no actor can ever start again, if so. Nodes may join a cluster, but not a Ray that this run started."""
         if self._grows or self._nodes:
             return None
         return "the Ray that this run started on this machine has died or was killed; committed shards stay"
 
-    def died(self, actor: ActorHandle, error: RayActorError) -> None:
-        """A call came to this. What is open goes back to the scheduler later, when the fate of the node is known."""
+    def mark_dead(self, actor: ActorHandle, error: RayActorError) -> None:
+        """A call failed because its actor died. Its shards go back once it is known whether its node died too."""
         if actor.death is None:
             actor.death, actor.died_at = error, time.monotonic()
 
-    def end(self) -> None:
-        """End every actor, whatever it is at."""
+    def kill_all(self) -> None:
+        """End every actor, even in the middle of a shard."""
         for actor in self.actors:
             self._kill(actor)
 
     def _look_for_gpus(self) -> None:
-        """Whether a run is on CPUs is settled when its first actor works: until then a GPU may join."""
+        """Use GPUs that have joined. A run that began without GPUs stays on CPUs once an actor was ready."""
         shape = actor_shape(self._config, self._nodes)
         if shape.gpus:
             self._shape = shape
@@ -132,8 +145,8 @@ class ActorPool:
                 self._remove(actor)
 
     def _scale(self, wanted: int, now: float) -> None:
-        # The dead are on their way out with what they had: see `_remove_dead`.
-        # The newest go first: of those that are not ready, they wait for a place where older ones load.
+        # Dead actors do not count: `_remove_dead` takes them and their shards out. Actors that are not ready are ended
+        # first, and the newest of those: they still wait for resources where older ones load the model.
         living = [actor for actor in reversed(self.actors) if actor.death is None]
         spare = sorted(living, key=lambda actor: (actor.ready, len(actor.open)))
         for actor in spare[: max(0, len(living) - wanted)]:
@@ -143,25 +156,25 @@ class ActorPool:
             for _ in range(wanted - len(living)):
                 actor = self._start()
                 self.actors.append(actor)
-                self.call(actor, self._started, "ready")
+                self.call(actor, self._on_ready, "ready")
 
     def _start(self) -> ActorHandle:
         shell = self._actor_class.options(
             num_cpus=self._shape.cpus,
             num_gpus=self._shape.gpus,
-            max_concurrency=max_slots(self._config) + 2,  # and one each for `ready` and `figures`
+            max_concurrency=max_slots(self._config) + 2,  # one more for `ready` and one for `figures`
             max_restarts=0,
             max_task_retries=0,
         )
         return ActorHandle(shell.remote(self._config, self._record, self._run_id))
 
-    def _started(self, actor: ActorHandle, result: Future[Any]) -> None:
+    def _on_ready(self, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()
         if error is None:
             actor.node = result.result()
             self._worked, self._start_failures = True, 0
         elif isinstance(error, RayActorError) and not error.actor_init_failed:
-            self.died(actor, error)
+            self.mark_dead(actor, error)
         else:
             self._remove(actor)
             self._start_failed(error, hopeless=not self._worked)
@@ -169,7 +182,7 @@ class ActorPool:
     def _remove_dead(self, actor: ActorHandle, node_gone: bool) -> None:
         attempts = list(actor.open.values())
         reason = f"node {actor.node} is gone" if node_gone else cause(actor.death or RayActorError())
-        # An actor that cannot be reached, but is not known to have died, is cut off with its node.
+        # An actor that cannot be reached, and is not known to be dead, lost the network with its node.
         fate = self._scheduler.node_gone if node_gone or not _is_dead(actor) else self._scheduler.actor_died
         for line in fate(attempts, reason):
             self._note(line)
@@ -179,19 +192,19 @@ class ActorPool:
 
     def _start_failed(self, error: BaseException, hopeless: bool) -> None:
         self._start_failures += 1
-        reason = f"no replica of {self._config.model.name} could be started: {cause(error)}"
+        reason = f"no actor could load {self._config.model.name}: {cause(error)}"
         if not self.actors and (hopeless or self._start_failures >= MAX_START_FAILURES):
             raise ConfigError(reason) from error
         wait = min(FIRST_RETRY_SECONDS * 2**self._start_failures, LONGEST_RETRY_SECONDS)
         self._next_start = time.monotonic() + wait
-        self._note(f"one actor less for {wait:.0f} s: {reason}")
+        self._note(f"the next actor is started in {wait:.0f} s: {reason}")
 
     def _remove(self, actor: ActorHandle) -> None:
         self.actors.remove(actor)
         self._kill(actor)
 
     def _kill(self, actor: ActorHandle) -> None:
-        actor.gone = True
+        actor.removed = True
         ray.kill(actor.ray_actor)
 
     def _note_capacity(self, capacity: int) -> None:
@@ -200,32 +213,32 @@ class ActorPool:
         asked = self._config.cluster.actors
         if asked != "auto" and capacity < asked:
             self._note(
-                f"cluster.actors: room for {capacity} of {asked} now, the others wait: {self._describe_capacity()}"
+                f"cluster.actors: capacity for {capacity} of {asked} now, the others wait: {self._describe_capacity()}"
             )
         elif capacity == 0:
             self._note(f"waiting for nodes: {self._describe_capacity()}")
         elif self._capacity >= 0:
-            self._note(f"the cluster has room for {capacity} actors now, {self._capacity} before")
+            self._note(f"the cluster has capacity for {capacity} actors now, before for {self._capacity}")
         self._capacity = capacity
 
     def _warn_of_waiting(self, capacity: int, now: float) -> None:
         ready = any(actor.ready for actor in self.actors)
-        if ready and capacity:  # without room readers have no CPU, and nobody else would say so
+        if ready and capacity:  # without capacity no CPU is left for readers, which wait without a message
             self._next_warning = now + WAIT_WARNING_SECONDS
         elif now >= self._next_warning:
             self._next_warning = now + WAIT_WARNING_SECONDS
             what = "no reader has had a CPU" if ready else "no actor has been ready"
-            why = "" if ready else ": they wait for a place or load the model"
+            why = "" if ready else ": actors wait for resources or load the model"
             free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
             self._note(
                 f"{what} for {WAIT_WARNING_SECONDS:.0f} s{why}; {self._describe_capacity()}; "
                 f"free: {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs; "
-                "what an autoscaler does about it: ray status"
+                "`ray status` shows what an autoscaler does about it"
             )
 
     def _describe_capacity(self) -> str:
         asks_for_cpus = self._config.model.device == "auto" and not self._shape.gpus and not self._worked
-        hint = "; as none has a GPU, actors ask for CPUs alone: see model.device" if asks_for_cpus else ""
+        hint = "; none has a GPU, so actors ask for CPUs only: see model.device" if asks_for_cpus else ""
         return describe_capacity(self._shape, self._nodes) + hint
 
 
@@ -234,7 +247,7 @@ def _is_dead(actor: ActorHandle) -> bool:
 
 
 def cause(error: BaseException) -> str:
-    """The last line of an error that Ray has wrapped: what went wrong, without the frames of Ray itself."""
+    """Type and last line of an error, without the frames that Ray wraps around it."""
     inner = getattr(error, "cause", None) or error
     lines = [line for line in str(inner).strip().splitlines() if line.strip()]
     return f"{type(inner).__name__}: {shorten(lines[-1] if lines else 'no message', 500)}"

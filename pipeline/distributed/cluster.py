@@ -1,4 +1,4 @@
-"""The Ray cluster that a run is on: joining or starting it, and how many actors it has room for."""
+"""The Ray cluster of a run: joining or starting it, and its capacity for actors."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from pipeline.yaml_config import ConfigError
 logger = logging.getLogger(__name__)
 
 Nodes: TypeAlias = "Mapping[str, Mapping[str, float]]"
-"""What each node that is alive has (CPU, GPU), by its id."""
+"""Resources (CPU, GPU) of each node that is alive, by its id."""
 
 MIN_SLOTS, MAX_SLOTS = 2, 64  # each open shard has up to 40 MB of waveforms in the object store
 ANSWER_SECONDS = 5.0
-READER_CPUS = 1.0  # at least one reader must run beside the actors, or they wait for ever
+READER_CPUS = 1.0  # at least one reader must run beside the actors, or they wait forever
 
 
 class ClusterError(OSError):
-    """There is no Ray to run on; the message says what Ray said."""
+    """Ray cannot be used; the message has Ray's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActorShape:
-    """What one actor reserves."""
+    """Resources that one actor reserves."""
 
     cpus: float
     gpus: float
@@ -44,9 +44,9 @@ class ActorShape:
         return f"{self.gpus:g} GPUs and {self.cpus:g} CPUs" if self.gpus else f"{self.cpus:g} CPUs"
 
     def capacity(self, node: Mapping[str, float]) -> int:
-        """How many fit on a node that is empty."""
+        """Number of actors that fit on an empty node."""
         needs = {"CPU": self.cpus, "GPU": self.gpus}
-        # A third of a GPU fits three times on one: the rounding of the division must not make that two.
+        # A third of a GPU fits three times; without the small term, rounding would make that two.
         fits = [int(node.get(name, 0.0) / need + 1e-6) for name, need in needs.items() if need]
         return min(fits, default=int(node.get("CPU", 0.0)))
 
@@ -59,7 +59,7 @@ def connect(cluster: ClusterConfig) -> None:
     address = joined_address(cluster)
     options: dict[str, Any] = {"address": address}
     if not address:
-        # An actor and a reader need a CPU each, and a number that was asked for is kept, however small the machine.
+        # At least the configured actors and one reader must fit, however few CPUs the machine has.
         actors = 1 if cluster.actors == "auto" else cluster.actors
         cpus = max(os.cpu_count() or 1, math.ceil(actors * cluster.cpus_per_actor) + 1)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -71,64 +71,64 @@ def connect(cluster: ClusterConfig) -> None:
         try:
             ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
         finally:
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there, which aborts
-    except SystemExit:  # which that handler raises, at the latest while it is replaced
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has installed a handler that aborts the process
+    except SystemExit:  # raised by Ray's handler, possibly while it is being replaced
         signal.signal(signal.SIGTERM, on_sigterm)
         signals.check()
         raise
-    except Exception as error:  # Ray has no common type for the ways in which a cluster cannot be had
+    except Exception as error:  # Ray has no common type for these errors
         signals.check()
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ClusterError(f"{where} cannot be used: {type(error).__name__}: {error}") from error
 
 
 def _probe(address: str) -> None:
-    """Raises ClusterError where nothing listens at host:port, or ray://host:port: Ray would try for many minutes.
+    """Raises ClusterError if nothing listens at host:port or ray://host:port. Ray itself would try for many minutes.
 
-    What names no port ("auto", "local", services with a scheme of their own) is left to Ray.
+    An address without a port ("auto", "local", other schemes) is left to Ray.
     """
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         if parts.scheme in ("", "ray") and parts.hostname and parts.port:
             socket.create_connection((parts.hostname, parts.port), timeout=ANSWER_SECONDS).close()
     except ValueError as error:
-        raise ClusterError(f"the Ray cluster at {address} cannot be used: this is no host:port: {error}") from error
+        raise ClusterError(f"the Ray cluster at {address} cannot be used: not a host:port: {error}") from error
     except OSError as error:
         why = error.strerror or error
         raise ClusterError(f"the Ray cluster at {address} cannot be used: nothing answers there ({why})") from error
 
 
 def joined_address(cluster: ClusterConfig) -> str | None:
-    """The cluster to join; None where Ray is started here, on a machine that does not grow."""
+    """Address of the cluster to join; None if Ray is started on this machine, where no node can join."""
     return cluster.address or os.environ.get("RAY_ADDRESS")
 
 
 def live_nodes() -> Nodes:
-    """The nodes that the cluster has at this moment."""
+    """The nodes that are alive now."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
 
 
 def warn_of_local_output(output: Output, nodes: Nodes) -> None:
-    """Say so before the work is done where its results would be scattered."""
+    """Log a warning if a local output path would be another disk on each node."""
     if len(nodes) > 1 and storage.is_local(output.layout.root):
         logger.warning(
-            "%s is a local path, and the cluster has %d nodes: unless it is a shared disk, each node writes to its "
-            "own, and the shards of the others are missing here",
+            "%s is a local path, and the cluster has %d nodes: unless it is a shared disk, each node writes to a disk "
+            "of its own, and their shards are missing here",
             output.layout.root,
             len(nodes),
         )
 
 
 def actor_shape(config: Config, nodes: Nodes) -> ActorShape:
-    """What an actor of this run reserves. GPUs where the model is to run on them: by default, if there are any."""
+    """Resources of an actor of this run. It has GPUs if the model runs on GPUs: by default, if the nodes have any."""
     device = config.model.device
     on_gpu = device == "cuda" or (device == "auto" and total(nodes, "GPU") > 0)
     return ActorShape(config.cluster.cpus_per_actor, config.cluster.gpus_per_actor if on_gpu else 0.0)
 
 
 def actor_capacity(config: Config, shape: ActorShape, nodes: Nodes) -> int:
-    """How many actors the run can have on these nodes, leaving a CPU to read with: at most as many as are asked for."""
+    """Number of actors that these nodes can hold beside one reader, at most the configured number."""
     capacity = sum(shape.capacity(node) for node in nodes.values())
     cpus = total(nodes, "CPU")
     if shape.cpus:
@@ -138,17 +138,16 @@ def actor_capacity(config: Config, shape: ActorShape, nodes: Nodes) -> int:
     asked = config.cluster.actors
     if asked != "auto":
         return min(capacity, asked)
-    # Without GPUs half of the CPUs are for reading and decoding.
+    # Without GPUs, half of the CPUs read and decode.
     return capacity if shape.gpus else min(capacity, max(1, int(cpus / 2 / max(shape.cpus, 1))))
 
 
 def actors_to_start(config: Config, shape: ActorShape, nodes: Nodes) -> int:
-    """How many actors to have on a cluster that may grow: `actor_capacity`, and those whose waiting makes it grow.
+    """Number of actors to start on a cluster that may grow: `actor_capacity`, and some that wait so that it grows.
 
-    An autoscaler adds nodes for actors that wait, and for nothing else: Ray does not tell it of readers, as they are
-    tied to nodes. So all that were asked for wait; of `auto` as many again as there is room for, which fills a cluster
-    of any size in a few steps. But none waits that would find a place on these nodes: it would take the last CPU from
-    the readers.
+    An autoscaler adds nodes only for actors that wait: readers are tied to nodes, so Ray does not report them. With a
+    configured number, all of them are started. With `auto`, twice the capacity: that fills a cluster of any size in a
+    few steps. No actor waits that would fit these nodes, since it would take the last CPU from the readers.
     """
     capacity = actor_capacity(config, shape, nodes)
     if sum(shape.capacity(node) for node in nodes.values()) > capacity:
@@ -158,7 +157,7 @@ def actors_to_start(config: Config, shape: ActorShape, nodes: Nodes) -> int:
 
 
 def slots_per_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int) -> int:
-    """How many shards each of so many actors is to have open now, so that every CPU that is left reads."""
+    """Number of shards that each of `actors` actors should have open, so that every CPU that is left reads one."""
     if config.cluster.shards_per_actor != "auto":
         return config.cluster.shards_per_actor
     reading = total(nodes, "CPU") - actors * shape.cpus
@@ -166,12 +165,12 @@ def slots_per_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int
 
 
 def max_slots(config: Config) -> int:
-    """How many shards an actor may ever have open, however many CPUs join."""
+    """Upper limit of `slots_per_actor`, however many CPUs join."""
     return MAX_SLOTS if config.cluster.shards_per_actor == "auto" else config.cluster.shards_per_actor
 
 
 def check_capacity(config: Config, shape: ActorShape, nodes: Nodes) -> None:
-    """Raises ConfigError for a run that would wait for ever, on nodes that will not become more."""
+    """Raises ConfigError if the run would wait forever, on a machine that no node can join."""
     asked = 1 if config.cluster.actors == "auto" else config.cluster.actors
     gpus, cpus = total(nodes, "GPU"), total(nodes, "CPU")
     if asked * shape.gpus > gpus:
@@ -186,11 +185,12 @@ def check_capacity(config: Config, shape: ActorShape, nodes: Nodes) -> None:
 
 
 def total(nodes: Nodes, resource: str) -> float:
+    """Sum of one resource (CPU or GPU) over all nodes."""
     return sum(node.get(resource, 0.0) for node in nodes.values())
 
 
 def describe_capacity(shape: ActorShape, nodes: Nodes) -> str:
-    """What an actor needs and what there is, for people who wonder why there is none."""
+    """What an actor needs and what the nodes have, for a message."""
     kinds = [f"{node.get('GPU', 0):g} GPUs and {node.get('CPU', 0):g} CPUs" for node in nodes.values()]
     counted = ", ".join(f"{kinds.count(kind)} of {kind}" for kind in dict.fromkeys(kinds))
     return f"an actor needs {shape} on one node, and one CPU must stay for reading; the cluster's nodes: {counted}"

@@ -1,7 +1,7 @@
-"""The driver: gives the shards that are not committed to the actors, and ends with what became of each.
+"""The driver: gives shards that are not committed to actors until every shard is committed or given up.
 
-What is tried next is decided in `scheduler`, how many actors there are in `actor_pool`; here the two meet. Data never
-passes through the driver: only specifications out and manifests in.
+`scheduler` decides which shard is next, `actor_pool` how many actors there are. No audio and no codes pass through the
+driver: it sends specifications and receives manifests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from queue import Empty
 from typing import Any
 
 import ray
@@ -47,21 +46,20 @@ class RunSummary:
 
     output: Output
     totals: Totals
-    """The whole dataset, with what earlier runs did."""
+    """Of the whole dataset, including what earlier runs committed."""
     this_run: Totals
     failures: list[Failure]
-    """The shards that were given up."""
+    """Shards that were given up."""
     stopped: str | None
-    """Why the run ended before its last shard, if it did."""
+    """Why the run ended before its last shard; None if it did not."""
     wall_seconds: float
 
 
 def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> RunSummary:
     """Tokenize every shard that is not committed yet, then write the card and, if none failed, `_SUCCESS`.
 
-    `tokenizer` is what becomes the actors.
-
-    Raises ConfigError and PlanError before any work. After a KeyboardInterrupt the same call goes on with the output.
+    `tokenizer` is the class of the actors. Raises ConfigError and PlanError before any work is done. After a
+    KeyboardInterrupt, the same call continues with the output.
     """
     config = with_absolute_uris(config)
     output = open_output(config)
@@ -83,7 +81,7 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
 
 
 class _Driver:
-    """Keeps every actor supplied with a few shards until none is left."""
+    """Keeps a few shards open in every actor until no shard is left."""
 
     def __init__(self, config: Config, output: Output) -> None:
         self._config = config
@@ -94,12 +92,12 @@ class _Driver:
         self.stopped: str | None = None
         self._run_id = new_run_id()
         self._asked: set[ActorHandle] = set()
-        self._gone = ActorFigures()
+        self._removed = ActorFigures()
         self._next_poll = 0.0
         self._next_save = time.monotonic() + SAVE_SECONDS
 
     def run(self, tokenizer: type[TokenizerActor]) -> None:
-        """Until every shard is committed or given up, or there is a reason to stop."""
+        """Work until every shard is committed or given up, or there is a reason to stop."""
         log_format = self._config.run.log_format
         logs.configure(log_format, run=self._run_id, process="driver", pid=os.getpid())
         with Monitor(self._output, self._run_id, self.scheduler, log_format) as self._monitor:
@@ -113,37 +111,28 @@ class _Driver:
                         self.stopped = pool.fatal_error
                         break
                     self._assign(pool)
-                    self._listen(pool)
+                    pool.handle_replies(TICK_SECONDS)
                     self._poll(pool)
                     self._save()
                     shards_open = sum(len(actor.open) for actor in pool.actors)
                     self._monitor.update(self.totals, self._sums().encoded_seconds, shards_open)
             finally:
-                pool.end()
+                pool.kill_all()
 
     def _assign(self, pool: ActorPool) -> None:
-        """Fill up the actors, in rounds, so that a short queue is spread over all of them."""
-        for depth in range(pool.slots):
+        """Fill the free slots of actors, one slot of each actor at a time, so that a short queue is spread over all."""
+        for count in range(pool.slots):
             for actor in pool.actors:
-                if actor.has_free_slot(depth) and (attempt := self.scheduler.next(open_shards=depth)) is not None:
+                if actor.has_free_slot(count) and (attempt := self.scheduler.next(open_shards=count)) is not None:
                     actor.open[attempt.spec.shard_id] = attempt
                     self._monitor.opened(attempt, actor.name)
-                    handle = partial(self._tokenized, pool, attempt)
-                    pool.call(actor, handle, "tokenize", attempt.spec, attempt.number)
+                    on_done = partial(self._on_tokenized, pool, attempt)
+                    pool.call(actor, on_done, "tokenize", attempt.spec, attempt.number)
 
-    def _listen(self, pool: ActorPool) -> None:
-        """Wait for a reply, but not long, then take all that have come."""
-        try:
-            pool.inbox.get(timeout=TICK_SECONDS).deliver()
-            while True:
-                pool.inbox.get_nowait().deliver()
-        except Empty:
-            return
-
-    def _tokenized(self, pool: ActorPool, attempt: Attempt, actor: ActorHandle, result: Future[Any]) -> None:
+    def _on_tokenized(self, pool: ActorPool, attempt: Attempt, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()
         if isinstance(error, RayActorError):
-            pool.died(actor, error)  # and the shard stays with it until it is known why
+            pool.mark_dead(actor, error)  # its shards stay with it until it is known whether its node died
             return
         del actor.open[attempt.spec.shard_id]
         if error is None:
@@ -155,45 +144,45 @@ class _Driver:
             if self.scheduler.remaining:
                 self.stopped = too_many_rejects(self.totals, self._config.run.max_reject_fraction)
         elif isinstance(getattr(error, "cause", error), NodeDiedError | ObjectLostError):
-            for line in self.scheduler.node_gone([attempt], f"its reader's node is gone: {cause(error)}"):
+            for line in self.scheduler.node_gone([attempt], f"the node of its reader is gone: {cause(error)}"):
                 self._monitor.note(line, attempt.spec)
         elif isinstance(error, StoreUnavailable):
             self._monitor.note(self.scheduler.store_unavailable(attempt, cause(error)), attempt.spec)
-            if self.scheduler.store_outage_is_long:
+            if self.scheduler.store_outage_is_too_long:
                 self.stopped = f"a store has not answered for {OUTAGE_SECONDS / 60:.0f} minutes: {cause(error)}"
         else:
             self._monitor.note(self.scheduler.failed(attempt, cause(error)), attempt.spec)
 
     def _poll(self, pool: ActorPool) -> None:
-        """Ask each actor how it is: shards may take long, and the bar should move within them."""
+        """Ask each actor for its figures: shards may take long, and the progress bar should move meanwhile."""
         now = time.monotonic()
         if now < self._next_poll:
             return
         self._next_poll = now + POLL_SECONDS
         for actor in pool.actors:
             if actor.ready:
-                pool.call(actor, partial(self._polled, pool), "figures")
+                pool.call(actor, partial(self._on_figures, pool), "figures")
         ready = {actor.name: actor.figures for actor in pool.actors if actor.ready}
         sums = self._sums()
         self._monitor.asked(ready, sums.encoded_seconds, sums.busy_seconds)
 
-    def _polled(self, pool: ActorPool, actor: ActorHandle, result: Future[Any]) -> None:
+    def _on_figures(self, pool: ActorPool, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()
         if error is None:
             actor.figures = result.result()
             self._asked.add(actor)
         elif isinstance(error, RayActorError):
-            pool.died(actor, error)  # before it is given a shard that would be blamed for it
+            pool.mark_dead(actor, error)  # so that it is given no more shards
 
     def _sums(self) -> ActorFigures:
-        """Over all actors that there ever were."""
-        for actor in [actor for actor in self._asked if actor.gone]:
+        """Figures of all actors of the run, including those that are gone."""
+        for actor in [actor for actor in self._asked if actor.removed]:
             self._asked.remove(actor)
-            self._gone = self._gone + actor.figures
-        return sum((actor.figures for actor in self._asked), self._gone)
+            self._removed = self._removed + actor.figures
+        return sum((actor.figures for actor in self._asked), self._removed)
 
     def _save(self) -> None:
-        """Keep what is counted so far, so that after a death of this process few manifests are to be read."""
+        """Store the totals so far, so that few manifests must be read if this process dies and the run is resumed."""
         now = time.monotonic()
         if now < self._next_save:
             return
@@ -201,4 +190,4 @@ class _Driver:
         try:
             self._output.save(self.totals_cache)
         except StorageError as error:
-            self._monitor.note(f"the totals so far are not saved, which only costs time later: {error}")
+            self._monitor.note(f"the totals so far could not be saved, which only costs time on resuming: {error}")

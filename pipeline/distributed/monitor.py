@@ -1,4 +1,4 @@
-"""What a run tells the world while it goes: progress, log lines, metrics and a heartbeat, from what its driver says."""
+"""What a run tells the world while it goes: progress, log lines, metrics and a heartbeat."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
 
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.totals import Totals
 from pipeline.distributed.metrics import RunMetrics
 from pipeline.distributed.scheduler import Attempt, Scheduler
-from pipeline.distributed.throughput import ActorFigures, Pace
+from pipeline.distributed.throughput import ActorFigures, Throughput
 from pipeline.items import ShardSpec
 from pipeline.logs import LogFormat
 from pipeline.monitoring import heartbeat
@@ -28,7 +27,7 @@ KEPT_FAILURES = 100
 
 
 class Monitor:
-    """Is told what happens in a run; wants Ray to be there. Nothing that goes wrong in telling stops the run."""
+    """The driver tells it what happens in a run. Needs Ray, for the metrics. No failure to report stops the run."""
 
     def __init__(self, output: Output, run_id: str, scheduler: Scheduler, log_format: LogFormat) -> None:
         now = time.monotonic()
@@ -36,17 +35,21 @@ class Monitor:
         self._scheduler = scheduler
         self._progress = Progress(scheduler.remaining, len(output.done), log_format)
         self._metrics = RunMetrics(run_id)
-        self._pace = Pace(now)
-        self._beat = heartbeat.first_beat(run_id)
+        self._throughput = Throughput(now)
+        self._first_beat = heartbeat.first_beat(run_id)
         self._next_beat = now
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
         self._written: Future[None] | None = None
-        self._done_before = len(output.done)
-        self._encoded_seconds = 0.0
+        self._committed_before = len(output.done)
+        self._committed = 0
+        self._open = 0
+        self._retries = 0
+        self._actors = 0
+        self._audio_seconds = 0.0
 
     def __enter__(self) -> Monitor:
         self._progress.__enter__()
-        shards = {"shards": self._scheduler.remaining, "committed_before": self._done_before}
+        shards = {"shards": self._scheduler.remaining, "committed_before": self._committed_before}
         logger.info("the run begins", extra={"output": self._layout.root, **shards})
         return self
 
@@ -55,55 +58,53 @@ class Monitor:
     ) -> None:
         self._progress.__exit__(kind, error, trace)
         state = self._ending(kind)
-        logger.info("the run ends: %s", state, extra={"state": state, "shards": self._beat.shards_committed})
-        self._beat = replace(self._beat, state=state, actors=0, shards_open=0)
-        self._write(wait=True)
+        logger.info("the run ends: %s", state, extra={"state": state, "shards": self._committed})
+        self._actors = self._open = 0
+        self._writer.submit(self._publish, self._beat(state)).result()
         self._writer.shutdown()
 
     def note(self, line: str, spec: ShardSpec | None = None) -> None:
-        """Something that the person who runs it should know."""
+        """Show a line to the person who runs it, and log it; `spec` is the shard that it is about."""
         self._progress.note(line, **({"shard": spec.shard_id} if spec else {}))
 
     def opened(self, attempt: Attempt, actor: str) -> None:
         """A shard was given to an actor."""
         if attempt.number > 1:
-            self._beat = replace(self._beat, retries=self._beat.retries + 1)
+            self._retries += 1
             self._metrics.retried()
         fields = {"shard": attempt.spec.shard_id, "attempt": attempt.number, "actor": actor}
         logger.info("given to an actor: %s", attempt.spec.place, extra=fields)
 
     def committed(self, manifest: ShardManifest) -> None:
-        self._beat = replace(self._beat, shards_committed=self._beat.shards_committed + 1)
+        """An actor has committed a shard."""
+        self._committed += 1
         self._metrics.committed(manifest)
         counts = {"clips": manifest.rows, "rejects": manifest.rejects, "audio_seconds": manifest.audio_seconds}
         logger.info("committed", extra={"shard": manifest.shard_id, "attempt": manifest.attempt, **counts})
 
     def update(self, totals: Totals, encoded_seconds: float, shards_open: int) -> None:
-        """Where the run is now: totals of its shards, audio encoded so far, and how many shards actors have."""
-        failures = self._scheduler.failures
-        self._progress.update(totals, encoded_seconds, len(failures))
-        if len(failures) > len(self._beat.failures) and len(self._beat.failures) < KEPT_FAILURES:
-            kept = {failure.spec.shard_id: failure.reason for failure in failures[:KEPT_FAILURES]}
-            self._beat = replace(self._beat, failures=kept)
-        self._beat = replace(
-            self._beat,
-            shards_open=shards_open,
-            shards_failed=len(failures),
-            audio_seconds=max(encoded_seconds, totals.audio_seconds),
-        )
+        """The state of the run: totals of its shards, seconds of audio encoded so far, shards that actors have open."""
+        self._open = shards_open
+        self._audio_seconds = max(encoded_seconds, totals.audio_seconds)
+        self._progress.update(totals, encoded_seconds, len(self._scheduler.failures))
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + heartbeat.BEAT_SECONDS
-            self._write(wait=False)
+            if self._written is None or self._written.done():  # else the store is slow: this beat is left out
+                self._written = self._writer.submit(self._publish, self._beat())
 
     def asked(self, actors: Mapping[str, ActorFigures], encoded_seconds: float, busy_seconds: float) -> None:
-        """What the actors answered, by name; the sums also count those that are gone."""
-        self._pace.add(time.monotonic(), encoded_seconds, busy_seconds, len(actors))
-        self._beat = replace(self._beat, actors=len(actors), speed=self._pace.speed, busy=self._pace.busy)
-        self._metrics.actors(actors, self._pace, encoded_seconds)
-        waiting = self._scheduler.remaining - self._beat.shards_open
-        committed = self._done_before + self._beat.shards_committed
-        states: dict[str, Any] = {"committed": committed, "open": self._beat.shards_open, "waiting": waiting}
-        self._metrics.shards(states | {"failed": self._beat.shards_failed})
+        """The figures of the actors, by name. The sums also count actors that are gone."""
+        self._actors = len(actors)
+        self._throughput.add(time.monotonic(), encoded_seconds, busy_seconds, len(actors))
+        self._metrics.actors(actors, self._throughput, encoded_seconds)
+        self._metrics.shards(
+            {
+                "committed": self._committed_before + self._committed,
+                "open": self._open,
+                "waiting": self._scheduler.remaining - self._open,
+                "failed": len(self._scheduler.failures),
+            }
+        )
 
     def _ending(self, kind: type[BaseException] | None) -> str:
         if kind is not None:
@@ -112,12 +113,22 @@ class Monitor:
             return "stopped"
         return "failed" if self._scheduler.failures else "done"
 
-    def _write(self, wait: bool) -> None:
-        if wait or self._written is None or self._written.done():
-            beat = replace(self._beat, moved_at=time.time())
-            self._written = self._writer.submit(self._publish, beat)
-        if wait:
-            self._written.result()
+    def _beat(self, state: str = heartbeat.RUNNING) -> heartbeat.Heartbeat:
+        failures = self._scheduler.failures
+        return replace(
+            self._first_beat,
+            moved_at=time.time(),
+            state=state,
+            actors=self._actors,
+            shards_committed=self._committed,
+            shards_open=self._open,
+            shards_failed=len(failures),
+            retries=self._retries,
+            audio_seconds=self._audio_seconds,
+            speed=self._throughput.speed,
+            busy=self._throughput.busy,
+            failures={failure.spec.shard_id: failure.reason for failure in failures[:KEPT_FAILURES]},
+        )
 
     def _publish(self, beat: heartbeat.Heartbeat) -> None:
         try:

@@ -1,11 +1,12 @@
-"""The Ray tasks that read and prepare shards: every core decodes, and a decoder's crash or hang stays in its process.
+"""The Ray tasks that read and prepare shards. Every core decodes, and a decoder that crashes ends only its own task.
 
-Apart from the actors because a worker imports the module of what it runs, and a reader must not load torch: it would
-take ten times the memory in each of many processes.
+This module is apart from the actor's because a Ray worker imports the module of its task, and a reader must not import
+torch: that would take ten times the memory in each of many processes.
 
-A reader that dies is started again where it was, and from there on names each clip before it touches it. So the clip
-that it dies of is known. Readers die of other things too, of a lost node or of somebody's kill: a clip is guilty, and
-becomes a Reject, where a second reader in a row dies of it.
+When a reader dies, another one continues after the last clip that was received. From there it isolates clips: it sends
+a chunk that names a clip before it touches the clip. So it is known which clip it was working on if it dies too. A
+reader may also die for other reasons, such as a lost node. A clip becomes a reject only if two readers in a row die
+while working on it.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from pipeline.steps.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-CHUNKS_AHEAD = 4  # chunks that a reader may have finished before they are taken
-ISOLATED_CLIPS = (CHUNKS_AHEAD + 2) * CHUNK_CLIPS  # as many as a reader can be ahead of what was received
+CHUNKS_AHEAD = 4  # chunks that a reader may finish before the first of them is taken
+ISOLATED_CLIPS = (CHUNKS_AHEAD + 2) * CHUNK_CLIPS  # a reader is never further ahead of what was received
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
-    """What a reader is told."""
+    """The arguments of a reader."""
 
     spec: ShardSpec
     input_config: InputConfig
@@ -56,11 +57,11 @@ def _prepare(reading: _Reading, resumption: Resumption) -> Iterator[Chunk]:
 def prepare_remotely(
     spec: ShardSpec, input_config: InputConfig, prepare_config: PrepareConfig, target: Target, stall_seconds: float
 ) -> Iterator[Chunk]:
-    """`prepare_shard` in another process, on this node where it has a CPU, a few chunks ahead of the caller.
+    """`prepare_shard` in another process, a few chunks ahead of the caller, on this node if it has a free CPU.
 
     A decoder that needs more than `stall_seconds` for one block is ended with its process.
 
-    Raises what the reader raises, and ReaderDied where one dies while it reads rather than decodes.
+    Raises what the reader raises, and ReaderDied if a reader dies before it has named a clip.
     """
     reading = _Reading(
         spec=spec,
@@ -94,14 +95,14 @@ def prepare_remotely(
 
 
 class ReaderDied(RuntimeError):
-    """A reader died and no clip is to blame; the message names what it read."""
+    """A reader died, and not while it was working on a clip. The message names what it read."""
 
 
 def _start(reading: _Reading, resumption: Resumption) -> Any:
-    # Soft alone would wait for ever for a CPU of this node, where actors hold them all, and leave other nodes idle.
+    # Without spilling, the task would wait forever on a node whose CPUs all belong to actors.
     here = NodeAffinitySchedulingStrategy(this_node(), soft=True, _spill_on_unavailable=True)
-    # With one chunk ahead a reader goes on only when what it yielded has been taken: what it names is known here
-    # before it can die of it.
+    # With one chunk ahead, a reader continues only after its last chunk was taken: the clip that it names is known
+    # here before it works on it.
     ahead = 1 if resumption.isolated_clips else CHUNKS_AHEAD
     return _prepare.options(
         num_returns="streaming", _generator_backpressure_num_objects=ahead, scheduling_strategy=here
@@ -109,15 +110,16 @@ def _start(reading: _Reading, resumption: Resumption) -> Any:
 
 
 def _crash_reject(clip: Origin, seconds: float, stall_seconds: float) -> Reject:
+    """The reject of a clip that two readers died on, the second one after `seconds`."""
     if seconds >= stall_seconds:
         reason = "decoder_stalled"
-        message = f"the decoder needs more than {stall_seconds:g} s for a block: run.stall_seconds"
+        message = f"the decoder needs more than {stall_seconds:g} s for one block: see run.stall_seconds"
     else:
         reason = "decoder_crashed"
-        message = "the process that decodes died of this clip, twice in a row"
+        message = "the decoding process died twice in a row while working on this clip"
     return Reject(origin=clip, stage="prepare", reason=reason, message=message)
 
 
 def this_node() -> str:
-    """Ray's id of the node that this process is on."""
+    """Ray's id of the node of this process."""
     return ray.get_runtime_context().get_node_id()

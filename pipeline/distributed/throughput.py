@@ -1,4 +1,4 @@
-"""How fast a run is, over its last minutes."""
+"""The speed of a run over its last minutes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ WINDOW_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ActorFigures:
-    """What an actor says of itself when it is asked."""
+    """Figures of one actor, or sums over several."""
 
     encoded_seconds: float = 0.0
-    """Of audio, since it started."""
+    """Seconds of audio that it has encoded since it started."""
     busy_seconds: float = 0.0
-    """That its encoder was at work, since it started."""
+    """Seconds in which its encoder was busy since it started."""
     waiting_seconds: float = 0.0
-    """Of audio that waits for its encoder."""
+    """Seconds of audio that wait for its encoder."""
 
     def __add__(self, other: ActorFigures) -> ActorFigures:
         return ActorFigures(
@@ -35,14 +35,14 @@ class _Moment:
     actor_seconds: float
 
 
-class Pace:
-    """Sums over the actors of a run, at moments a few seconds apart; those of the last five minutes are kept."""
+class Throughput:
+    """Sums over the actors of a run at moments a few seconds apart. Keeps those of the last five minutes."""
 
     def __init__(self, now: float) -> None:
         self._moments = deque([_Moment(now, 0.0, 0.0, 0.0)])
 
     def add(self, now: float, encoded_seconds: float, busy_seconds: float, actors: int) -> None:
-        """What all actors have done by `now`, since the run began; `actors` of them are at work."""
+        """Sums of all actors since the run began, at the moment `now` in seconds; `actors` of them are ready."""
         last = self._moments[-1]
         actor_seconds = last.actor_seconds + actors * (now - last.time)
         self._moments.append(_Moment(now, encoded_seconds, busy_seconds, actor_seconds))
@@ -51,13 +51,13 @@ class Pace:
 
     @property
     def speed(self) -> float:
-        """Seconds of audio encoded in a second."""
+        """Seconds of audio encoded per second."""
         first, last = self._moments[0], self._moments[-1]
         return max(0.0, last.encoded_seconds - first.encoded_seconds) / max(last.time - first.time, 1e-9)
 
     @property
     def busy(self) -> float:
-        """Share of their time in which the encoders were at work, 0 to 1."""
+        """Fraction of their time in which the encoders were busy, 0 to 1."""
         first, last = self._moments[0], self._moments[-1]
         time = last.actor_seconds - first.actor_seconds
         return min(1.0, max(0.0, last.busy_seconds - first.busy_seconds) / time) if time else 0.0

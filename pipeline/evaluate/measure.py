@@ -17,7 +17,7 @@ from pipeline.evaluate.results import ClipValues
 from pipeline.evaluate.subjects import Subject, decoded_with_each, first_layers, load_subject
 from pipeline.evaluate.threads import one_thread
 from pipeline.items import Clip, ClipEnd, ClipPart, RawClip, Reject, ShardSpec
-from pipeline.loading.rows import Selection, select_rows
+from pipeline.loading.rows import RowQuery, select_rows
 from pipeline.steps.prepare import prepare_clip
 from pipeline.steps.read import read_shard
 from pipeline.steps.records import clip_id
@@ -157,7 +157,7 @@ def _values(
 def _codes_of(spec: ShardSpec, work: Work) -> dict[str, Coded]:
     """The codes of a committed shard by the ids of its rows."""
     assert work.dataset is not None
-    _, rows = select_rows(read_output(work.dataset), Selection(shards=(spec.shard_id,)))
+    _, rows = select_rows(read_output(work.dataset), RowQuery(shards=(spec.shard_id,)))
     return {row.clip_id: Coded(row.codes) for row in rows}
 
 

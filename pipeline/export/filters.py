@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pipeline import storage
 from pipeline.export.config import FilterConfig
-from pipeline.export.rows import Row
+from pipeline.export.rows import ExportRow
 
 
 class Filters:
@@ -18,7 +18,7 @@ class Filters:
         self._need_text = need_text or config.require_text
         self._rejected = read_ids(config.reject_lists)
 
-    def reason(self, row: Row) -> str | None:
+    def reason(self, row: ExportRow) -> str | None:
         """Why the row is left out, as the first rule that it breaks; None if it stays."""
         rules = self._config
         if row.id in self._rejected:
@@ -35,7 +35,7 @@ class Filters:
             return "clipping"
         return self._reason_of_text(row)
 
-    def _reason_of_text(self, row: Row) -> str | None:
+    def _reason_of_text(self, row: ExportRow) -> str | None:
         rules, text = self._config, (row.text or "").strip()
         if not text:
             return "no_text" if self._need_text else None

@@ -14,13 +14,12 @@ from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
 from pipeline.export.filters import read_ids
 from pipeline.export.formats import SECTIONS, make_format
-from pipeline.export.part import manifests_folder, read_manifest
-from pipeline.export.progress import Progress
+from pipeline.export.part import export_manifests, read_export_manifest
 from pipeline.export.record import EXPORT_VERSION, ExportRecord, hash_of_ids, open_export
-from pipeline.export.report import Report
-from pipeline.export.selection import Selection
-from pipeline.export.survey import survey
-from pipeline.export.tokenizer import TextTokenizer, tokenizer_of
+from pipeline.export.selection import RowSelector
+from pipeline.export.summary import ExportSummary
+from pipeline.export.survey import OnProgress, survey
+from pipeline.export.tokens.tokenizer import TextTokenizer, tokenizer_of
 from pipeline.export.workers import Work, write_parts
 from pipeline.items import ShardSpec
 from pipeline.yaml_config import ConfigError
@@ -32,7 +31,7 @@ class NothingToExport(ValueError):
     """There is no row, or none is left; the message counts why."""
 
 
-def run_export(config: ExportConfig, progress: Progress) -> Report:
+def run_export(config: ExportConfig, progress: OnProgress) -> ExportSummary:
     """Do the export, or what is left of it, and write its report.
 
     Raises ConfigError for settings that cannot be used, NothingToExport where every row is left out, and ValueError or
@@ -44,12 +43,12 @@ def run_export(config: ExportConfig, progress: Progress) -> Report:
     form = make_format(config, output.record, Buckets(()), tokenizer)
     root = storage.absolute(config.export.uri)
     open_export(root, _record(config, output, specs, tokenizer))
-    done = {name.removesuffix(".json") for name in storage.list_names(manifests_folder(root))}
+    done = {name.removesuffix(".json") for name in storage.list_names(export_manifests(root))}
     left = [spec for spec in specs if spec.shard_id not in done]
     if left:
         with tempfile.TemporaryDirectory(prefix="moss-tok-export-") as folder:
             database = Path(folder) / "references.sqlite"
-            buckets = survey(root, config, Selection(config, form.need_text, database), output, specs, progress)
+            buckets = survey(root, config, RowSelector(config, form.need_text, database), output, specs, progress)
             for number, _ in enumerate(write_parts(Work(config, root, database, buckets), output, left), 1):
                 progress("exporting", number, len(left))
     return _finish(root, config, specs)
@@ -93,10 +92,10 @@ def _record(
     )
 
 
-def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec]) -> Report:
-    report = Report()
+def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec]) -> ExportSummary:
+    report = ExportSummary()
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        for part in pool.map(lambda spec: read_manifest(root, spec.shard_id), specs):
+        for part in pool.map(lambda spec: read_export_manifest(root, spec.shard_id), specs):
             report.add(part)
     report.unknown_rejects = len(read_ids(config.filters.reject_lists)) - report.removed.get("reject_list", 0)
     storage.publish(storage.join(root, "_moss_tok", "report.json"), report.to_json())

@@ -34,7 +34,7 @@ class Format(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartManifest:
+class ExportManifest:
     """What is known of a committed part."""
 
     shard_id: str
@@ -54,7 +54,7 @@ class PartManifest:
 
 def write_part(
     root: str, shard_id: str, items: Iterable[Selected | Removed], form: Format, file_bytes: int
-) -> PartManifest:
+) -> ExportManifest:
     """Write all files of a part, then commit it. The same items give the same files, byte for byte.
 
     Files that an earlier try left are replaced: they are the same, or the beginning of them.
@@ -84,7 +84,7 @@ def write_part(
             removed[outcome.reason] += 1
     for rest in waiting.drain():
         publish(*rest)
-    manifest = PartManifest(
+    manifest = ExportManifest(
         shard_id=shard_id,
         rows=rows,
         written=dict(written),
@@ -94,23 +94,23 @@ def write_part(
         files=files,
     )
     document = json.dumps(asdict(manifest), indent=1, sort_keys=True)
-    storage.publish(manifest_uri(root, shard_id), document.encode())
+    storage.publish(export_manifest_uri(root, shard_id), document.encode())
     return manifest
 
 
-def manifests_folder(root: str) -> str:
+def export_manifests(root: str) -> str:
     return storage.join(root, "_moss_tok", "parts")
 
 
-def manifest_uri(root: str, shard_id: str) -> str:
-    return storage.join(manifests_folder(root), f"{shard_id}.json")
+def export_manifest_uri(root: str, shard_id: str) -> str:
+    return storage.join(export_manifests(root), f"{shard_id}.json")
 
 
-def read_manifest(root: str, shard_id: str) -> PartManifest:
+def read_export_manifest(root: str, shard_id: str) -> ExportManifest:
     """The manifest of a committed part. Raises ValueError for one that cannot be understood."""
-    uri = manifest_uri(root, shard_id)
+    uri = export_manifest_uri(root, shard_id)
     try:
-        return PartManifest(**json.loads(storage.read_bytes(uri)))
+        return ExportManifest(**json.loads(storage.read_bytes(uri)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{uri}: not a part's manifest: {error}: delete it to have the part done again") from error
 

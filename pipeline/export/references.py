@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.export.config import ReferenceConfig
-from pipeline.export.rows import Row
+from pipeline.export.rows import ExportRow
 from pipeline.items import stable_hash
 
 _TABLE = """
@@ -31,7 +31,7 @@ class Reference:
 
     id: str
     audio: str
-    """Where its sound is, as in `Row.address`."""
+    """Where its sound is, as in `ExportRow.address`."""
     codes: np.ndarray
     """int16 (num_quantizers, frames)."""
 
@@ -47,7 +47,7 @@ class References:
         self._database.execute(_TABLE)
         self._database.execute("begin")
 
-    def consider(self, split: str, row: Row) -> None:
+    def consider(self, split: str, row: ExportRow) -> None:
         """Keep the row, codes included, if it is among the candidates of its speaker so far."""
         rules = self._config
         if row.speaker_id is None or not rules.min_seconds <= row.duration <= rules.max_seconds:
@@ -67,7 +67,7 @@ class References:
         values = (*speaker, rank, row.id, row.address, row.audio_xxh3, len(codes), codes.tobytes())
         self._database.execute("insert into candidate values (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
-    def of(self, split: str, row: Row) -> Reference | None:
+    def of(self, split: str, row: ExportRow) -> Reference | None:
         """The reference of a row: not the row, and not a copy of its sound under another id. None if there is none."""
         if row.speaker_id is None:
             return None

@@ -22,7 +22,7 @@ _OWN_FILE = ("files", "list")  # formats of which a clip is an audio file of its
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ExportRow:
     """One clip; the definitions are those of schemas/codes.v2.yaml."""
 
     id: str
@@ -56,7 +56,7 @@ class Row:
         )
 
 
-def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[Row]:
+def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[ExportRow]:
     """The rows of a committed shard in source order, with the first `num_quantizers` layers; 0 reads no codes.
 
     Holds one batch of rows at a time. Raises FileNotFoundError for a shard whose data is gone, and ValueError (with its
@@ -75,7 +75,7 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[
         for row, start, stop in zip(fields, stops - frames, stops, strict=True):
             source, key = row.pop("source"), row.pop("key")
             audio = source if spec.format in _OWN_FILE else f"{source}#{key}"
-            yield Row(split=spec.split, audio=audio, codes=codes[:, start:stop], **row)
+            yield ExportRow(split=spec.split, audio=audio, codes=codes[:, start:stop], **row)
 
 
 def _codes(batch: pa.RecordBatch, layers: list[str], frames: np.ndarray, uri: str) -> np.ndarray:

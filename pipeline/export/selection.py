@@ -10,7 +10,7 @@ from pipeline.dataset.dataset import Output
 from pipeline.export.config import ExportConfig
 from pipeline.export.filters import Filters
 from pipeline.export.references import Reference, References
-from pipeline.export.rows import Row, read_rows
+from pipeline.export.rows import ExportRow, read_rows
 from pipeline.export.splits import split_of
 from pipeline.export.text import normalizer
 from pipeline.items import ShardSpec
@@ -27,11 +27,11 @@ class Removed:
 class Selected:
     """A row that is exported; its `split` is that of the export, its `text` is normalized."""
 
-    row: Row
+    row: ExportRow
     reference: Reference | None
 
 
-class Selection:
+class RowSelector:
     """The rules of a configuration, for rows of any shard."""
 
     def __init__(self, config: ExportConfig, need_text: bool, database: Path) -> None:
@@ -41,12 +41,12 @@ class Selection:
         self._normalize = normalizer(config.text)
         self._references = References(database, config.references) if config.references.enabled else None
 
-    def survey(self, output: Output, spec: ShardSpec) -> Iterator[Row]:
+    def survey(self, output: Output, spec: ShardSpec) -> Iterator[ExportRow]:
         """All rows of a shard that pass, and note of those that may be references. Codes are read only for these."""
         layers = self.layers(output) if self._references else 0
         for row in read_rows(output, spec, layers):
             kept = self._keep(row)
-            if isinstance(kept, Row):
+            if isinstance(kept, ExportRow):
                 if self._references:
                     self._references.consider(kept.split, kept)
                 yield kept
@@ -72,7 +72,7 @@ class Selection:
         if self._references:
             self._references.close()
 
-    def _keep(self, row: Row) -> Row | Removed:
+    def _keep(self, row: ExportRow) -> ExportRow | Removed:
         if reason := self._filters.reason(row):
             return Removed(reason)
         split = split_of(row, self._config.splits)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pipeline.export.config import SplitConfig
-from pipeline.export.rows import Row
+from pipeline.export.rows import ExportRow
 from pipeline.items import stable_hash
 
 _RANGE = 16**16  # values of a stable hash
 
 
-def split_of(row: Row, config: SplitConfig) -> str | None:
+def split_of(row: ExportRow, config: SplitConfig) -> str | None:
     """The name of the row's split; None where a speaker's name is needed and missing.
 
     With `by: speaker` all clips of a speaker are in one split; a clip of an unknown speaker could be of any, so it has

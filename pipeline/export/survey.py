@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from pipeline import storage
 from pipeline.dataset.dataset import Output
 from pipeline.export.buckets import Buckets, equal_hours
 from pipeline.export.config import ExportConfig
-from pipeline.export.progress import Progress
-from pipeline.export.selection import Selection
+from pipeline.export.selection import RowSelector
 from pipeline.items import ShardSpec
+
+OnProgress: TypeAlias = Callable[[str, int, int], None]
+"""Is told what is being done, how many shards are finished, and of how many."""
 
 
 def survey(
     root: str,
     config: ExportConfig,
-    selection: Selection,
+    selection: RowSelector,
     output: Output,
     specs: Sequence[ShardSpec],
-    progress: Progress,
+    progress: OnProgress,
 ) -> Buckets:
     """Note the candidates for references in the database of `selection`, close it, and give the buckets, which stay as
     they were first found.

@@ -16,8 +16,8 @@ from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
 from pipeline.export.formats import make_format
 from pipeline.export.part import write_part
-from pipeline.export.selection import Selection
-from pipeline.export.tokenizer import tokenizer_of
+from pipeline.export.selection import RowSelector
+from pipeline.export.tokens.tokenizer import tokenizer_of
 from pipeline.items import ShardSpec
 
 
@@ -44,7 +44,7 @@ class PartWriter:
         self._work = work
         self._output = output
         self._form = make_format(work.config, output.record, work.buckets, tokenizer_of(work.config))
-        self._selection = Selection(work.config, self._form.need_text, work.database)
+        self._selection = RowSelector(work.config, self._form.need_text, work.database)
 
     def write(self, spec: ShardSpec) -> None:
         items = self._selection.select(self._output, spec, self._form.need_codes)

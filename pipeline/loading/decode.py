@@ -105,7 +105,7 @@ class Decoded:
     """What was done."""
 
     written: int = 0
-    there_already: int = 0
+    existing: int = 0
     seconds: float = 0.0
     """Of sound, in the files that were written."""
 
@@ -133,7 +133,7 @@ def decode_rows(
         files.write(row, pieces, channels)
         decoded.written += 1
         decoded.seconds += row.num_samples / row.sample_rate
-        advance(decoded.written + decoded.there_already)
+        advance(decoded.written + decoded.existing)
 
     def write_batch(model: MossAudioTokenizerModel) -> None:
         batch = batcher.take()
@@ -142,8 +142,8 @@ def decode_rows(
 
     for row in rows:
         if files.finished(row):
-            decoded.there_already += 1
-            advance(decoded.written + decoded.there_already)
+            decoded.existing += 1
+            advance(decoded.written + decoded.existing)
             continue
         model = model or load()
         if row.codes.shape[1] > MAX_FRAMES:

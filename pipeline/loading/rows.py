@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class RowQuery:
     """Which rows: those with the ids, or else a range of those of the shards and the split, in the plan's order."""
 
     ids: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Selection:
     """One past the last row of the range; None for the end."""
 
 
-def select_rows(output: Output, selection: Selection, num_quantizers: int | None = None) -> tuple[int, Iterator[Row]]:
+def select_rows(output: Output, query: RowQuery, num_quantizers: int | None = None) -> tuple[int, Iterator[Row]]:
     """How many rows there are, and the rows with the first `num_quantizers` layers (default: all).
 
     Raises RowNotFound for ids and shards that the output does not have, at once where the plan tells and else when
@@ -57,11 +57,11 @@ def select_rows(output: Output, selection: Selection, num_quantizers: int | None
     layers = output.record.num_quantizers if num_quantizers is None else num_quantizers
     if not 1 <= layers <= output.record.num_quantizers:
         raise ValueError(f"{layers} quantizers: the output has 1 to {output.record.num_quantizers}")
-    if selection.ids:
-        wanted = _by_shard(output, selection.ids)
+    if query.ids:
+        wanted = _by_shard(output, query.ids)
         rows = (row for spec, ids in wanted for row in _rows_with_ids(output, spec, ids, layers))
-        return len(set(selection.ids)), rows
-    ranges = _ranges(output, selection)
+        return len(set(query.ids)), rows
+    ranges = _ranges(output, query)
     rows = (row for spec, start, stop in ranges for row in _rows_between(output, spec, start, stop, layers))
     return sum(stop - start for _, start, stop in ranges), rows
 
@@ -81,29 +81,29 @@ def _by_shard(output: Output, ids: Sequence[str]) -> list[tuple[ShardSpec, set[s
     return [(specs[shard_id], clip_ids) for shard_id, clip_ids in wanted.items()]
 
 
-def _ranges(output: Output, selection: Selection) -> list[tuple[ShardSpec, int, int]]:
+def _ranges(output: Output, query: RowQuery) -> list[tuple[ShardSpec, int, int]]:
     """The range cut into those of each shard; manifests are read up to its end."""
     known = {spec.shard_id for spec in output.specs}
-    for shard_id in selection.shards:
+    for shard_id in query.shards:
         if shard_id not in known:
             raise RowNotFound(f"{shard_id}: no shard of this id: they are the names of the files in data/")
         if shard_id not in output.done:
             raise RowNotFound(f"{shard_id}: not committed yet: run tokenize again to finish it")
     splits = dict.fromkeys(spec.split for spec in output.specs)
-    if selection.split is not None and selection.split not in splits:
-        raise RowNotFound(f"{selection.split}: no split of this name: there are {', '.join(splits)}")
+    if query.split is not None and query.split not in splits:
+        raise RowNotFound(f"{query.split}: no split of this name: there are {', '.join(splits)}")
     ranges: list[tuple[ShardSpec, int, int]] = []
     before = 0
     for spec in output.committed:
-        if selection.split not in (None, spec.split):
+        if query.split not in (None, spec.split):
             continue
-        if selection.shards and spec.shard_id not in selection.shards:
+        if query.shards and spec.shard_id not in query.shards:
             continue
-        if selection.stop is not None and before >= selection.stop:
+        if query.stop is not None and before >= query.stop:
             break
         rows = read_manifest(output.layout, spec.shard_id).rows
-        start = max(selection.start - before, 0)
-        stop = rows if selection.stop is None else min(selection.stop - before, rows)
+        start = max(query.start - before, 0)
+        stop = rows if query.stop is None else min(query.stop - before, rows)
         if start < stop:
             ranges.append((spec, start, stop))
         before += rows

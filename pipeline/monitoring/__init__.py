@@ -1,1 +1,1 @@
-"""What a run says of itself while it goes: heartbeat, progress lines, status."""
+"""What a run reports about itself: heartbeat, progress, status."""

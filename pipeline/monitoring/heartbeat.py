@@ -1,8 +1,8 @@
-"""What a run says of itself beside its output, for people: who runs it, how far it is, when it moved, how it ended.
+"""What a run writes about itself beside its output, for people: who runs it, how far it is, and how it ended.
 
-Each run overwrites one object of its own, `_moss_tok/runs/<run_id>.json`, every few seconds. No run decides by it: what
-is done is what manifests say, and a run whose object is old may be dead, cut off from the store, or stopped. Only
-`repair`, which no run may meet, refuses where one seems to be at work.
+Each run overwrites one object of its own, `_moss_tok/runs/<run_id>.json`, every few seconds. No run reads it to decide
+anything: manifests alone say what is done. A run whose object is old may be dead, stopped or cut off from the store.
+Only `repair`, which must not work beside a run, refuses if one seems to be at work.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SILENT = "silent"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """Contents of `_moss_tok/runs/<run_id>.json`. Counts are of this run alone; times are seconds since 1970, UTC."""
+    """Contents of `_moss_tok/runs/<run_id>.json`. Counts are of this run only; times are seconds since 1970, UTC."""
 
     run_id: str
     host: str
@@ -39,31 +39,31 @@ class Heartbeat:
     moved_at: float
     """When this was written."""
     state: str = RUNNING
-    """running, or how it ended: done, failed, stopped, interrupted or crashed."""
+    """running, or how the run ended: done, failed, stopped, interrupted or crashed."""
     actors: int = 0
-    """Those that have loaded the model."""
+    """Actors that have loaded the model."""
     shards_committed: int = 0
     shards_open: int = 0
-    """Given to an actor and not back yet."""
+    """Shards that an actor is working on."""
     shards_failed: int = 0
-    """Given up."""
+    """Shards that were given up."""
     retries: int = 0
-    """Tries of a shard after its first."""
+    """Attempts at shards after the first attempt at each."""
     audio_seconds: float = 0.0
-    """Encoded so far, open shards included."""
+    """Seconds of audio encoded so far, including open shards."""
     speed: float = 0.0
-    """Seconds of audio that were encoded in a second, over the last minutes."""
+    """Seconds of audio encoded per second, over the last minutes."""
     busy: float = 0.0
-    """Share of the last minutes in which the encoders were at work, 0 to 1."""
+    """Fraction of the last minutes in which the encoders were busy, 0 to 1."""
     failures: Mapping[str, str] = field(default_factory=dict)
-    """Why, by id of the shard; the first hundred."""
+    """Why shards were given up, by id; the first hundred."""
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Heartbeat:
-        """The inverse of `to_bytes`. Raises ValueError for anything else; keys of later versions are left out."""
+        """The inverse of `to_bytes`. Raises ValueError for anything else; ignores keys of later versions."""
         try:
             document: dict[str, Any] = json.loads(data)
             return cls(**{item.name: document[item.name] for item in fields(cls) if item.name in document})
@@ -71,32 +71,32 @@ class Heartbeat:
             raise ValueError(f"not the heartbeat of a run: {error}") from error
 
     def state_at(self, now: float) -> str:
-        """`state`, or "silent" for one that should be running and has not moved for a while."""
+        """`state`, or "silent" if the run should be running and has not written for SILENT_SECONDS."""
         return SILENT if self.state == RUNNING and now - self.moved_at > SILENT_SECONDS else self.state
 
     def may_be_at_work(self, now: float) -> bool:
-        """Whether nothing speaks against it: it has moved lately, and its process, if it is of this host, is there."""
+        """Whether the run wrote lately and, if it is of this host, its process exists."""
         return self.state_at(now) == RUNNING and (self.host != socket.gethostname() or _exists(self.pid))
 
 
 def new_run_id() -> str:
-    """A name for a run: when it began, for people who sort, and six random digits."""
+    """A new name for a run: the time at which it began, so that names sort by time, and six random digits."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def first_beat(run_id: str) -> Heartbeat:
-    """That of a run of this process that begins now."""
+    """The first heartbeat of a run that begins now in this process."""
     now = time.time()
     return Heartbeat(run_id=run_id, host=socket.gethostname(), pid=os.getpid(), started_at=now, moved_at=now)
 
 
 def publish(layout: Layout, beat: Heartbeat) -> None:
-    """Write it, over the last one of the same run. Raises StorageError."""
+    """Write a heartbeat in place of the last one of its run. Raises StorageError."""
     storage.publish(layout.heartbeat(beat.run_id), beat.to_bytes())
 
 
 def read_heartbeats(layout: Layout) -> list[Heartbeat]:
-    """Those of all runs that the output has seen, oldest first. What cannot be understood is left out."""
+    """The heartbeats of all runs on this output, oldest first. Files that are not heartbeats are left out."""
     names = sorted(name for name in storage.list_names(layout.runs) if name.endswith(".json") and name[0] != ".")
     with ThreadPoolExecutor(READ_THREADS) as pool:
         found = pool.map(lambda name: _read(storage.join(layout.runs, name)), names)
@@ -105,7 +105,7 @@ def read_heartbeats(layout: Layout) -> list[Heartbeat]:
 
 def _exists(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # signal 0 only asks
+        os.kill(pid, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
     except PermissionError:

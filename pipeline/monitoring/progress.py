@@ -1,4 +1,4 @@
-"""How a run shows that it lives: a bar on a terminal, lines in a log."""
+"""Shows the progress of a run: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LOG_EVERY_SECONDS = 15.0
 
 
 class Progress:
-    """Shards, hours, speed, rejects and time left, of what this run does.
+    """Shards, hours, speed, rejects and time left of this run.
 
-    On a terminal a bar is redrawn. Elsewhere a line is printed when the first shard is done, at most every quarter of
-    a minute after that, and at the end, so that a log of a week stays readable. Where lines are JSON there is no bar.
+    On a terminal, a bar is redrawn. Elsewhere a line is logged when the first shard is done, at most every quarter of a
+    minute after that, and at the end, so that the log of a week stays readable. With JSON lines there is no bar.
     """
 
     def __init__(self, shards: int, done_before: int, log_format: LogFormat = "text") -> None:
@@ -57,12 +57,13 @@ class Progress:
 
     @property
     def elapsed(self) -> float:
+        """Seconds since the run began."""
         return time.monotonic() - self._started
 
     def update(self, totals: Totals, audio_seconds: float, failed: int = 0) -> None:
-        """Show the totals of this run's shards, and the audio encoded so far, open shards included.
+        """Show the totals of this run's shards, and the seconds of audio encoded so far, including open shards.
 
-        `failed` shards are given up and not waited for.
+        `failed` is the number of shards that were given up.
         """
         self._audio_seconds = max(self._audio_seconds, audio_seconds, totals.audio_seconds)
         self._rejects, self._failed = totals.rejects, failed
@@ -75,7 +76,7 @@ class Progress:
             self._print_line()
 
     def note(self, line: str, **fields: object) -> None:
-        """A line above the bar; `fields` say what it is about."""
+        """Show a line above the bar; `fields` go into the JSON log."""
         logger.warning("%s", line, extra=plain(**fields))
 
     def _figures(self) -> str:

@@ -1,6 +1,6 @@
-"""How far an output is, from what stands in it alone: beside a run, after its death, on any machine.
+"""How far an output is, read from the output only: beside a run, after the run died, from any machine.
 
-What is done is what manifests say. Who works on the rest, how fast, and what failed is what runs said of themselves.
+Manifests say what is done. The heartbeats of runs say who works on the rest, how fast, and what failed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Status:
 
     output: Output
     totals: Totals
-    """Of the committed shards."""
+    """Totals of the committed shards."""
     complete: bool
     runs: Sequence[Heartbeat]
-    """Every run that the output has seen, oldest first."""
+    """Heartbeats of all runs on this output, oldest first."""
     looked_at: float
     """Seconds since 1970, UTC."""
     bytes_done: int
-    """Bytes of the inputs of the committed shards, as the plan has them."""
+    """Bytes of input of the committed shards, as listed in the plan."""
 
     @property
     def alive(self) -> list[Heartbeat]:
@@ -42,12 +42,12 @@ class Status:
 
     @property
     def last(self) -> list[Heartbeat]:
-        """The runs that are at work or, if none is, the one that moved last."""
+        """The runs that are at work or, if none is, the one that wrote last."""
         return self.alive or sorted(self.runs, key=lambda run: run.moved_at)[-1:]
 
     @property
     def shards(self) -> dict[str, int]:
-        """Shards by state. Those that a run gave up wait for the next one."""
+        """Number of shards by state. A shard that the last run gave up is failed until another run retries it."""
         failed = sum(run.shards_failed for run in self.last)
         planned, committed = len(self.output.specs), self.totals.shards
         is_open = min(sum(run.shards_open for run in self.alive), planned - committed)
@@ -57,19 +57,19 @@ class Status:
 
     @property
     def speed(self) -> float:
-        """Seconds of audio that are encoded in a second now."""
+        """Seconds of audio encoded per second now, by all runs."""
         return sum(run.speed for run in self.alive)
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the end, at this speed and with as much audio in a byte as so far; None where nobody can tell."""
+        """Estimate at this speed, with as much audio per byte as so far; None without a speed or a committed shard."""
         if not self.speed or not self.bytes_done:
             return None
         bytes_left = sum(spec.size for spec in self.output.specs) - self.bytes_done
         return self.totals.audio_seconds / self.bytes_done * bytes_left / self.speed
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; docs/operations.md says what each key is."""
+        """The status as JSON; docs/operations.md describes the keys."""
         record, totals = self.output.record, self.totals
         return {
             "output": self.output.layout.root,
@@ -109,7 +109,7 @@ class Status:
         }
 
     def lines(self) -> dict[str, str]:
-        """For people: name and value of each line."""
+        """The status for people: name and value of each line."""
         shards = ", ".join(f"{count:,} {state}" for state, count in self.shards.items() if count)
         rows = {
             "model": self.output.record.model.name,
@@ -138,15 +138,16 @@ class Status:
 
 
 class Observer:
-    """Looks at one output again and again; of the manifests only new ones are read."""
+    """Reads the status of one output repeatedly. Each manifest is read only once."""
 
     def __init__(self, uri: str) -> None:
-        """Raises FileNotFoundError if there is no output."""
+        """Raises FileNotFoundError if there is no output at `uri`."""
         self._output = read_output(uri)
         self._totals_cache = self._output.totals_cache()
         self._sizes = {spec.shard_id: spec.size for spec in self._output.specs}
 
     def look(self) -> Status:
+        """The status now. Raises StorageError."""
         layout = self._output.layout
         committed = manifest.committed_ids(layout) & self._sizes.keys()
         for shard in manifest.read_manifests(layout, self._totals_cache.uncounted(committed)):

@@ -14,7 +14,7 @@ from pipeline.pages.numerals import count, moment, quantity, share, shown, size,
 from pipeline.pages.plots import meter
 from pipeline.report import charts
 from pipeline.report.clips import DEPTHS
-from pipeline.report.gather import Report
+from pipeline.report.gather import PageData
 from pipeline.report.history import History
 from pipeline.report.information import Information
 from pipeline.report.sample import Sample
@@ -27,8 +27,8 @@ THROUGHPUT_BINS = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A line of a table with a bar."""
+class MeterRow:
+    """A row of a table, with a bar that shows its share."""
 
     name: str
     number: str
@@ -36,32 +36,32 @@ class Row:
     meter: Markup
 
 
-def content(report: Report) -> dict[str, Any]:
+def content(data: PageData) -> dict[str, Any]:
     """The template's variables; text from outside is made visible here and escaped there."""
-    output, history, record = report.output, report.history, report.output.record
+    output, history, record = data.output, data.history, data.output.record
     planned, done = len(output.specs), history.totals.shards
     parts = {
         "name": shown(output.layout.root.rpartition("/")[2] or output.layout.root, 80),
         "root": shown(output.layout.root),
         "trained": record.model.trained,
         "state": "" if done == planned else f"{count(done)} of {count(planned)} shards are committed.",
-        "totals": _totals(report),
-        "clips": report.clips,
-        "no_rows": "" if history.totals.rows else _no_rows(report),
-        "codes": _codes(report, report.information) if report.information else None,
-        "audio": _audio(report.sample) if report.information else None,
-        "rejects": _rejects(report),
+        "totals": _totals(data),
+        "clips": data.clips,
+        "no_rows": "" if history.totals.rows else _no_rows(data),
+        "codes": _codes(data, data.information) if data.information else None,
+        "audio": _audio(data.sample) if data.information else None,
+        "rejects": _rejects(data),
         "work": _work(history) if done else None,
-        "made": _made(report),
-        "footer": _footer(report),
+        "made": _made(data),
+        "footer": _footer(data),
     }
     titles = {"clips": "Clips", "codes": "Codes", "audio": "Audio", "rejects": "Rejects", "work": "Work"}
     there = [(anchor, title) for anchor, title in titles.items() if parts[anchor]]
     return parts | {"sections": [*there, ("made", "Made with")]}
 
 
-def _totals(report: Report) -> list[dict[str, str]]:
-    totals, record = report.history.totals, report.output.record
+def _totals(data: PageData) -> list[dict[str, str]]:
+    totals, record = data.history.totals, data.output.record
     codes = totals.frames * record.num_quantizers
     tried = totals.rows + totals.rejects
     splits = ", ".join(f"{count(number)} in {shown(name)}" for name, number in sorted(totals.rows_by_split.items()))
@@ -71,19 +71,19 @@ def _totals(report: Report) -> list[dict[str, str]]:
         ("rejects", count(totals.rejects), f"{share(totals.rejects, tried)} of all clips"),
         ("codes", count(codes), f"{record.num_quantizers} RVQ layers"),
         ("stored", size(totals.output_bytes), f"from {size(totals.input_bytes)} of encoded audio"),
-        ("shards", count(totals.shards), "all of the plan" if totals.shards == len(report.output.specs) else "so far"),
+        ("shards", count(totals.shards), "all of the plan" if totals.shards == len(data.output.specs) else "so far"),
     )
     return [{"name": name, "number": number, "aside": aside} for name, number, aside in parts]
 
 
-def _no_rows(report: Report) -> str:
-    if not report.history.totals.shards:
+def _no_rows(data: PageData) -> str:
+    if not data.history.totals.shards:
         return "Nothing is committed yet: the run that makes this output has not finished a shard."
     return "There are no rows: every clip was rejected, or the input holds none."
 
 
-def _codes(report: Report, information: Information) -> dict[str, Any]:
-    sample, record = report.sample, report.output.record
+def _codes(data: PageData, information: Information) -> dict[str, Any]:
+    sample, record = data.sample, data.output.record
     stored = _stored_rates(sample, information)
     rates = (information.nominal_rate, information.entropy_rate, stored)
     depths = [*(depth for depth in DEPTHS if depth < len(stored)), len(stored)]
@@ -162,8 +162,8 @@ def _channels(channels: int) -> str:
     return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
 
 
-def _rejects(report: Report) -> dict[str, Any]:
-    totals = report.history.totals
+def _rejects(data: PageData) -> dict[str, Any]:
+    totals = data.history.totals
     if not totals.rejects:
         return {"lead": "None: every clip that was read has codes.", "reasons": [], "examples": []}
     meanings = {**REASONS, **READ_REASONS, **PREPARE_REASONS}
@@ -180,7 +180,7 @@ def _rejects(report: Report) -> dict[str, Any]:
                     "stage": {"read": "read", "prepare": "decoded", "encode": "encoded"}.get(example.stage, "read"),
                     "message": shown(example.message, 400),
                 }
-                for example in report.examples.get(reason, [])
+                for example in data.examples.get(reason, [])
             ],
         }
         for reason, _ in ranked
@@ -221,12 +221,12 @@ def _try(attempt: int) -> str:
     return {0: "rebuilt from data", 1: "first", 2: "second", 3: "third"}.get(attempt, f"{attempt}th")
 
 
-def _made(report: Report) -> list[tuple[str, str]]:
-    record, model = report.output.record, report.output.record.model
+def _made(data: PageData) -> list[tuple[str, str]]:
+    record, model = data.output.record, data.output.record.model
     versions = [
         f"{', '.join(f'{name} {number}' for name, number in software)}"
-        + (f" ({count(shards)} shards)" if len(report.history.versions) > 1 else "")
-        for software, shards in report.history.versions.most_common(4)
+        + (f" ({count(shards)} shards)" if len(data.history.versions) > 1 else "")
+        for software, shards in data.history.versions.most_common(4)
     ] or [", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))]
     lines = [
         ("model", model.label + ("" if model.trained else ", untrained")),
@@ -245,14 +245,14 @@ def _made(report: Report) -> list[tuple[str, str]]:
     return [(name, shown(value, 600)) for name, value in lines]
 
 
-def _footer(report: Report) -> str:
-    sample = report.sample
+def _footer(data: PageData) -> str:
+    sample = data.sample
     return (
-        f"Made by moss-tok report from {count(report.history.totals.shards)} manifests and "
+        f"Made by moss-tok report from {count(data.history.totals.shards)} manifests and "
         f"{count(sample.shards)} data files. This page holds all that it shows and asks nothing of any network."
     )
 
 
-def _rows(lines: Sequence[tuple[str, float, str]]) -> list[Row]:
+def _rows(lines: Sequence[tuple[str, float, str]]) -> list[MeterRow]:
     whole = sum(value for _, value, _ in lines)
-    return [Row(name, text, share(value, whole), meter(value, whole)) for name, value, text in lines]
+    return [MeterRow(name, text, share(value, whole), meter(value, whole)) for name, value, text in lines]

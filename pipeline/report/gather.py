@@ -17,7 +17,7 @@ from pipeline.report.views import ClipView, view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class PageData:
     """Everything that the page shows."""
 
     output: Output
@@ -29,11 +29,11 @@ class Report:
     clips: Sequence[ClipView]
 
 
-def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioTokenizerModel]) -> Report:
+def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioTokenizerModel]) -> PageData:
     """Everything for the page of an output, finished or not; the decoder is loaded only if there are clips to decode.
 
-    Memory does not grow with the output, but for three numbers a shard. Raises OSError, LookupError and ValueError for
-    what cannot be read.
+    Memory does not grow with the output, but for three numbers a shard. Raises StorageError, OSError, LookupError or
+    ValueError for what cannot be read.
     """
     model = output.record.model
     history = read_history(read_manifests(output.layout, output.done))
@@ -43,7 +43,7 @@ def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioToken
     if information is not None and (chosen := choose(sample.candidates, clips)):
         rates = information.nominal_rate
         views = [view(clip, rates, model.codebook_size) for clip in show(output, chosen, load_decoder())]
-    return Report(
+    return PageData(
         output=output,
         history=history,
         sample=sample,

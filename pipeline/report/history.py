@@ -26,7 +26,6 @@ class History:
     totals: Totals = field(default_factory=Totals)
     attempts: Counter[int] = field(default_factory=Counter)
     """Shards by the try that made them, from 1; 0 for those whose manifest was rebuilt from the data."""
-    seconds_by_split: Counter[str] = field(default_factory=Counter)
     shards_by_reason: dict[str, list[str]] = field(default_factory=dict)
     """Ids of the first shards with rejects of a reason."""
     versions: Counter[tuple[tuple[str, str], ...]] = field(default_factory=Counter)
@@ -38,7 +37,6 @@ class History:
     def add(self, manifest: ShardManifest) -> None:
         self.totals.add(Totals.of(manifest))
         self.attempts[manifest.attempt] += 1
-        self.seconds_by_split[manifest.split] += manifest.audio_seconds  # type: ignore[assignment]
         self.versions[tuple(sorted(manifest.versions.items()))] += 1
         for reason in manifest.rejects_by_reason:
             shards = self.shards_by_reason.setdefault(reason, [])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pipeline.pages.document import render_page
 from pipeline.report.content import content
-from pipeline.report.gather import Report
+from pipeline.report.gather import PageData
 from pipeline.report.spectrogram import RANGE_DB
 
 
-def render(report: Report) -> bytes:
+def render(data: PageData) -> bytes:
     """The whole page."""
-    return render_page("pipeline.report", "page.html", range_db=f"{RANGE_DB:g}", **content(report))
+    return render_page("pipeline.report", "page.html", range_db=f"{RANGE_DB:g}", **content(data))

@@ -80,7 +80,10 @@ class Sample:
 
 
 def take_sample(output: Output, max_frames: int = MAX_FRAMES, max_shards: int = MAX_SHARDS) -> Sample:
-    """Read the first shards, by id, until there are enough frames. Raises OSError or ValueError for damaged data."""
+    """Read the first shards, by id, until there are enough frames.
+
+    Raises StorageError or FileNotFoundError if data cannot be had, ValueError if it is damaged.
+    """
     model = output.record.model
     sample = Sample(np.zeros((output.record.num_quantizers, model.codebook_size), np.int64))
     for spec in sorted(output.committed, key=lambda spec: spec.shard_id):

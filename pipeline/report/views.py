@@ -57,24 +57,25 @@ def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int) -> ClipView
     `bit_rates` are bits per second of the first 1, 2, … layers.
     """
     rate = int(clip.row["sample_rate"])
-    sounds = dict(clip.decoded) if clip.original is None else {0: clip.original, **clip.decoded}
-    pictures = {depth: log_mel(sound, rate) for depth, sound in sounds.items()}
-    reference = pictures[0 if clip.original is not None else max(clip.decoded)]
-    top = float(reference.max())
     name = shown(clip.row["key"], 80)
+    decoded = {depth: log_mel(sound, rate) for depth, sound in clip.decoded.items()}
+    original = None if clip.original is None else log_mel(clip.original, rate)
+    reference = decoded[max(decoded)] if original is None else original
+    top = float(reference.max())
     panels = []
-    for depth, sound in sounds.items():
+    if original is not None and clip.original is not None:
+        alt = f"Spectrogram of {name}, as it was encoded"
+        note = quantity(rate / 1000, "kHz", 2)
+        panels.append(_panel("Original", note, alt, shades(original, top), clip.original, rate))
+    for depth, sound in clip.decoded.items():
         layers = f"{depth} layer{'s' * (depth > 1)}"
-        title = layers if depth else "Original"
-        what = f"decoded from {layers}" if depth else "as it was encoded"
-        note = f"{quantity(bit_rates[depth - 1] / 1000, 'kbit/s')}" if depth else quantity(rate / 1000, "kHz", 2)
-        if depth and clip.original is not None:
-            note += f" · {quantity(_distance(reference, pictures[depth], top), 'dB', 2)} off"
-        alt = f"Spectrogram of {name}, {what}"
-        picture = data_uri("image/png", png(shades(pictures[depth], top)))
-        panels.append(Panel(title, note, picture, alt, data_uri("audio/flac", flac(sound, rate))))
+        note = quantity(bit_rates[depth - 1] / 1000, "kbit/s")
+        if original is not None:
+            note += f" · {quantity(_distance(original, decoded[depth], top), 'dB', 2)} off"
+        alt = f"Spectrogram of {name}, decoded from {layers}"
+        panels.append(_panel(layers, note, alt, shades(decoded[depth], top), sound, rate))
     length = next(iter(clip.decoded.values())).shape[1] / rate
-    layers, frames = clip.codes.shape
+    layer_count, frames = clip.codes.shape
     return ClipView(
         clip_id=clip.row["id"],
         key=name,
@@ -86,9 +87,13 @@ def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int) -> ClipView
         frequencies=_frequency_marks(rate),
         times=[(100 * value / length, f"{value:g}") for value in steps(0, length, 4) if value < 0.97 * length],
         codes=data_uri("image/png", png(clip.codes / (codebook_size - 1))),
-        codes_alt=f"The codes of {name}: {layers} layers from top to bottom, {frames} frames from left to right",
-        layers=layers,
+        codes_alt=f"The codes of {name}: {layer_count} layers from top to bottom, {frames} frames from left to right",
+        layers=layer_count,
     )
+
+
+def _panel(title: str, note: str, alt: str, picture: np.ndarray, sound: np.ndarray, rate: int) -> Panel:
+    return Panel(title, note, data_uri("image/png", png(picture)), alt, data_uri("audio/flac", flac(sound, rate)))
 
 
 def _facts(clip: ShownClip, length: float) -> list[str]:

@@ -1,7 +1,7 @@
-"""The CPU half of a shard: read and prepare its clips, in source order, a chunk at a time. Loads no torch.
+"""The CPU half of a shard: read and prepare its clips in source order, a chunk at a time. Does not import torch.
 
-What is in memory at once: the encoded bytes of the clips that are read ahead, one part of a clip decoded (see
-pipeline/steps/prepare.py), and one chunk, which is CHUNK_BYTES and at most one more part.
+In memory at once are the encoded bytes of the clips that are read ahead, one decoded part of a clip (see
+pipeline/steps/prepare.py), and one chunk: CHUNK_BYTES and at most one more part.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pipeline.steps.prepare import Preparer, Target
 from pipeline.steps.read import read_shard
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
 
-CHUNK_BYTES = 8 * 2**20  # of waveform: large enough that handing it over costs nothing, small enough to flow
+CHUNK_BYTES = 8 * 2**20  # of waveforms: so large that handing a chunk over costs little
 CHUNK_CLIPS = 256
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Neighbouring clips of a shard on their way to the encoder, and what it took to prepare them."""
+    """Neighbouring clips of a shard on their way to the encoder, and the time that it took to prepare them."""
 
     items: list[Prepared] = field(default_factory=list)
     waveform_bytes: int = 0
@@ -30,7 +30,7 @@ class Chunk:
     read_seconds: float = 0.0
     prepare_seconds: float = 0.0
     working_on: Origin | None = None
-    """The clip that comes next or goes on in the next chunk, where that is told."""
+    """The clip that the reader works on next, if it isolates clips: the next chunk begins or continues it."""
 
     @property
     def full(self) -> bool:
@@ -38,11 +38,11 @@ class Chunk:
 
     @property
     def finished(self) -> int:
-        """Clips that are accounted for: all but those of which only parts have come."""
+        """Number of clips that end in this chunk: parts of a long clip do not count."""
         return sum(not isinstance(item, ClipPart) for item in self.items)
 
     def add(self, item: Prepared, raw: RawClip | Reject) -> None:
-        """Take what has become of `raw`."""
+        """Add an item that `raw` was prepared to, or `raw` itself if it is a reject."""
         self.items.append(item)
         if isinstance(item, Clip | ClipPart):
             self.waveform_bytes += item.waveform.nbytes
@@ -52,12 +52,12 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """Where reading begins, and how it goes on: after a reader died, from where it was, with care."""
+    """Where a reader begins. After another reader died, it continues there and isolates the next clips."""
 
     first: int = 0
     """Position in the shard of the first clip to prepare."""
     isolated_clips: int = 0
-    """For so many clips, each is named in a chunk of its own before it is touched, and comes in chunks of its own."""
+    """So many clips are isolated: an empty chunk names each before it is touched, and no chunk holds two of them."""
 
 
 FROM_THE_START = Resumption()
@@ -71,7 +71,7 @@ def prepare_shard(
     resumption: Resumption = FROM_THE_START,
     watchdog: Watchdog = NO_WATCHDOG,
 ) -> Iterator[Chunk]:
-    """Read and prepare every clip of a shard, in source order, a chunk at a time."""
+    """Read and prepare every clip of a shard in source order; yields a chunk at a time, the last one possibly empty."""
     raw_clips = read_shard(spec, input_config)
     preparer = Preparer(prepare_config, target, watchdog)
     chunk = Chunk()
@@ -103,6 +103,6 @@ def _read(raw_clips: Iterator[RawClip | Reject], chunk: Chunk) -> RawClip | Reje
 def _prepare(items: Iterator[Prepared], chunk: Chunk, watchdog: Watchdog) -> Prepared | None:
     started = time.perf_counter()
     item = next(items, None)
-    watchdog.stop()  # what follows may wait for the encoder
+    watchdog.stop()  # the caller may now wait for the encoder
     chunk.prepare_seconds += time.perf_counter() - started
     return item

@@ -1,4 +1,4 @@
-"""The loop that keeps the encoder busy: one thread, batches across all shards that are open in this process."""
+"""The loop that keeps the encoder busy: one thread, and batches across all shards that are open in this process."""
 
 from __future__ import annotations
 
@@ -6,84 +6,93 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.items import Clip, ClipInfo, CodedClip
 from pipeline.steps.batch import POOL_BATCHES, Batcher
-from pipeline.steps.encode import CodeStream, Encoder, Launched
+from pipeline.steps.encode import CodeStream, Encoder
 
-Deliver = Callable[["CodedClip | BaseException", float], None]
-"""Takes the codes of a clip, or why there are none, and the encoder's seconds for it."""
+
+class Encoded(NamedTuple):
+    """What the loop makes of a clip."""
+
+    clip: CodedClip
+    seconds: float
+    """The encoder's time: of a batch, the clip's share by frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
+    """A short clip that waits for a batch."""
+
     clip: Clip
     frames: int
-    deliver: Deliver
+    future: Future[Encoded]
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _Batch:
     """A batch in the encoder."""
 
     requests: list[_Request]
-    launched: Launched
+    codes: Future[list[CodedClip]]
     started: float
 
 
+class _Part(NamedTuple):
+    waveform: np.ndarray
+    frames: int
+
+
+@dataclass(slots=True, eq=False)
 class LongClip:
-    """A clip that comes to the loop in parts; they are encoded one at a time, between the batches of short clips."""
+    """A clip that comes to the loop in parts; the loop encodes them one at a time, between batches of short clips."""
 
-    def __init__(self, loop: EncodeLoop, codes: CodeStream, deliver: Deliver, rank: int) -> None:
-        self._loop = loop
-        self.codes = codes
-        self.deliver = deliver
-        self.rank = rank
-        self.parts: deque[tuple[np.ndarray, int]] = deque()
-        self.info: ClipInfo | None = None
-        """Known once the last part is here."""
-        self.seconds = 0.0
+    stream: CodeStream
+    rank: int
+    future: Future[Encoded] = field(default_factory=Future)
+    parts: deque[_Part] = field(default_factory=deque)
+    """Parts that wait to be encoded."""
+    info: ClipInfo | None = None
+    """Set when the last part has come."""
+    seconds: float = 0.0
 
-    def push(self, waveform: np.ndarray, frames: int) -> None:
-        """Hand the next part over. Blocks while enough is waiting."""
-        self._loop.push(self, waveform, frames)
-
-    def end(self, info: ClipInfo) -> None:
-        """The clip is sound and all here: its codes are delivered once they are."""
-        self._loop.end(self, info)
-
-    def drop(self) -> None:
-        """Forget the clip: nothing of it is delivered."""
-        self._loop.drop(self)
+    @property
+    def ready(self) -> bool:
+        """Whether a part or the end waits to be encoded."""
+        return bool(self.parts) or self.info is not None
 
 
 class EncodeLoop:
-    """Clips in from many threads, codes out through their callbacks.
+    """Takes clips from many threads and gives each a future of its codes.
 
-    It never waits for a fuller batch: while one is encoded the next fills, and whatever has come by then is taken. The
-    next is launched before the last one is waited for, so that a GPU goes from one to the other.
-    `submit` and `LongClip.push` block while 2 * POOL_BATCHES * max_frames frames or more wait, which is what slows the
-    readers down to the encoder's speed and bounds the waveforms that are in memory here. Half as much again is kept for
-    the oldest of the shards that are being read, so that it is done, and the next one opened, before the others are.
+    The loop never waits for a fuller batch: while one batch is encoded the next one fills, and whatever has come by
+    then is taken. The next batch is launched before the last one is waited for, so that a GPU always has work.
+
+    `submit` and `push` block while 2 * POOL_BATCHES * max_frames frames or more wait. That slows readers down to the
+    encoder's speed and bounds the waveforms in memory. Half as much again is reserved for the oldest shard that is
+    being read, so that it ends, and the next one begins, before the other open shards end.
     """
 
     def __init__(self, encoder: Encoder, max_frames: int) -> None:
         self._encoder = encoder
         self._batcher: Batcher[_Request] = Batcher(max_frames)
         self._capacity = 2 * POOL_BATCHES * max_frames
-        self._long: deque[LongClip] = deque()
+        self._long_clips: deque[LongClip] = deque()
         self._long_frames = 0
         self._ranks = itertools.count()
         self._reading: set[int] = set()
         self._changed = threading.Condition()
         self._closed = False
         self._last_end = 0.0
-        """When the encoder was last done with something."""
+        """When the encoder last finished a batch or a part."""
         self.encoded_frames = 0
         self.busy_seconds = 0.0
         """Time that the encoder was at work."""
@@ -99,9 +108,25 @@ class EncodeLoop:
             self._changed.notify_all()
         self._thread.join()
 
+    def __enter__(self) -> EncodeLoop:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the loop; after an error, without encoding what waits."""
+        if error is not None:
+            with self._changed:
+                while self._batcher.take():
+                    pass
+                self._long_clips.clear()
+                self._long_frames = 0
+        self.close()
+
     @contextmanager
     def register_shard(self) -> Iterator[int]:
-        """The rank of a shard while it is read: it goes before those that come later."""
+        """The rank of a shard while it is read. Clips of a lower rank, which is an older shard, are encoded first."""
         rank = next(self._ranks)
         with self._changed:
             self._reading.add(rank)
@@ -112,43 +137,49 @@ class EncodeLoop:
                 self._reading.remove(rank)
                 self._changed.notify_all()
 
-    def submit(self, clip: Clip, frames: int, deliver: Deliver, rank: int = 0) -> None:
-        """Hand a clip over; `deliver` is called from the loop's thread. Blocks while enough is waiting."""
+    def submit(self, clip: Clip, frames: int, rank: int = 0) -> Future[Encoded]:
+        """Hand a clip over. Blocks while enough clips wait."""
+        request = _Request(clip, frames, Future())
         with self._changed:
             self._wait_for_capacity(rank)
-            self._batcher.add(_Request(clip, frames, deliver), frames, rank)
+            self._batcher.add(request, frames, rank)
             self._changed.notify_all()
+        return request.future
 
-    def open(self, deliver: Deliver, rank: int = 0) -> LongClip:
-        """A clip that will come in parts."""
-        clip = LongClip(self, self._encoder.stream(), deliver, rank)
+    def open_long_clip(self, rank: int = 0) -> LongClip:
+        """Begin a clip that comes in parts."""
+        clip = LongClip(self._encoder.stream(), rank)
         with self._changed:
-            self._long.append(clip)
+            self._long_clips.append(clip)
         return clip
 
     def push(self, clip: LongClip, waveform: np.ndarray, frames: int) -> None:
+        """Hand the next part of a long clip over. Blocks while enough clips wait."""
         with self._changed:
             self._wait_for_capacity(clip.rank)
-            if clip in self._long:  # else it failed
-                clip.parts.append((waveform, frames))
+            if clip in self._long_clips:  # else a part has failed, and so has the clip's future
+                clip.parts.append(_Part(waveform, frames))
                 self._long_frames += frames
                 self._changed.notify_all()
 
-    def end(self, clip: LongClip, info: ClipInfo) -> None:
+    def end(self, clip: LongClip, info: ClipInfo) -> Future[Encoded]:
+        """All parts of a long clip were handed over."""
         with self._changed:
             clip.info = info
             self._changed.notify_all()
+        return clip.future
 
     def drop(self, clip: LongClip) -> None:
+        """Forget a long clip that turned out to be unusable. Its future is never done."""
         with self._changed:
-            if clip in self._long:
-                self._long.remove(clip)
-                self._long_frames -= sum(frames for _, frames in clip.parts)
+            if clip in self._long_clips:
+                self._long_clips.remove(clip)
+                self._long_frames -= sum(part.frames for part in clip.parts)
                 self._changed.notify_all()
 
     @property
     def waiting_frames(self) -> int:
-        """Frames that have come and are not encoded yet, but for those that are being encoded."""
+        """Frames that were handed over and are not in the encoder yet."""
         return self._batcher.frames + self._long_frames
 
     def _wait_for_capacity(self, rank: int) -> None:
@@ -161,82 +192,88 @@ class EncodeLoop:
         return self.waiting_frames < self._capacity + reserve
 
     def _run(self) -> None:
-        running: _Running | None = None
+        running: _Batch | None = None
         while True:
             with self._changed:
                 if running is None:
-                    self._changed.wait_for(lambda: self._closed or self._batcher.frames > 0 or self._next_long())
-                batch = self._batcher.take()
-                long = self._next_long()
-                part = self._take_part(long) if long else None
+                    self._changed.wait_for(lambda: self._closed or self._batcher.frames > 0 or self._next_long_clip())
+                requests = self._batcher.take()
+                long_clip = self._next_long_clip()
+                part = self._take_part(long_clip) if long_clip else None
                 self._changed.notify_all()
-            if not batch and long is None and running is None:
+            if not requests and long_clip is None and running is None:
                 return
-            following = self._launch(batch) if batch else None
+            following = self._launch(requests) if requests else None
             if running is not None:
                 self._finish(running)
             running = following
-            if running is not None and running.launched.ready():
+            if running is not None and running.codes.done():
                 self._finish(running)
                 running = None
-            if long is not None:
-                self._continue(long, part)
+            if long_clip is not None:
+                self._continue(long_clip, part)
 
-    def _next_long(self) -> LongClip | None:
-        """The open clip whose turn it is, among those of which a part or the end has come."""
-        return next((clip for clip in self._long if clip.parts or clip.info), None)
+    def _next_long_clip(self) -> LongClip | None:
+        """The first of the open long clips of which something waits."""
+        return next((clip for clip in self._long_clips if clip.ready), None)
 
-    def _take_part(self, clip: LongClip) -> tuple[np.ndarray, int] | None:
-        self._long.remove(clip)
+    def _take_part(self, clip: LongClip) -> _Part | None:
+        """The next part of the clip, which goes behind the other clips; None at its end, where it leaves the queue."""
+        self._long_clips.remove(clip)
         if not clip.parts:
-            return None  # it is at its end
-        self._long.append(clip)  # behind the others
-        waveform, frames = clip.parts.popleft()
-        self._long_frames -= frames
-        return waveform, frames
-
-    def _launch(self, batch: list[_Request]) -> _Running | None:
-        started = time.perf_counter()
-        try:
-            return _Running(batch, self._encoder.launch([request.clip for request in batch]), started)
-        except Exception as error:
-            self._deliver(batch, [error] * len(batch), started)
             return None
+        self._long_clips.append(clip)
+        part = clip.parts.popleft()
+        self._long_frames -= part.frames
+        return part
 
-    def _finish(self, running: _Running) -> None:
-        results: Sequence[CodedClip | BaseException]
+    def _launch(self, requests: list[_Request]) -> _Batch:
+        started = time.perf_counter()
+        codes: Future[list[CodedClip]]
         try:
-            results = running.launched.wait()
+            codes = self._encoder.launch([request.clip for request in requests])
         except Exception as error:
-            results = [error] * len(running.requests)
-        self._deliver(running.requests, results, running.started)
+            codes = Future()
+            codes.set_exception(error)
+        return _Batch(requests, codes, started)
 
-    def _deliver(self, batch: list[_Request], results: Sequence[CodedClip | BaseException], started: float) -> None:
-        """Where there are errors, the shards of these clips fail and are tried again; the loop goes on."""
+    def _finish(self, batch: _Batch) -> None:
+        """Wait for the codes of a batch. If it failed, so do the shards of its clips; the loop goes on."""
+        error = batch.codes.exception()
+        seconds = self._account(batch.started)
+        frames = sum(request.frames for request in batch.requests)
+        self.encoded_frames += frames
+        if error is not None:
+            for request in batch.requests:
+                request.future.set_exception(error)
+            return
+        for request, clip in zip(batch.requests, batch.codes.result(), strict=True):
+            request.future.set_result(Encoded(clip, seconds * request.frames / frames))
+
+    def _continue(self, clip: LongClip, part: _Part | None) -> None:
+        """Encode a part of a long clip, or what is left of it at its end."""
+        started = time.perf_counter()
+        coded: CodedClip | None = None
+        error: Exception | None = None
+        try:
+            if part is not None:
+                clip.stream.step(part.waveform)
+                self.encoded_frames += part.frames
+            elif clip.info is not None:
+                coded = clip.stream.finish(clip.info)
+        except Exception as failure:
+            self.drop(clip)
+            error = failure
+        clip.seconds += self._account(started)
+        if error is not None:
+            clip.future.set_exception(error)
+        elif coded is not None:
+            clip.future.set_result(Encoded(coded, clip.seconds))
+
+    def _account(self, started: float) -> float:
+        """Seconds of the encoder for what was begun at `started` and has just ended: never a moment counted twice."""
         ended = time.perf_counter()
         seconds = ended - max(started, self._last_end)  # it was launched while the one before was still encoded
         self._last_end = ended
         self.busy_seconds += seconds
-        frames = sum(request.frames for request in batch)
-        self.encoded_frames += frames
-        for request, result in zip(batch, results, strict=True):
-            request.deliver(result, seconds * request.frames / frames)
-
-    def _continue(self, clip: LongClip, part: tuple[np.ndarray, int] | None) -> None:
-        """Encode the next part, or what is left at the end."""
-        started = time.perf_counter()
-        result: CodedClip | BaseException | None = None
-        try:
-            if part is not None:
-                clip.codes.step(part[0])
-                self.encoded_frames += part[1]
-            elif clip.info is not None:
-                result = clip.codes.finish(clip.info)
-        except Exception as error:
-            self.drop(clip)
-            result = error
-        self._last_end = time.perf_counter()
-        clip.seconds += self._last_end - started
-        self.busy_seconds += self._last_end - started
-        if result is not None:
-            clip.deliver(result, clip.seconds)
+        return seconds

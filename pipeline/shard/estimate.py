@@ -1,4 +1,4 @@
-"""What a run would make, estimated from a sample of its clips: hours, codes and bytes before any GPU is paid for."""
+"""Estimates what a run would make from a sample of its clips: hours, codes and bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.steps.read import read_shard
 
 BITS_PER_CODE = 10.2
 COLUMN_BYTES = 500
-"""Of a layer in each shard, beside codes and dictionary: page headers, statistics, its part of the footer."""
+"""Overhead of one layer's column in a shard: page headers, statistics, its part of the footer."""
 SAMPLED_SHARDS = 8
 CLIPS_PER_SAMPLED_SHARD = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Figures for the whole plan, scaled up from the `clips` sampled ones, of which `rejects` cannot be used."""
+    """Figures for the whole plan, scaled up from `clips` sampled clips, of which `rejects` cannot be used."""
 
     clips: int
     rejects: int
@@ -35,8 +35,7 @@ def estimate(
 ) -> Estimate:
     """Decode the first clips of shards spread evenly over the plan.
 
-    Where the listing tells how many clips there are, hours scale with clips; in tars, whose size is nearly all audio,
-    with bytes.
+    Hours scale with the number of clips if the listing has it; for tars, whose size is nearly all audio, with bytes.
     """
     clips = rejects = 0
     seconds = 0.0
@@ -48,7 +47,9 @@ def estimate(
         sampled_seconds = sum(length or 0 for length in lengths) / target.sample_rate
         seconds += sampled_seconds * _scale(group, items)
     frames = seconds * target.sample_rate / target.samples_per_frame
-    dictionaries = 2 * min(frames, len(specs) * codebook_size)  # each shard's column begins with the codes in it
+    dictionaries = 2 * min(
+        frames, len(specs) * codebook_size
+    )  # each column of a shard begins with the codes that occur in it
     column = frames * BITS_PER_CODE / 8 + dictionaries + len(specs) * COLUMN_BYTES
     return Estimate(clips, rejects, seconds / 3600, frames, num_quantizers * column)
 
@@ -65,7 +66,7 @@ def _first_clips(spec: ShardSpec, config: Config) -> list[RawClip | Reject]:
 
 
 def _num_samples(raw: RawClip | Reject, config: Config, target: Target) -> int | None:
-    """Length of a clip at the model's rate, None for one that is rejected."""
+    """Samples of a clip at the model's rate; None if it is rejected."""
     if isinstance(raw, Reject):
         return None
     for item in prepare_clip(raw, config.prepare, target):
@@ -74,7 +75,7 @@ def _num_samples(raw: RawClip | Reject, config: Config, target: Target) -> int |
 
 
 def _scale(group: Sequence[ShardSpec], sample: Sequence[RawClip | Reject]) -> float:
-    """How many times the sample the whole group is."""
+    """Size of the group divided by the size of its sample."""
     if not sample:
         return 0.0
     if all(spec.clips is not None for spec in group):

@@ -1,22 +1,24 @@
 """One shard from its specification to its manifest, in one process and without Ray.
 
-`tokenize_shard` is the plainest composition of the steps, and so the oracle that the distributed one is compared with:
-both publish the same bytes. `OpenShard` and `prepare_shard` are what they share.
+`encode_shard` composes the steps. `tokenize_shard` runs it with chunks that are prepared in this process; an actor of a
+distributed run, with chunks that other processes prepare. Both publish the same bytes.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from pipeline.config import Config
 from pipeline.dataset.commit import AttemptInfo, publish_shard, shard_metadata
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.provenance import RunRecord
-from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Origin, Reject, ShardSpec
+from pipeline.items import CodedClip, Origin, Reject, ShardSpec
 from pipeline.shard.chunks import Chunk, prepare_shard
-from pipeline.steps.batch import Batcher
-from pipeline.steps.encode import CodeStream, Encoder
+from pipeline.shard.encode_loop import Encoded, EncodeLoop
+from pipeline.shard.submitter import ClipSubmitter
+from pipeline.steps.encode import Encoder
 from pipeline.steps.prepare import Target
 from pipeline.steps.records import codes_table, rejects_table
 from pipeline.steps.write import to_parquet
@@ -25,7 +27,7 @@ STAGES = ("read", "prepare", "encode", "write")
 
 
 class OpenShard:
-    """The results of a shard, gathered in any order until every clip is accounted for."""
+    """The results of a shard: codes and rejects, added in any order until every clip has one of them."""
 
     def __init__(self, spec: ShardSpec, attempt: int = 1) -> None:
         self.spec = spec
@@ -38,24 +40,22 @@ class OpenShard:
         self._expected = 0
 
     def add_chunk(self, chunk: Chunk) -> None:
-        """Take note of a chunk; its clips are to be encoded."""
+        """Count a chunk and keep its rejects. The codes of its clips follow with `add_codes`."""
         self.seconds["read"] += chunk.read_seconds
         self.seconds["prepare"] += chunk.prepare_seconds
         self.input_bytes += chunk.input_bytes
         self._expected += chunk.finished
         self.rejects.extend(item for item in chunk.items if isinstance(item, Reject))
 
-    def add_codes(self, coded: CodedClip, encode_seconds: float) -> None:
-        self.coded.append(coded)
-        self.seconds["encode"] += encode_seconds
-
-    @property
-    def missing(self) -> int:
-        """Clips of the chunks so far whose codes have not come yet."""
-        return self._expected - len(self.coded) - len(self.rejects)
+    def add_codes(self, encoded: Encoded) -> None:
+        self.coded.append(encoded.clip)
+        self.seconds["encode"] += encoded.seconds
 
     def publish(self, layout: Layout, record: RunRecord, row_group_rows: int) -> ShardManifest:
-        """Write data and rejects, then the manifest, which commits them. Every clip must be a row or a reject, once."""
+        """Write data and rejects, then the manifest, which commits them.
+
+        Raises RuntimeError unless every clip is a row or a reject, exactly once.
+        """
         self._check_complete()
         started = time.perf_counter()
         codes = codes_table(
@@ -81,60 +81,29 @@ class OpenShard:
 
 
 def target_of(record: RunRecord) -> Target:
-    """What the run's model takes."""
+    """The waveforms that the run's model takes."""
     model = record.model
     return Target(sample_rate=model.sample_rate, channels=model.channels, samples_per_frame=model.samples_per_frame)
 
 
+def encode_shard(shard: OpenShard, chunks: Iterable[Chunk], loop: EncodeLoop, target: Target) -> None:
+    """Encode the clips of a shard as its chunks come, until every one is accounted for.
+
+    Raises what `chunks` raises, and the encoder's error for a clip that could not be encoded.
+    """
+    with loop.register_shard() as rank, ClipSubmitter(loop, target, rank) as submitter:
+        for chunk in chunks:
+            shard.add_chunk(chunk)
+            for item in chunk.items:
+                submitter.submit(item)
+    for encoded in submitter.results():
+        shard.add_codes(encoded)
+
+
 def tokenize_shard(spec: ShardSpec, encoder: Encoder, config: Config, record: RunRecord) -> ShardManifest:
-    """Read, prepare, batch, encode and publish one shard, one thing after the other."""
+    """Read, prepare, encode and publish one shard in this process."""
     shard = OpenShard(spec)
     target = target_of(record)
-    batcher: Batcher[Clip] = Batcher(config.batch.max_frames)
-    long_clip = _LongClip(encoder, shard)
-    for chunk in prepare_shard(spec, config.input, config.prepare, target):
-        shard.add_chunk(chunk)
-        for item in chunk.items:
-            if isinstance(item, Clip):
-                batcher.add(item, target.frames(item.info.num_samples))
-            else:
-                long_clip.take(item)
-        while batcher.full:
-            _encode_batch(encoder, batcher.take(), shard)
-    while batch := batcher.take():
-        _encode_batch(encoder, batch, shard)
+    with EncodeLoop(encoder, config.batch.max_frames) as loop:
+        encode_shard(shard, prepare_shard(spec, config.input, config.prepare, target), loop, target)
     return shard.publish(Layout(config.output.uri), record, config.output.row_group_rows)
-
-
-def _encode_batch(encoder: Encoder, batch: list[Clip], shard: OpenShard) -> None:
-    started = time.perf_counter()
-    coded = encoder.encode(batch)
-    each = (time.perf_counter() - started) / len(batch)
-    for clip in coded:
-        shard.add_codes(clip, each)
-
-
-class _LongClip:
-    """The codes of the one long clip that a shard is in the middle of."""
-
-    def __init__(self, encoder: Encoder, shard: OpenShard) -> None:
-        self._encoder = encoder
-        self._shard = shard
-        self._codes: CodeStream | None = None
-        self._seconds = 0.0
-
-    def take(self, item: ClipPart | ClipEnd | Reject) -> None:
-        """Encode a part; at the end the shard gets the codes, at a reject nothing."""
-        if isinstance(item, ClipPart):
-            if item.start == 0:
-                self._codes, self._seconds = self._encoder.stream(), 0.0
-            assert self._codes is not None
-            started = time.perf_counter()
-            self._codes.step(item.waveform)
-            self._seconds += time.perf_counter() - started
-        elif isinstance(item, ClipEnd):
-            assert self._codes is not None
-            self._shard.add_codes(self._codes.finish(item.info), self._seconds)
-            self._codes = None
-        else:
-            self._codes = None

@@ -1,4 +1,4 @@
-"""Figures of a waveform that arrives in parts, with the same bits however it is cut at frames."""
+"""Statistics of a waveform that arrives in parts. The results are the same bits at whatever frames it is cut."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import xxhash
 
 CLIPPING_LEVEL = 0.999
 SILENCE_LEVEL = 0.001  # -60 dBFS
-LOWEST_POWER = 1e-9  # of the release's loudness rule: a silent clip has a level too, -90 dBFS
+LOWEST_POWER = 1e-9  # in the loudness rule of the release, so that a silent clip has a level too: -90 dBFS
 
 
 class AudioStats:
-    """Sums over the parts so far, each (channels, n) with n whole frames in all but the last."""
+    """Sums over the parts so far. A part is (channels, n) samples, and n is whole frames in all parts but the last."""
 
     def __init__(self, samples_per_frame: int) -> None:
         self._samples_per_frame = samples_per_frame
@@ -23,13 +23,13 @@ class AudioStats:
         self._silent = 0
         self._energy = 0.0
         self.num_samples = 0
-        """Per channel."""
+        """Samples per channel."""
         self.peak = 0.0
 
     def add(self, part: np.ndarray) -> None:
         magnitude = np.abs(part)
         peak = float(magnitude.max())
-        self._hash.update(np.ascontiguousarray(part.T, dtype="<f4").data)  # of one channel this is no copy
+        self._hash.update(np.ascontiguousarray(part.T, dtype="<f4").data)  # no copy for one channel
         self._count += part.size
         if peak >= CLIPPING_LEVEL:
             self._clipped += int(np.count_nonzero(magnitude >= CLIPPING_LEVEL))
@@ -52,17 +52,17 @@ class AudioStats:
 
     @property
     def level_dbfs(self) -> float:
-        """Mean power in dB of full scale, as MOSS-TTS takes it: 10 log10(mean(x^2) + 1e-9)."""
+        """Mean power in dB of full scale, defined as in MOSS-TTS: 10 log10(mean(x^2) + 1e-9)."""
         return 10 * math.log10(self._energy / self._count + LOWEST_POWER)
 
     @property
     def xxh3(self) -> str:
-        """XXH3-128 of the samples so far, channels side by side."""
+        """XXH3-128 of the samples so far, as little-endian float32, with the channels of a sample side by side."""
         return str(self._hash.hexdigest())
 
 
 def _energies(part: np.ndarray, samples_per_frame: int) -> np.ndarray:
-    """Sum of squares of each frame: a sum over the whole part would depend on where the parts are cut."""
+    """The sum of squares of each frame. A sum over the whole part would depend on where the parts are cut."""
     channels, num_samples = part.shape
     whole = num_samples // samples_per_frame * samples_per_frame
     squares = np.square(part)

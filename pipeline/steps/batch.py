@@ -1,8 +1,10 @@
-"""Clips of any length into batches under a budget of frames: oldest shard first, and of a shard longest first.
+"""Clips of any length into batches under a budget of frames: the oldest shard first, and within a shard the longest
+clip.
 
 The codec packs a batch without padding, so clips of different lengths share one at no cost. What a batch holds decides
-speed alone: codes do not depend on it. Were it longest first over all shards, the shards that are open together would
-also end together, and the encoder would wait while the next ones are opened.
+the speed and nothing else: codes do not depend on it. The oldest shard goes first because with the longest clip of all
+shards first, the shards that are open together would also end together, and the encoder would wait while the next ones
+are opened.
 """
 
 from __future__ import annotations
@@ -12,22 +14,23 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-POOL_BATCHES = 4  # with this many batches' worth to choose from, batches come out nearly full
+POOL_BATCHES = 4  # with so many batches' worth of items to choose from, batches are nearly full
 
 
 class Batcher(Generic[T]):
     """A pool of waiting items, each with its length in frames."""
 
     def __init__(self, max_frames: int) -> None:
-        """`max_frames` is the budget of a batch; a longer item makes a batch of its own."""
+        """`max_frames` is the budget of a batch. A longer item makes a batch of its own."""
         self._max_frames = max_frames
-        self._pools: dict[int, list[tuple[int, int, T]]] = {}  # by rank; ascending by frames, within them newest first
+        self._pools: dict[int, list[tuple[int, int, T]]] = {}  # by rank; ascending by frames, newest first among equals
         self._added = 0
         self.frames = 0
-        """Frames that wait."""
+        """Sum of the frames of all waiting items."""
 
     def add(self, item: T, frames: int, rank: int = 0) -> None:
-        """Items of a lower `rank` go first: a shard's, which counts up as shards are opened."""
+        """Add an item. Items of a lower `rank` are taken first; the rank is the shard's number in the order of
+        opening."""
         bisect.insort(
             self._pools.setdefault(rank, []), (frames, -self._added, item), key=lambda entry: (entry[0], entry[1])
         )
@@ -36,13 +39,14 @@ class Batcher(Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether enough waits for a well-filled batch."""
+        """Whether enough items wait for a well-filled batch."""
         return self.frames >= POOL_BATCHES * self._max_frames
 
     def take(self) -> list[T]:
-        """From rank to rank the longest items that still fit, of the first the longest in any case.
+        """The next batch, empty if nothing waits.
 
-        Empty if nothing waits.
+        The ranks are gone through in ascending order, and of each the longest items are taken that still fit. The very
+        first item is taken in any case.
         """
         batch: list[T] = []
         room = self._max_frames

@@ -1,4 +1,4 @@
-"""Names of columns and fields: the configured one, or the usual ones."""
+"""Which column or field to use: the configured one, or the first of the usual ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ STOP_COLUMNS = ("end", "end_time", "end_seconds", "end_time_seconds")
 
 
 def find_column(names: Iterable[str], wanted: str | None, usual: Sequence[str]) -> str | None:
-    """The configured name if it is there, else the first usual one that is."""
+    """The configured name if it is present, else the first usual name that is; None if there is none."""
     present = set(names)
     candidates = usual if wanted is None else (wanted,)
     return next((name for name in candidates if name in present), None)
 
 
 def find_audio_column(names: Iterable[str], wanted: str | None) -> str | None:
-    """The column that holds the audio or its path."""
+    """The name of the column that holds the audio or its path."""
     return find_column(names, wanted, AUDIO_COLUMNS)

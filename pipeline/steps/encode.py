@@ -3,74 +3,67 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from moss_tok import MossAudioTokenizerModel, StreamingEncoder
 from moss_tok.stack import StreamState
-from moss_tok.transfer import HostCopy
+from moss_tok.transfer import start_copy_to_host
+from pipeline.concurrency import completed
 from pipeline.config import ModelConfig
 from pipeline.items import Clip, ClipInfo, CodedClip
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Launched:
-    """A batch that is being encoded."""
-
-    ready: Callable[[], bool]
-    """Whether `wait` would return at once."""
-    wait: Callable[[], list[CodedClip]]
-    """The codes of each clip, in the order given; raises what went wrong."""
-
-    @classmethod
-    def done(cls, coded: list[CodedClip]) -> Launched:
-        return cls(ready=lambda: True, wait=lambda: coded)
-
-
 class Encoder:
-    """A model and how much it is given at once."""
+    """A model, and how many frames it is given at once."""
 
     def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
-        """At most `max_frames` frames are encoded at once, and of fewer clips or of one in parts where it is more."""
+        """At most `max_frames` frames are encoded at once: a larger batch is halved, a longer clip encoded in parts."""
         self._model = model
         self._num_quantizers = num_quantizers
         self._max_frames = max_frames
+        self._copying = ThreadPoolExecutor(1, thread_name_prefix="codes-to-host")
 
     def encode(self, clips: Sequence[Clip]) -> list[CodedClip]:
         """Codes of each clip, in the order given."""
-        return self.launch(clips).wait()
+        return self.launch(clips).result()
 
-    def launch(self, clips: Sequence[Clip]) -> Launched:
-        """Begin a batch. A GPU goes on with it when this has returned, so that the next can be made ready meanwhile.
+    def launch(self, clips: Sequence[Clip]) -> Future[list[CodedClip]]:
+        """Begin a batch; the future has the codes of each clip, in the order given.
 
-        Short of GPU memory, it halves how much is encoded at once, from here on, and tries again.
+        A GPU is still at work when this returns, so that the next batch can be made ready meanwhile; on a CPU the
+        future is done. If GPU memory runs out, the encoder halves how much it encodes at once, from here on, and
+        encodes the batch again.
         """
         frames = sum(self._frames(clips))
         if frames > self._max_frames:
-            return Launched.done(self._encode_in_pieces(clips))
+            return completed(self._encode_in_pieces(clips))
         try:
             codes = self._launch(clips)
+            if codes.device.type == "cpu":
+                return completed(self._split(clips, codes))
+            wait = start_copy_to_host(codes)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             self._max_frames = max(1, frames // 2)
             logger.warning("%d frames at once, as %d are too many for the memory: %s", self._max_frames, frames, error)
-            return Launched.done(self._encode_in_pieces(clips))
-        return Launched(ready=lambda: codes.ready, wait=lambda: self._split(clips, codes.wait()))
+            return completed(self._encode_in_pieces(clips))
+        return self._copying.submit(lambda: self._split(clips, wait()))
 
     def stream(self) -> CodeStream:
         """The encoding of one clip whose waveform comes in parts."""
         return CodeStream(self._model, self._num_quantizers, self._max_frames)
 
-    def _launch(self, clips: Sequence[Clip]) -> HostCopy:
-        """The codes (num_quantizers, frames) of all clips, end to end."""
+    def _launch(self, clips: Sequence[Clip]) -> torch.Tensor:
+        """The codes of all clips, end to end, on the model's device: int16 (num_quantizers, frames)."""
         waveforms = [torch.from_numpy(clip.waveform) for clip in clips]
         encoded, _ = self._model.encode_step(waveforms, None, num_quantizers=self._num_quantizers)
-        return HostCopy(torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16))
+        return torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16)
 
     def _split(self, clips: Sequence[Clip], codes: torch.Tensor) -> list[CodedClip]:
         parts = torch.split(codes, self._frames(clips), dim=1)
@@ -91,10 +84,10 @@ class Encoder:
 
 
 class CodeStream:
-    """The codes of a long clip so far, and the encoder's state between its parts: both are those of the whole clip.
+    """The encoding of a long clip part by part: its codes so far, and the state of the encoder.
 
-    The clip is cut at whole blocks of attention, wherever its parts end: there every device's arithmetic is that of the
-    whole clip.
+    Parts may end anywhere. The clip is encoded in whole blocks of attention, because there the arithmetic on every
+    device, and so every code, is that of the whole clip.
     """
 
     def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
@@ -107,7 +100,7 @@ class CodeStream:
         self._codes: list[np.ndarray] = []
 
     def step(self, waveform: np.ndarray) -> None:
-        """Encode the next (channels, n) samples as far as they fill blocks; the rest is kept for later."""
+        """Take the next (channels, n) samples. Those that fill whole blocks are encoded, and the rest is kept."""
         waiting = np.concatenate([self._held, waveform], axis=1)
         whole = waiting.shape[1] // self._block * self._block
         for start in range(0, whole, self._most):
@@ -115,7 +108,7 @@ class CodeStream:
         self._held = waiting[:, whole:].copy()
 
     def finish(self, info: ClipInfo) -> CodedClip:
-        """End the clip: its codes."""
+        """End the clip. Gives all its codes."""
         if self._held.shape[1]:
             missing = -self._held.shape[1] % self._encoder.model.downsample_rate
             self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
@@ -136,7 +129,7 @@ class CodeStream:
 
 
 def load_encoder(config: ModelConfig, num_quantizers: int, max_frames: int) -> Encoder:
-    """The half of the codec that encodes, on the configured device: `auto` is the GPU if this process may use one."""
+    """The encoder of the codec on the configured device. `auto` is the GPU if this process may use one."""
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

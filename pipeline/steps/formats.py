@@ -1,4 +1,4 @@
-"""What the ending of a name says about how to read it."""
+"""What the ending of a file name says about how to read it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ FORMAT_ENDINGS = {
 
 
 def format_of(uri: str) -> str | None:
-    """The input format that a name's ending stands for; None if it stands for none."""
+    """The input format that the ending of a name stands for; None if it stands for none."""
     name = uri.lower()
     return next((kind for kind, endings in FORMAT_ENDINGS.items() if name.endswith(endings)), None)

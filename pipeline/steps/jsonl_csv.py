@@ -1,7 +1,7 @@
-"""Records of JSONL, CSV and TSV files, each with the bytes that it occupies, so that a file can be cut into ranges.
+"""Records of JSONL, CSV and TSV files, each with the bytes that it takes, so that a file can be cut into ranges.
 
-A record that cannot be understood is still a record: it has an `error` in place of fields. A quote that is not closed
-makes a record of its line alone, and what follows is read as if it were not there: it swallows no rows.
+A record that cannot be understood is still a record: it has an `error` instead of fields. If a quote is not closed,
+only the line where it opens becomes such a record, and reading goes on after it. So an open quote swallows no rows.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pipeline.steps.formats import AUDIO_ENDINGS
 
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_ROW_LINES = 32
-"""Of a row whose quoted fields hold line breaks; a row of more has a quote that is not closed."""
+"""Limit for a row whose quoted fields hold line breaks. A longer row counts as a quote that is not closed."""
 
 _Quoting: TypeAlias = Literal[0, 3]  # QUOTE_MINIMAL and QUOTE_NONE of the csv module
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One JSON line or one row of a table."""
+    """One line of JSON, or one row of a table."""
 
     start: int
     """Offset of its first byte in the file."""
@@ -33,19 +33,19 @@ class Record:
     """Offset of the byte after its last."""
     fields: dict[str, Any]
     error: str | None = None
-    """Why it cannot be understood."""
+    """Why it cannot be understood; None if it can."""
     line: int = field(default=1, compare=False)
-    """Number of its first line in the file, from 1, where the reader was told that of the range."""
+    """Number of its first line in the file, counted from 1, if the reader was told the number of the range's first
+    line."""
 
 
 def read_records(
     name: str, stream: BinaryIO, start: int = 0, stop: int | None = None, quoted: bool = True, first_line: int = 1
 ) -> Iterator[Record]:
-    """The records that begin in [start, stop), in order. `name` tells the kind by its ending; blank lines are skipped.
+    """The records that begin in [start, stop), in order. Blank lines are skipped.
 
-    Without `quoted` a double quote is a letter of its field, and every line of a table is a row.
-
-    A range must begin where a record begins, as the extents of an earlier reading say, or at 0. `first_line` is the
+    The ending of `name` tells the kind. Without `quoted`, a double quote is a letter of its field and every line of a
+    table is a row. A range must begin at 0 or where a record begins, as an earlier reading gave it; `first_line` is the
     number of the line there.
     """
     parse = _PARSERS[name.lower().removesuffix(".gz").rpartition(".")[2]]
@@ -56,7 +56,8 @@ def read_records(
 
 
 def _line(stream: BinaryIO) -> tuple[bytes, int]:
-    """The next line, or its first MAX_RECORD_BYTES and one, and the number of bytes that it really has."""
+    """The next line and its length in bytes. Of a line longer than MAX_RECORD_BYTES, that many bytes and one are
+    returned."""
     line = stream.readline(MAX_RECORD_BYTES + 1)
     size = len(line)
     while size > MAX_RECORD_BYTES and not line.endswith(b"\n") and (rest := stream.readline(MAX_RECORD_BYTES)):
@@ -116,7 +117,8 @@ class _Dialect:
     quoting: _Quoting
 
     def split(self, lines: Iterable[str]) -> list[str]:
-        """The cells of the first row. Raises csv.Error, also for a quote that is not closed or that ends too early."""
+        """The cells of the first row. Raises csv.Error, also for a quote that is not closed or that closes too
+        early."""
         return next(csv.reader(lines, delimiter=self.delimiter, quoting=self.quoting, strict=True))
 
 
@@ -131,7 +133,7 @@ class _Row:
 
 
 def _rows(stream: BinaryIO, start: int, first_line: int, dialect: _Dialect, width: int = 0) -> Iterator[_Row]:
-    """The rows from a byte on. `width` is the number of cells of a row, as far as it is known."""
+    """The rows from a position on. `width` is the number of cells in a row, where it is known."""
     stream.seek(start)
     position, number = start, first_line
     while True:
@@ -151,14 +153,14 @@ def _rows(stream: BinaryIO, start: int, first_line: int, dialect: _Dialect, widt
             yield _Row(position, lines.position, number, number + lines.count, cells)
             position, number = lines.position, number + lines.count
             continue
-        stop = position + lines.first_size  # what follows may be sound
+        stop = position + lines.first_size  # the lines after it may be sound
         stream.seek(stop)
         yield _Row(position, stop, number, number + 1, [], error)
         position, number = stop, number + 1
 
 
 class _Lines:
-    """The lines of a row, as far as the csv module asks for them."""
+    """The lines of one row, as far as the csv module asks for them."""
 
     def __init__(self, stream: BinaryIO, position: int) -> None:
         self._stream = stream
@@ -190,7 +192,8 @@ class _Lines:
         return text
 
     def looks_like_a_row(self, dialect: _Dialect, width: int) -> int:
-        """Which line after the first would be a row of its own, with a file of audio in it; 0 if there is none."""
+        """Position of a line, after the first, which would be a row of its own with an audio file in it; 0 if there is
+        none."""
         for after, text in enumerate(self._texts[1:], 1):
             cells = text.rstrip("\r\n").split(dialect.delimiter)
             if len(cells) == width and any(cell.strip(' "').lower().endswith(AUDIO_ENDINGS) for cell in cells):

@@ -1,9 +1,9 @@
 """Records of Lhotse's manifests in JSONL: cuts, recordings, and supervisions with the recordings that they name.
 
-A cut becomes a clip: the part of the recording that it is, of the channels that it has. Its transcript is that of its
-supervision, or of all of them in the order of their starts. A supervision becomes a clip too. What is rounded is
-rounded as Lhotse does (`lhotse.utils.compute_num_samples`: halves up). Cuts that are mixed, padded or transformed are
-refused: there is no part of any file that they are.
+A cut becomes a clip: its part of the recording, with its channels. The transcript is that of its supervision, or of all
+its supervisions in the order of their starts. A supervision becomes a clip too. Times are rounded as Lhotse rounds them
+(`lhotse.utils.compute_num_samples`: halves up). Cuts that are mixed, padded or transformed are refused, because no part
+of a file has their samples.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_lhotse(fields: Mapping[str, Any]) -> bool:
 
 
 def recording_id(fields: Mapping[str, Any]) -> str | None:
-    """Which recording a supervision is of; None for any other record."""
+    """The id of the recording that a supervision belongs to; None for any other record."""
     name = fields.get("recording_id")
     timed = "start" in fields and "duration" in fields
     return name if timed and isinstance(name, str) and "recording" not in fields else None
@@ -39,7 +39,7 @@ def recording_id(fields: Mapping[str, Any]) -> str | None:
 def source_of(
     fields: Mapping[str, Any], config: InputConfig, recordings: Mapping[str, Any]
 ) -> tuple[str, Segment | None, dict[str, Any]]:
-    """Path or URI of the audio, the part of it that the record is, and what else is known of it.
+    """Path or URI of the audio, the part of it that the record stands for, and the other fields.
 
     `recordings` has the records of the recordings that supervisions name, by id. Raises SegmentError.
     """
@@ -89,7 +89,7 @@ def _segment(fields: Mapping[str, Any], channels: tuple[int, ...] | None) -> Seg
 
 
 def _source(recording: Mapping[str, Any], channel: Any) -> tuple[str, tuple[int, ...] | None]:
-    """The one source that holds the wanted channels, and their positions in it; None for all of them."""
+    """The one source that holds the wanted channels, and their positions in it; None for all channels."""
     if recording.get("transforms"):
         raise SegmentError("a recording of Lhotse with transforms: save its audio, and list that")
     sources = [source for source in recording.get("sources") or [] if isinstance(source, Mapping)]
@@ -114,7 +114,7 @@ def _positions(source: Mapping[str, Any], wanted: Sequence[Any]) -> tuple[int, .
 
 
 def _spoken(supervisions: Any, config: InputConfig) -> dict[str, Any]:
-    """What the supervisions of a cut say of all of it."""
+    """The texts of a cut's supervisions, joined, and the language and the speaker where all name the same."""
     if not isinstance(supervisions, list):
         return {}
     entries = [entry for entry in supervisions if isinstance(entry, Mapping)]
@@ -135,7 +135,7 @@ def _in_our_columns(fields: Mapping[str, Any], config: InputConfig) -> dict[str,
 
 
 def _aligned(items: Any, start: float) -> Any:
-    """Lhotse writes an item as [symbol, start, duration, score]."""
+    """Alignments as objects. Lhotse writes each item as [symbol, start, duration, score]."""
     if not isinstance(items, list):
         return items
     return [

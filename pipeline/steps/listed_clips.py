@@ -1,4 +1,4 @@
-"""The clips that a record of an input list stands for: a file, a part of one, or several parts of one."""
+"""The clips that a record of an input list stands for: a file, a part of a file, or several parts."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pipeline.steps.segments import SegmentError, entries_of, nested_segments, s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedClip:
-    """A clip as an input list has it."""
+    """A clip as an input list describes it."""
 
     path: str = ""
-    """Path or URI of its file, as it is written; empty where none can be told."""
+    """Path or URI of its file as the list has it; empty if the record names none."""
     segment: Segment | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """What else the record says of it."""
+    """The other fields of the record."""
     error: str | None = None
-    """Why it cannot be read."""
+    """Why it cannot be read; None if it can."""
 
 
 def listed_clips(record: Record, config: InputConfig, recordings: Mapping[str, Any]) -> list[ListedClip]:
-    """The clips of a record, in its order; at least one. `recordings` are those of Lhotse that are known, by id."""
+    """The clips of a record in its order, at least one. `recordings` has the known recordings of Lhotse, by id."""
     if record.error:
         return [ListedClip(error=record.error)]
     fields = record.fields
@@ -41,7 +41,7 @@ def listed_clips(record: Record, config: InputConfig, recordings: Mapping[str, A
         return [ListedClip(error=f"no path of an audio file: the fields are {found}, expected {expected}")]
     path = fields[column]
     if not isinstance(path, str) or not path or ("://" in path and "::" in path):
-        # A chain such as reference://::https://… makes fsspec interpret what it fetches: not at a list's bidding.
+        # A chain such as reference://::https://… makes fsspec interpret what it fetches, which no list may ask for.
         value = repr(path[:200]) if isinstance(path, str) else f"of type {type(path).__name__}"
         return [ListedClip(error=f"{column} is {value}, not the path or URI of one file")]
     rest = {name: value for name, value in fields.items() if name != column}
@@ -60,7 +60,7 @@ def listed_clips(record: Record, config: InputConfig, recordings: Mapping[str, A
 
 
 def file_of(record: Record, clips: list[ListedClip]) -> str:
-    """What is equal for neighbouring records of one file; empty where there is none."""
+    """A key that is equal for neighbouring records of the same file; empty if the record names no file."""
     return clips[0].path or recording_id(record.fields) or ""
 
 

@@ -1,6 +1,7 @@
-"""URIs, globs and input lists into a frozen list of ShardSpec: listed once, stored with the output.
+"""URIs, globs and input lists into a fixed list of ShardSpec, which is made once and stored with the output.
 
-A shard's id is a hash of what it reads and nothing else, so that it is the same in every process, run and cluster.
+A shard's id is a hash of what the shard reads, and of nothing else. So it is the same in every process, run and
+cluster.
 """
 
 from __future__ import annotations
@@ -26,32 +27,32 @@ from pipeline.storage import ObjectInfo
 logger = logging.getLogger(__name__)
 
 FILE_SHARDS = 4
-LISTING_THREADS = 16  # listings, footers and input lists are small reads: their time is the store's latency
+LISTING_THREADS = 16  # listings, footers and input lists are small reads, whose time is the store's latency
 
 
 class Range(NamedTuple):
-    """A part of an object."""
+    """A part of an object that becomes a shard."""
 
     start: int
     stop: int | None
-    """None for the end of the object."""
+    """The end of the part; None for the end of the object."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     clips: int | None
-    """None where they cannot be counted."""
+    """Number of clips; None if it is not known before reading."""
     first_line: int = 1
-    """Number of the line that it begins with (list)."""
+    """Number of the line that the part begins with (list)."""
 
 
 class PlanError(ValueError):
-    """The input cannot be planned; the message names the URI and what to do."""
+    """The input cannot be planned. The message names the URI and what to do."""
 
 
 def plan_shards(config: InputConfig) -> list[ShardSpec]:
     """Every shard of every split, in the order of the configuration and then of names.
 
-    Raises PlanError for a pattern that matches nothing, objects of no known format, several formats under one pattern,
-    and an object that two patterns match.
+    Raises PlanError if a pattern matches nothing, if a format cannot be told, if one pattern matches several formats,
+    or if two patterns match the same object.
     """
     specs: list[ShardSpec] = []
     owners: dict[str, str] = {}
@@ -106,7 +107,7 @@ def _plan_files(split: str, objects: Sequence[ObjectInfo], config: InputConfig) 
 
 
 def _plan_librispeech(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
-    """Groups of the audio files; the reader finds the transcripts."""
+    """Groups of audio files. The reader finds the transcripts."""
     audio = [info for info in objects if info.uri.lower().endswith(AUDIO_ENDINGS)]
     if not audio:
         raise PlanError(f"{objects[0].uri}: no audio file there: give a folder such as LibriSpeech/train-clean-100")
@@ -114,7 +115,7 @@ def _plan_librispeech(split: str, objects: Sequence[ObjectInfo], config: InputCo
 
 
 def _plan_groups(kind: str, split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
-    """Groups of neighbouring files, named relative to the folder that they share."""
+    """Groups of neighbouring files, with paths relative to the folder that they share."""
     for first in range(0, len(objects), config.clips_per_shard):
         group = objects[first : first + config.clips_per_shard]
         root = group[0].uri.rpartition("/")[0]
@@ -136,20 +137,23 @@ def _plan_tars(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -
 
 
 def _plan_arrow(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
-    """`datasets` keeps what it has computed beside the data, in files named cache-*."""
+    """Files of `Dataset.save_to_disk`. Those named cache-* beside them hold results that `datasets` has computed."""
     data = [info for info in objects if not posixpath.basename(info.uri).startswith("cache-")]
     return _plan_whole("arrow", split, data)
 
 
 def _plan_whole(kind: str, split: str, objects: Sequence[ObjectInfo]) -> Iterator[ShardSpec]:
-    """Each object is a shard: it can only be read from its beginning."""
+    """Each object as one shard, because it can only be read from its beginning."""
     for info in objects:
         yield ShardSpec(split=split, format=kind, uri=info.uri, size=info.size, version=info.version)
 
 
 def _plan_input_lists(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
-    """Byte ranges of `clips_per_shard` clips. Neighbouring records of one file stay together, up to FILE_SHARDS times
-    as many clips: a file is fetched and decoded once in each shard that has a part of it."""
+    """Byte ranges of `clips_per_shard` clips.
+
+    Neighbouring records of one file stay together, up to FILE_SHARDS times as many clips, because a file is fetched and
+    decoded once in each shard that has a part of it.
+    """
     return _plan_ranges("list", _record_ranges, split, objects, config)
 
 
@@ -173,7 +177,7 @@ def _record_ranges(uri: str, config: InputConfig) -> list[Range]:
 
 
 def _plan_parquet(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:
-    """Ranges of whole row groups with at least `clips_per_shard` rows, but for the last."""
+    """Ranges of whole row groups with at least `clips_per_shard` rows, except for the last range."""
     return _plan_ranges("parquet", _row_group_ranges, split, objects, config)
 
 
@@ -181,8 +185,8 @@ def _row_group_ranges(uri: str, config: InputConfig) -> list[Range]:
     try:
         with storage.open_read(uri) as stream:
             footer = pq.read_metadata(stream)
-    except (pa.ArrowException, OSError, ValueError):  # UnicodeDecodeError too, of the name of a column
-        return [Range(0, None, 0, None)]  # the reader meets it again and rejects it by name; the other shards go on
+    except (pa.ArrowException, OSError, ValueError):  # also UnicodeDecodeError, from the name of a column
+        return [Range(0, None, 0, None)]  # its reader rejects it by name, and the other shards go on
     ranges: list[Range] = []
     start, rows, size = 0, 0, 0
     for group in range(footer.num_row_groups):
@@ -201,7 +205,7 @@ def _plan_ranges(
     objects: Sequence[ObjectInfo],
     config: InputConfig,
 ) -> Iterator[ShardSpec]:
-    """A shard for each range of each object; the objects are looked into a few at a time."""
+    """A shard for each range of each object. A few objects are looked into at the same time."""
     found = in_order(lambda info: ranges_of(info.uri, config), objects, LISTING_THREADS)
     for info, ranges in zip(objects, found, strict=True):
         for part in ranges:

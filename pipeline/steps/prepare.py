@@ -1,7 +1,7 @@
-"""Encoded bytes into a waveform at the model's rate and channels, or a Reject that says why not.
+"""Encoded bytes into a waveform at the model's sample rate and channels, or into a Reject that says why not.
 
-A clip is decoded, mixed and resampled block by block. One of up to PART_FRAMES frames travels whole; a longer one in
-parts, of which only a few are in memory at any time, whatever its length.
+A clip is decoded, mixed and resampled block by block. A clip of up to PART_FRAMES frames stays whole. A longer one
+becomes parts, and only a few of them are in memory at any time, however long the clip is.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pipeline.steps.audio_stats import AudioStats
 from pipeline.steps.segment_decoder import OutsideFile, SegmentDecoder
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
 
-PART_FRAMES = 2000  # of the model, whole attention blocks (125): 160 s at 12.5 a second, 15 MB of mono at 24 kHz
+PART_FRAMES = 2000  # whole attention blocks (125): 160 s at 12.5 frames per second, 15 MB of mono at 24 kHz
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the model takes."""
+    """The form of waveform that the model takes."""
 
     sample_rate: int
-    """Hz."""
+    """Sample rate in Hz."""
     channels: int
     samples_per_frame: int
     """Samples per channel in one frame of codes."""
@@ -41,14 +41,15 @@ class Target:
 def prepare_clip(
     raw: RawClip, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG
 ) -> Iterator[Prepared]:
-    """`Preparer.prepare` of one clip alone."""
+    """`Preparer.prepare` for a single clip."""
     return Preparer(config, target, watchdog).prepare(raw)
 
 
 class Preparer:
-    """Prepares clips one after the other; those that are parts of one file and follow one another are decoded once.
+    """Prepares clips one after the other. Clips that are parts of one file and follow one another are decoded in one
+    pass.
 
-    `watchdog` is running while a clip is decoded, and sees a sign of life with every block.
+    `watchdog` runs while a clip is decoded, and is restarted with every block.
     """
 
     def __init__(self, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG) -> None:
@@ -56,12 +57,12 @@ class Preparer:
         self._target = target
         self._watchdog = watchdog
         self._file: SegmentDecoder | None = None
-        """The file of the latest clip that was a part of one."""
+        """The file of the latest clip that was a part of a file."""
 
     def prepare(self, raw: RawClip) -> Iterator[Prepared]:
-        """A Clip, or the ClipParts of a longer one and its ClipEnd; a Reject, in place of either or after parts.
+        """A Clip, or the ClipParts of a longer one and its ClipEnd, or a Reject instead of these or after some parts.
 
-        Never raises: whatever is wrong with a clip is its Reject, and one that comes after parts takes them back.
+        Never raises: whatever is wrong with a clip is in its Reject. A Reject after parts revokes them.
         """
         try:
             source = _Source(raw, self._target, lambda: self._decode(raw))
@@ -71,12 +72,12 @@ class Preparer:
         except OutsideFile as error:
             yield _reject(raw, "outside_file", str(error))
         except Exception as error:
-            # One clip must not end a shard; the reason is counted, so that a defect of ours is seen and not swallowed.
+            # One clip must not end a shard. The reason is counted, so that a defect of our own is noticed.
             message = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode("utf-8")
             yield _reject(raw, "crashed", message)
 
     def _decode(self, raw: RawClip) -> tuple[audio.AudioInfo, Iterator[np.ndarray]]:
-        """What the clip is, and its samples from its beginning as its source has them."""
+        """What the clip is, and its samples from its beginning, as its source has them."""
         self._watchdog.restart()
         config, segment = self._config, raw.origin.segment
         if segment is None:
@@ -87,7 +88,7 @@ class Preparer:
         return info, _not_longer(blocks, info.sample_rate, config.max_seconds)
 
     def _open(self, raw: RawClip) -> SegmentDecoder:
-        """The file that the clip is a part of, which may be open. Raises AudioError for one that cannot be opened."""
+        """The file that the clip is a part of; it may be open already. Raises AudioError if it cannot be opened."""
         if self._file is None or self._file.data is not raw.data:
             limits = audio.AudioLimits(max_seconds=math.inf, max_channels=self._config.max_channels)
             self._file = SegmentDecoder(raw.data, raw.name, limits, self._watchdog)
@@ -100,7 +101,7 @@ class Preparer:
 
 
 def _not_longer(blocks: Iterator[np.ndarray], sample_rate: int, max_seconds: float) -> Iterator[np.ndarray]:
-    """The blocks of a part of a file. Raises AudioError where the part, whatever the file, is too long."""
+    """The blocks of a part of a file. Raises AudioError if the part is too long, whatever the length of the file."""
     count = 0
     for block in blocks:
         count += block.shape[1]
@@ -118,7 +119,7 @@ class _Source:
     decode: Callable[[], tuple[audio.AudioInfo, Iterator[np.ndarray]]]
 
     def start(self) -> tuple[audio.AudioInfo, Iterator[np.ndarray]]:
-        """What it is, and its waveform in parts of PART_FRAMES frames, the last one shorter; at least one."""
+        """What the clip is, and its waveform in one or more parts of PART_FRAMES frames, the last one shorter."""
         info, blocks = self.decode()
         return info, self._parts(self._resampled(blocks, info.sample_rate))
 
@@ -150,7 +151,7 @@ def _prepare(source: _Source, raw: RawClip, config: PrepareConfig) -> Iterator[P
     gain_db = 0.0
     if config.loudness is not None:
         gain_db = _gain(itertools.chain(head, parts), config.loudness, source.target)
-        if not whole:  # the level is that of the whole clip, which is not kept: it is decoded again
+        if not whole:  # its level is known only at its end, and its parts are not kept: decode it again
             (info, parts), head = source.start(), []
     stats = AudioStats(source.target.samples_per_frame)
     for part in itertools.chain(head, parts):
@@ -167,7 +168,7 @@ def _prepare(source: _Source, raw: RawClip, config: PrepareConfig) -> Iterator[P
 
 
 def _gain(parts: Iterator[np.ndarray], loudness: LoudnessConfig, target: Target) -> float:
-    """Gain in dB that brings the clip to the wanted level, as far as it may be changed."""
+    """The gain in dB that brings the clip to the wanted level, or as near to it as `max_gain_db` allows."""
     stats = AudioStats(target.samples_per_frame)
     for part in parts:
         stats.add(part)

@@ -1,4 +1,4 @@
-"""Codes and rejects into Arrow tables in source order, by the schemas in `schemas/`."""
+"""Codes and rejects into Arrow tables in source order, with the schemas in `schemas/`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.items import CodedClip, Origin, Reject
 
 
 def clip_id(shard_id: str, origin: Origin) -> str:
-    """The row's id: its shard's, and its position there, so that the file that holds it is known from the id alone."""
+    """The id of a row: the id of its shard and its position there. So the id alone tells which file holds the row."""
     return f"{shard_id}-{origin.index:08d}"
 
 

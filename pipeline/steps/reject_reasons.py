@@ -1,4 +1,4 @@
-"""Why a clip can be rejected before its audio is looked at. `moss_tok.audio.REASONS` has those of decoding."""
+"""The reasons to reject a clip outside of decoding. Those of decoding are in `moss_tok.audio.REASONS`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Parts of one file as samples at the file's own rate, decoded once from front to back.
 
-No decoder is asked to jump: in MP3 and others the samples behind a jump are not those of a decoder that came there.
+No decoder is asked to seek: in MP3 and other formats the samples after a seek differ from those of a decoder that has
+read up to there.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pipeline.items import Segment
 from pipeline.steps.watchdog import Watchdog
 
 WINDOW_BYTES = 64 * 2**20
-"""Of waveform that is kept for parts that overlap: 6 minutes of 44.1 kHz mono. For a part that begins before what is
-kept, the file is decoded from its beginning again."""
+"""Limit of the waveform that is kept for parts that overlap: 6 minutes of 44.1 kHz mono. For a part that begins before
+what is kept, the file is decoded from its beginning again."""
 
 
 class OutsideFile(ValueError):
-    """The file has no such part; the message says what it has."""
+    """The file has no such part. The message says what it has."""
 
 
 class SegmentDecoder:
@@ -33,13 +34,14 @@ class SegmentDecoder:
         self._limits = limits
         self._watchdog = watchdog
         self._end: int | None = None
-        """Samples after which decoding ends, where it got so far."""
+        """Number of samples at which decoding ended; None before it has."""
         self._damage: AudioError | None = None
-        """Why it ends there, if the file does not."""
+        """Why decoding ended there, if it was not the end of the file."""
         self._info: AudioInfo | None = None
 
     def _open(self) -> AudioInfo:
-        """Begin to decode. A file that cannot be opened is not tried again: some take long to find that out."""
+        """Begin to decode. A file that cannot be opened is not tried again, because for some it takes long to find
+        out."""
         if self._damage is not None and self._info is None:
             raise self._damage
         self._watchdog.restart()
@@ -49,7 +51,7 @@ class SegmentDecoder:
             self._damage = error
             raise
         self._position = 0
-        """Samples that have been decoded."""
+        """Samples that have been decoded so far."""
         self._window: deque[tuple[int, np.ndarray]] = deque()
         """The latest blocks, each with the position of its first sample."""
         return self._info
@@ -57,7 +59,8 @@ class SegmentDecoder:
     def read(self, segment: Segment) -> tuple[AudioInfo, Iterator[np.ndarray]]:
         """What the file is, and the samples of the part: float32 (channels, n), at the file's rate.
 
-        Raises OutsideFile, and AudioError where the file is damaged before the part ends; so does the iterator.
+        Raises OutsideFile if the file has no such part, AudioError if it is damaged before the part ends; the iterator
+        does so too.
         """
         info = self._info or self._open()
         last = max(segment.channels or (0,))
@@ -87,7 +90,8 @@ class SegmentDecoder:
             given += yield from _cut(block, first, stop, segment.channels)
 
     def _decode(self, first: int) -> tuple[int, np.ndarray] | None:
-        """The next block, kept in the window if it is not all before `first`; None where decoding ends."""
+        """The next block, or None where decoding ends. It is kept in the window unless all of it lies before
+        `first`."""
         self._watchdog.restart()
         try:
             waveform = next(self._blocks, None)
@@ -105,7 +109,8 @@ class SegmentDecoder:
         return block
 
     def _reaches(self, end: int, segment: Segment, info: AudioInfo, needed: int) -> bool:
-        """Whether the part is in a file of `end` samples: if rounding alone leads out of it, it lacks that sample."""
+        """Whether the part lies in a file of `end` samples. A part that exceeds it by rounding alone is cut by that
+        sample."""
         rounded_up = self._damage is None and end == needed - 1 and segment.ends_at(info.sample_rate) == end
         return end >= needed or rounded_up
 
@@ -123,7 +128,7 @@ def _end(block: tuple[int, np.ndarray]) -> int:
 def _cut(
     block: tuple[int, np.ndarray], first: int, stop: int | None, channels: tuple[int, ...] | None
 ) -> Generator[np.ndarray, None, int]:
-    """Give what of [first, stop) is in the block, if anything; returns how many samples that is."""
+    """Pass on what the block holds of [first, stop). Returns the number of samples passed on."""
     start, waveform = block
     part = waveform[:, max(0, first - start) : None if stop is None else max(0, stop - start)]
     if part.shape[1]:

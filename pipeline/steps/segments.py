@@ -1,8 +1,8 @@
-"""Fields of a record that make a clip a part of its file, and the times that stand with them.
+"""Fields of a record which say that a clip is a part of its file, and the times in other fields.
 
-A start and an end, or a start and a duration (NeMo has `offset` and `duration`), or a list `segments` whose entries
-have them. All are seconds from the beginning of the file. A start alone is a part to the end of the file; a duration
-alone is none, but the length of the file as somebody has measured it.
+They are a start and an end, or a start and a duration (NeMo: `offset` and `duration`), or a list `segments` whose
+entries have these. All are in seconds from the beginning of the file. A start alone is a part up to the end of the
+file. A duration alone makes no part: it is the length of the file as somebody has measured it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.steps.columns import START_COLUMNS, STOP_COLUMNS, find_column
 
 MAX_SECONDS = 1e9
 DISAGREEMENT = 0.011
-"""Seconds by which an end and a duration may differ that are both given: lists round to hundredths."""
+"""Tolerance in seconds between an end and a duration if both are given: lists round to hundredths."""
 
 _TIMED = frozenset(
     (
@@ -25,18 +25,18 @@ _TIMED = frozenset(
         *("alignment", "alignments", "tokens"),
     )
 )
-"""Fields whose times are the file's."""
+"""Fields whose times count from the beginning of the file."""
 _TIMES = frozenset((*START_COLUMNS, *STOP_COLUMNS))
 
 
 class SegmentError(ValueError):
-    """A record does not say which part of its file it is; the message names the field."""
+    """A record does not say which part of its file it is. The message names the field."""
 
 
 def segment_of(fields: Mapping[str, Any], config: InputConfig) -> tuple[Segment | None, dict[str, Any]]:
-    """The part of the file that a record is, None for all of it, and the fields that say nothing of that.
+    """The part of the file that a record stands for, or None for all of it, and the remaining fields.
 
-    Times in fields such as `words` become those of the part. Raises SegmentError.
+    Times in fields such as `words` are changed to count from the beginning of the part. Raises SegmentError.
     """
     rest = dict(fields)
     if not config.segments:
@@ -56,7 +56,7 @@ def segment_of(fields: Mapping[str, Any], config: InputConfig) -> tuple[Segment 
 
 
 def make_segment(start: float, stop: float | None, duration: float | None, **options: Any) -> Segment:
-    """The segment of these seconds. Raises SegmentError where there is none such."""
+    """The segment with these times in seconds. Raises SegmentError if there can be none."""
     for name, value in (("the start", start), ("the end", stop), ("the duration", duration)):
         if value is not None and not (0 <= value <= MAX_SECONDS):
             raise SegmentError(f"{name} of the segment is {value:g} s")
@@ -72,9 +72,10 @@ def make_segment(start: float, stop: float | None, duration: float | None, **opt
 
 
 def nested_segments(fields: Mapping[str, Any], config: InputConfig) -> list[Any] | None:
-    """The list `segments` of a record, where it is one of parts of its file.
+    """The list `segments` of a record, if it holds parts of the file; None if not.
 
-    Raises SegmentError for an empty one, and where the record is a part itself: whose times those are, nobody can say.
+    Raises SegmentError if the list is empty, or if the record is a part itself, because then it is not clear what the
+    times count from.
     """
     entries = fields.get("segments")
     if not config.segments or not isinstance(entries, list):
@@ -91,9 +92,10 @@ def nested_segments(fields: Mapping[str, Any], config: InputConfig) -> list[Any]
 
 
 def entries_of(fields: Mapping[str, Any], entries: list[Any], config: InputConfig) -> Iterator[dict[str, Any] | None]:
-    """The fields of each entry, with those of the record that hold for each; None for an entry that is no object.
+    """The fields of each entry, together with those of the record that hold for each entry; None for an entry that is
+    no object.
 
-    The record's own transcript, length and words are those of the whole file, and no part's.
+    The transcript, length and words of the record are those of the whole file, so no part gets them.
     """
     ours = {config.text_column, config.start_column, config.end_column, config.duration_column, "duration", "segments"}
     whole = ours | _TIMED | _TIMES
@@ -103,7 +105,7 @@ def entries_of(fields: Mapping[str, Any], entries: list[Any], config: InputConfi
 
 
 def _seconds(fields: Mapping[str, Any], column: str) -> float | None:
-    """None for a cell that is empty. Raises SegmentError for what is no number."""
+    """The number in a cell; None for an empty cell. Raises SegmentError if it is not a number."""
     value = fields[column]
     if value is None or value == "":
         return None
@@ -122,7 +124,7 @@ def _relative(name: str, value: Any, start: float) -> Any:
 
 
 def shift_times(value: Any, start: float) -> Any:
-    """A list of words or the like, with the times that its entries name counted from `start`."""
+    """A list of words or the like, with the times of its entries counted from `start`."""
     if isinstance(value, Mapping):
         return {name: _shifted(name, entry, start) for name, entry in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""An end for a decoder that never comes back.
+"""A watchdog for a decoder that never returns.
 
-Python can interrupt its own code, but not a loop inside a C library that holds the interpreter's lock. The kernel can:
-its timer raises SIGALRM, at which the process writes where it stands to its error output, and ends. To set the timer
-costs a microsecond; `faulthandler.dump_traceback_later`, which starts a thread each time, took a third of the time of
+Python can interrupt its own code, but not a loop inside a C library that holds the interpreter's lock. A timer of the
+kernel can: it raises SIGALRM, and then the process writes its stack to its error output and ends. Setting the timer
+costs a microsecond; `faulthandler.dump_traceback_later` starts a thread each time, which took a third of the time of
 reading short clips.
 """
 
@@ -13,20 +13,22 @@ import signal
 
 
 class Watchdog:
-    """Ends this process where `seconds` pass between two signs of life. None: it never does."""
+    """Ends this process if `seconds` pass without a `restart`. With None it never does."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds
         if seconds is not None:
-            faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)  # on to the default: the process ends
+            faulthandler.register(
+                signal.SIGALRM, all_threads=True, chain=True
+            )  # the default handler follows: the process ends
 
     def restart(self) -> None:
-        """A sign of life; from here on the seconds are counted anew."""
+        """Start counting the seconds again."""
         if self._seconds is not None:
             signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
     def stop(self) -> None:
-        """Wait for nothing until the next `restart`."""
+        """Stop counting until the next `restart`."""
         if self._seconds is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -1,4 +1,4 @@
-"""Object storage and local files behind one small set of functions: the only package that talks to fsspec.
+"""Object stores and local files behind one small set of functions. Only this package uses fsspec.
 
 Every address is a URI: `s3://bucket/key`, `hf://datasets/…`, or a local path (made absolute, without a scheme).
 Publishing is all or nothing: a reader finds the whole object or none.

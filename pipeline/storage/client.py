@@ -1,8 +1,8 @@
-"""How the clients of object stores are set up: from the environment, without caches, and with one owner of retries.
+"""How the clients of object stores are set up: from the environment, without caches, and with retries in one place.
 
-Credentials, endpoint and region are what the client finds by itself: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_PROFILE`, a machine's role, or fsspec's own `FSSPEC_S3='{"…": …}'` and
-`~/.config/fsspec/*.json`. None of it is kept here, so none of it can be written anywhere.
+The client finds credentials, endpoint and region by itself: in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_PROFILE`, the role of the machine, or fsspec's own `FSSPEC_S3='{"…": …}'` and
+`~/.config/fsspec/*.json`. Nothing of this is kept here, so nothing of it can be written anywhere.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import fsspec.config
 
 CONNECT_SECONDS = 5
 STALL_SECONDS = 15
-"""A connection that is silent for so long is given up, and the request made again."""
+"""A connection that is silent for longer is given up, and the request is made again."""
 CONNECTIONS = 32
 
 _S3 = ("s3", "s3a")
 
 
 def client_options(uri: str) -> dict[str, Any]:
-    """Options for the file system that a URI belongs to; what the user has set in fsspec's configuration stays."""
+    """Options for the file system of a URI. What the user has set in fsspec's configuration is kept."""
     if uri.partition("://")[0] not in _S3:
         return {}
     config = {
@@ -38,7 +38,7 @@ def client_options(uri: str) -> dict[str, Any]:
 
 
 def prepare_client(filesystem: Any) -> None:
-    """What the options cannot say."""
+    """Set what the options cannot."""
     if is_s3(filesystem):
         filesystem.retries = 1
 
@@ -48,7 +48,8 @@ def is_s3(filesystem: Any) -> bool:
 
 
 def serves_ranges(filesystem: Any) -> bool:
-    """Whether objects can be fetched in ranges side by side. Web servers may send the whole for each and not say so."""
+    """Whether ranges of an object can be fetched at the same time. Web servers may send the whole object for each
+    range."""
     return bool(filesystem.async_impl) and not _protocols(filesystem) & {"http", "https"}
 
 

@@ -1,4 +1,4 @@
-"""Whether a store keeps its promise not to replace an object: some ignore the condition and overwrite in silence."""
+"""Whether a store can create an object without replacing one: some ignore the condition and overwrite in silence."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _known: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
 
 
 def supports_conditional_create(folder: str) -> bool:
-    """Whether the store of this folder, asked to create an object only where there is none, does so.
+    """Whether the store of this folder creates an object only where there is none, when it is asked to.
 
-    The first call in a process tries it: it creates one object of a random name there twice, and removes it.
+    The first call in a process tests it: it creates an object with a random name there twice, and removes it.
     """
     location = Location.of(folder)
     if location.is_local:
@@ -42,7 +42,10 @@ def supports_conditional_create(folder: str) -> bool:
 
 
 def create_if_absent(location: Location, data: bytes, **options: Any) -> bool:
-    """One conditional write; whether it was done. False says that an object is there, not whose it is."""
+    """Create the object with one conditional write. Returns whether it was created.
+
+    False means that an object is there. It may be the result of an earlier try of the same call, whose answer was lost.
+    """
     try:
         location.filesystem.pipe_file(location.path, data, mode="create", **options)
     except OSError as error:
@@ -58,7 +61,7 @@ def _test_store(location: Location) -> bool:
         first = location.retry("write", create_if_absent, location, b"1")
         return not (first and location.retry("write", create_if_absent, location, b"2"))
     except StorageError as error:
-        if status_and_code(error)[0] in (400, 501):  # it does not know the condition, and says so
+        if status_and_code(error)[0] in (400, 501):  # it says that it does not know the condition
             return False
         raise
     finally:
@@ -68,5 +71,5 @@ def _test_store(location: Location) -> bool:
 def _remove_if_possible(location: Location) -> None:
     try:
         location.filesystem.rm_file(location.path)
-    except Exception as error:  # some may write and not delete, or there is nothing
+    except Exception as error:  # not everybody who may write may delete; or nothing was created
         logger.info("%s: an empty object that may stay: %s", location.path, error)

@@ -72,7 +72,7 @@ def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
 
 def changed(then: str, now: str) -> bool:
     """Whether two versions of an object are of different content, as far as both tell."""
-    if then.endswith("-None") or now.endswith("-None"):  # a listing may know less than a look at the object
+    if then.endswith("-None") or now.endswith("-None"):  # a listing may know less than a request for the object
         return then.partition("-")[0] != now.partition("-")[0]
     return then != now
 
@@ -118,7 +118,7 @@ def _is_folder_marker(path: str) -> bool:
 def _hidden(path: str, pattern: str) -> bool:
     """Whether a part of the path that the pattern does not spell out has a leading dot."""
     if "/." not in f"/{path}":
-        return False  # as nearly always
+        return False  # the usual case, without splitting
     pairs = zip_longest(path.split("/"), pattern.split("/"), fillvalue="")
     return any(part.startswith(".") and part != given for part, given in pairs)
 

@@ -26,7 +26,7 @@ class Location:
     filesystem: Any
     """An fsspec file system."""
     path: str
-    """The path in this file system."""
+    """The path in that file system."""
 
     @classmethod
     def of(cls, uri: str) -> Location:
@@ -42,7 +42,9 @@ class Location:
             filesystem, path = cast("tuple[Any, str]", url_to_fs(uri, **client_options(uri)))
         except ImportError as error:
             raise StorageError(f"{uri}: this kind of storage is not installed: {error}") from error
-        except Exception as error:  # each kind of storage has its own errors for an address that it does not understand
+        except (
+            Exception
+        ) as error:  # each kind of storage raises its own errors for an address that it does not understand
             raise NotAnObject(f"{uri}: no such kind of storage: {error}") from error
         prepare_client(filesystem)
         return cls(uri, filesystem, path)
@@ -74,9 +76,9 @@ class Location:
         return Location.of(join(self.uri, name))
 
     def retry(self, action: str, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-        """What `call(*arguments, **options)` returns, tried until it succeeds or is hopeless.
+        """What `call(*arguments, **options)` returns. The call is repeated until it succeeds or cannot succeed.
 
-        Its errors name the object. A local disk is asked once: what it refuses it goes on refusing.
+        Errors name the object. A local disk is asked once, because there a second try has the same result.
         """
         once = partial(call, *arguments, **options)
         with translate_errors(self.uri, action):

@@ -1,4 +1,4 @@
-"""What every seekable stream of known size has in common."""
+"""The base class of seekable streams of known size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 
 class PositionedIO(io.RawIOBase):
-    """A read-only stream of `size` bytes with a position; how bytes come is `readinto`'s."""
+    """A read-only stream of `size` bytes with a position. A subclass supplies `readinto`."""
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -1,4 +1,4 @@
-"""Objects that appear whole or not at all, and where it matters only once."""
+"""Writing objects: each appears whole or not at all, and with `create` only where there is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def publish(uri: str, data: bytes) -> None:
-    """Make `data` the object at `uri`, whole or not at all; an object that is there already is replaced."""
+    """Make `data` the object at `uri`, whole or not at all. An object that is there already is replaced."""
     location = Location.of(uri)
     if location.is_local:
         location.retry("write", _publish_local, location.path, data, os.replace)
@@ -27,10 +27,11 @@ def publish(uri: str, data: bytes) -> None:
 
 
 def create(uri: str, data: bytes, labels: Mapping[str, str] | None = None) -> bool:
-    """Like `publish`, but only where there is no object yet; whether it did. Of several at the same time, one does.
+    """Like `publish`, but only if there is no object yet. Returns whether it was created; of several callers, one
+    creates it.
 
-    On S3 it is a conditional PUT, and `labels` become the object's user metadata. After a lost answer the client tries
-    again and may lose to itself, so False says that an object is there, not whose it is.
+    On S3 it is a conditional PUT, and `labels` become the object's user metadata. If an answer is lost, the client
+    tries again and may find its own object, so False means that an object is there, and not whose it is.
 
     A store that ignores conditions (see `supports_conditional_create`) is asked before the write whether there is an
     object, and after it which one. Two writers within that moment leave the object of one of them, whole, and the other
@@ -84,7 +85,7 @@ def _create_without_condition(location: Location, data: bytes, **options: Any) -
 
 
 def _create_local(path: str, data: bytes) -> bool:
-    """Unlike a rename, a hard link is refused where there is a file."""
+    """Create a file by a hard link, which fails if the file exists; a rename would replace it."""
     created = True
 
     def place(temporary: str, path: str) -> None:
@@ -106,7 +107,7 @@ def _create_local(path: str, data: bytes) -> bool:
 
 
 def _publish_local(path: str, data: bytes, place: Callable[[str, str], None]) -> None:
-    """Write a file in the same folder, with all of it on disk, and then `place` it at `path`."""
+    """Write a temporary file in the same folder, flush it to disk, and then `place` it at `path`."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = _temporary_name(folder, path)
@@ -133,7 +134,7 @@ def _move(temporary: str, path: str) -> None:
 
 
 def _temporary_name(folder: str, path: str) -> str:
-    """The leading dot keeps readers that glob *.parquet away from a file that is still being written."""
+    """A name with a leading dot, so that readers that glob *.parquet do not find a file that is still being written."""
     return os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(6)}.tmp")
 
 

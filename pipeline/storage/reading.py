@@ -16,7 +16,7 @@ from pipeline.storage.location import Location
 from pipeline.storage.streaming import RangedStream, fetcher
 
 STREAM_BUFFER = 2**20
-READ_AHEAD = 8  # small objects are latency, not bandwidth
+READ_AHEAD = 8  # small objects cost latency, not bandwidth
 AHEAD_BYTES = 256 * 2**20
 
 
@@ -64,11 +64,10 @@ Fetched: TypeAlias = "bytes | FileNotFoundError | NotAnObject | ObjectTooLarge |
 
 
 def read_ahead(uris: Iterable[str | None], max_bytes: int) -> Iterator[Fetched]:
-    """`read_bytes` of each URI in order, a few at a time; for an object that cannot be had, the reason is the result.
+    """`read_bytes` of each URI in order, a few at a time. If an object cannot be read, the result is the error.
 
-    None gives None, so that the results keep step with whatever the URIs came from. Up to READ_AHEAD objects are held
-    besides the one that is given. Of large ones it is as many as fit AHEAD_BYTES, one at least, if all are as large as
-    the latest.
+    None gives None, so that results and URIs stay in step. Up to READ_AHEAD objects are held besides the current one.
+    Of large objects it is as many as fit in AHEAD_BYTES, estimated from the size of the latest, but at least one.
     """
 
     def fetch(uri: str | None) -> Fetched:
@@ -112,7 +111,7 @@ def _read(location: Location, max_bytes: int | None) -> bytes:
     if max_bytes is None and not location.serves_ranges:
         return cast(bytes, location.filesystem.cat_file(location.path))
     info = _info(location)
-    size: int | None = info["size"]  # a web server may keep it to itself
+    size: int | None = info["size"]  # None where a web server does not tell it
     if size is not None:
         _check_size(size, max_bytes)
     if location.serves_ranges:

@@ -24,7 +24,7 @@ from pipeline.storage.errors import (
 )
 
 RETRY_SECONDS = 60.0
-"""From the first failure of a call. Not longer, because the shard as a whole is tried again later."""
+"""Counted from the first failure of a call. It is short because the shard as a whole is tried again later."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -104,7 +104,7 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def status_and_code(error: BaseException) -> tuple[int | None, str]:
-    """The HTTP status that an error of a client library stands for, or None, and beside it S3's code, or ""."""
+    """The HTTP status that an error of a client library stands for, or None, and the error code of S3, or ""."""
     for link in _chain(error, "__cause__"):
         response = getattr(link, "response", None)
         if isinstance(response, dict):

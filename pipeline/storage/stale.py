@@ -1,4 +1,5 @@
-"""What processes left behind that died while they wrote. No reader sees it, but it takes space and may cost money."""
+"""Removing what processes left behind that died while they wrote. No reader sees it, but it takes space and costs
+money."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from pipeline.storage.errors import StorageError
 from pipeline.storage.location import Location
 
 STALE_SECONDS = 24 * 3600.0
-"""An upload of one object is over within minutes, so that no clock has to be right to the hour."""
+"""An upload of one object takes minutes, so the clocks need not agree to the hour."""
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 logger = logging.getLogger(__name__)

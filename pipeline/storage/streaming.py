@@ -1,8 +1,8 @@
-"""Large objects as a stream: byte ranges fetched side by side, a bounded number of bytes ahead of the reader.
+"""Large objects as a stream: several byte ranges are fetched at the same time, a bounded number ahead of the reader.
 
-One connection to an object store gives a fraction of what the store gives to several, and each request waits for its
-first byte. A reader that goes through an object from front to back finds the next ranges there; one that jumps gets
-what it asks for, and no more is fetched until it goes on from there.
+One connection to an object store is a fraction as fast as several, and each request waits for its first byte. A reader
+that goes through an object from front to back finds the next ranges there. One that seeks gets what it asks for, and
+ranges ahead of it are fetched only once it reads on from there.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pipeline.storage.retrying import RetryBudget, status_and_code
 FIRST_RANGE = 2**20
 RANGE = 4 * 2**20
 AHEAD = 32 * 2**20
-"""Bytes of one stream that are asked for and not yet read, at most, with a RANGE more being read from."""
+"""Limit of bytes of one stream that are requested and not yet read; the RANGE that is being read comes on top."""
 RANGE_SECONDS = 60.0
-"""A range that takes longer is asked for again: under 70 kB/s nothing would ever be finished."""
+"""A range that takes longer is requested again. Below 70 kB/s no range would ever be finished."""
 
 Fetch: TypeAlias = Callable[[int, int], "Future[bytes]"]
 
 
 class Gauge:
-    """Bytes that all streams of this process have asked for and not yet let go."""
+    """Counts the bytes that all streams of this process have requested and not yet released."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,7 +55,7 @@ class _Part:
 
 
 class RangedStream(PositionedIO):
-    """A seekable stream over `fetch(start, stop)`, which begins to fetch a range and returns at once."""
+    """A seekable stream over `fetch(start, stop)`, which starts to fetch a range and returns a future at once."""
 
     def __init__(self, fetch: Fetch, size: int) -> None:
         super().__init__(size)
@@ -63,9 +63,9 @@ class RangedStream(PositionedIO):
         self._read_to = 0
         """Where the last read ended."""
         self._window = 0
-        """Bytes to have ahead of the reader."""
+        """Number of bytes to have ahead of the reader."""
         self._parts: deque[_Part] = deque()
-        """Neighbouring ranges, the first of which holds the position once it is read from."""
+        """Neighbouring ranges. After a read the first of them holds the position."""
 
     def readinto(self, buffer: Any) -> int:
         wanted = min(len(buffer), self._size - self._position)
@@ -81,7 +81,8 @@ class RangedStream(PositionedIO):
         return len(data)
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` bytes, fewer only at the end: unlike a raw stream in general."""
+        """Up to `size` bytes, fewer only at the end of the object; a raw stream in general may return fewer
+        anywhere."""
         left = self._size - self._position
         view = memoryview(bytearray(max(0, left if size is None or size < 0 else min(size, left))))
         filled = 0
@@ -94,7 +95,7 @@ class RangedStream(PositionedIO):
         super().close()
 
     def _look_ahead(self, wanted: int) -> None:
-        """Have the range that holds the position, and as many behind it as the reader has earned by going straight."""
+        """Request the range at the position, and more behind it the longer the reader has read straight on."""
         self._drop_read()
         if self._position != self._read_to and not (self._parts and self._parts[0].start <= self._position):
             self._drop_all()

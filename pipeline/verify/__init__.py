@@ -1,15 +1,16 @@
-"""Whether an output is what was written, and whether its sources still give what it says.
+"""Checks whether an output is what was written, and whether its sources still give the same codes.
 
-    outline    the record, the plan, `_SUCCESS`, the card, and that nothing lies where readers would take it for data
-    shards     each manifest against the plan, each object against its manifest
-    figures    totals.json and the card against the sum of the manifests
-    rows       what the rows of a data object say, against each other and against the model
-    again      a sample of clips, read and encoded again
+    metadata_checks   the record, the plan, `_SUCCESS`, the card, and that no other object lies in the folders of data
+    shard_checks      each manifest against the plan, each object against its manifest
+    row_checks        the rows of a data object, against each other and against the model
+    totals_checks     totals.json and the card against the sum of the manifests
+    reencode          a sample of clips, read and encoded again
 
-Everything looks and nothing changes what it looks at. A difference never ends the work: it goes into the report.
+A check changes nothing, and a difference never stops the others: it becomes one of the findings. `repair` is the module
+that changes an output; `duplicates` lists equal clips.
 """
 
-from pipeline.verify.everything import verify
-from pipeline.verify.report import CHECKS, Difference, Report
+from pipeline.verify.findings import CHECKS, Difference, Findings
+from pipeline.verify.verify import verify
 
-__all__ = ["CHECKS", "Difference", "Report", "verify"]
+__all__ = ["CHECKS", "Difference", "Findings", "verify"]

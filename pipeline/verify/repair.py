@@ -52,10 +52,10 @@ def repair(uri: str, read: bool = False, force: bool = False) -> Repairs:
         _refuse_beside_a_run(layout)
     repairs = Repairs(shards=len(output.specs))
 
-    def mend(spec: ShardSpec) -> tuple[str, str, str]:
-        return (spec.shard_id, *_mend(layout, spec, spec.shard_id in output.done, fingerprint, read))
+    def repair_one(spec: ShardSpec) -> tuple[str, str, str]:
+        return (spec.shard_id, *_repair_shard(layout, spec, spec.shard_id in output.done, fingerprint, read))
 
-    for shard_id, state, reason in in_order(mend, output.specs, THREADS):
+    for shard_id, state, reason in in_order(repair_one, output.specs, THREADS):
         if state == "rebuilt":
             repairs.rebuilt[shard_id] = reason
         elif state == "undone":
@@ -82,7 +82,7 @@ def _refuse_beside_a_run(layout: Layout) -> None:
             )
 
 
-def _mend(layout: Layout, spec: ShardSpec, done: bool, fingerprint: str, read: bool) -> tuple[str, str]:
+def _repair_shard(layout: Layout, spec: ShardSpec, done: bool, fingerprint: str, read: bool) -> tuple[str, str]:
     """What became of a shard, and why."""
     trouble = "its manifest was lost"
     if done:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from moss_tok import MossAudioTokenizerModel
 from moss_tok.agreement import agreement, mel_bands, mel_distance, stft_distance
 
 pytestmark = pytest.mark.filterwarnings("ignore::moss_tok.UntrainedModelWarning")
@@ -17,6 +18,7 @@ def test_float32_agrees_with_itself(real_clips):
     assert result.layers == (1.0,) * 32
     assert result.frames_equal == 1
     assert result.reference == result.other
+    assert f"float32 by {MossAudioTokenizerModel.from_pretrained('cat-tiny').numerics}\n" in str(result)
 
 
 def test_bfloat16_differs_in_some_codes_and_more_in_later_layers(real_clips):

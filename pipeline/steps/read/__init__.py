@@ -1,6 +1,6 @@
-"""Shards into encoded clips: one reader for each input format.
+"""Shards into encoded clips, with one reader for each input format.
 
-A defect of a clip is a Reject and reading goes on. A store that fails is a StorageError and the shard is tried again.
+A defect of a clip is a Reject, and reading goes on. A store that fails is a StorageError, and the shard is tried again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.steps.read.webdataset import read_webdataset
 
 
 class SourceChanged(RuntimeError):
-    """An input is no longer what the plan says; the message names it and what can be done."""
+    """An input is no longer what the plan says. The message names it and says what can be done."""
 
 
 _READERS: dict[str, Callable[[ShardSpec, InputConfig], Iterator[RawClip | Reject]]] = {
@@ -35,7 +35,8 @@ _READERS: dict[str, Callable[[ShardSpec, InputConfig], Iterator[RawClip | Reject
 def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
     """Every clip of the shard in source order, each once, as a RawClip or as a Reject.
 
-    Raises SourceChanged where the object is not the one that was planned: half of each would be in the dataset.
+    Raises SourceChanged if the object is not the one that was planned; without that the dataset could hold half of
+    each.
     """
     _check_unchanged(spec)
     return _READERS[spec.format](spec, config)
@@ -56,7 +57,7 @@ def _check_unchanged(spec: ShardSpec) -> None:
 
 
 def _check_members(spec: ShardSpec) -> None:
-    """Of many files one that is gone is a reject of its own."""
+    """Compare the files of a shard with the plan. A file that is gone becomes a reject when it is read."""
     uris = [storage.join(spec.uri, member) for member in spec.members]
     for position, (uri, info) in enumerate(zip(uris, storage.stat_all(uris), strict=True)):
         if info is not None and spec.planned_version(position) != file_version(info.version):

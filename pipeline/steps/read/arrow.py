@@ -1,6 +1,6 @@
 """Arrow streams with audio bytes in a column, as `Dataset.save_to_disk` of Hugging Face Datasets writes them.
 
-Nothing of `datasets` is used: its own way of reading would decode the audio, and stop at the first clip that is broken.
+The `datasets` library is not used: it would decode the audio, and stop at the first broken clip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each row of the file, and a reject in place of those behind the point where it is damaged.
+    """Each row of the file. If it is damaged, one reject stands for all rows from there on.
 
     Raises SourceError if the file has no audio column.
     """
@@ -34,7 +34,7 @@ def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
         stream.seek(0)
         try:
             for batch in pa.ipc.open_stream(stream):
-                batch.validate(full=True)  # offsets that lead outside of their buffers would be followed
+                batch.validate(full=True)  # Arrow would follow offsets that lead outside of their buffers
                 reader = reader or RowReader(batch.schema, spec.uri, config)
                 for position in range(batch.num_rows):
                     yield reader.clip(batch, position, row)
@@ -52,7 +52,7 @@ def read_arrow(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
 
 
 def _trouble_at_end(stream: BinaryIO) -> str | None:
-    """A stream that is cut between two batches ends as if it were whole, but for its last eight bytes."""
+    """What is missing at the end of the stream. One that is cut between two batches lacks only its last eight bytes."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(max(0, size - len(END_OF_STREAM)))
     if stream.read() == END_OF_STREAM:

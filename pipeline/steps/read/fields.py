@@ -1,4 +1,5 @@
-"""What a source says of a clip beside its audio: transcript, language, speaker, labels, and the rest as clean JSON."""
+"""What a source says of a clip apart from its audio: transcript, language, speaker, labels, and the rest as valid
+JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pipeline.config import InputConfig
 from pipeline.items import JSON, Description, Origin, Reject
 from pipeline.steps.columns import LABELS_COLUMNS, LANGUAGE_COLUMNS, SPEAKER_COLUMNS, find_column
 
-MAX_DEPTH = 64  # of metadata; some JSON parsers stop at a hundred
+MAX_DEPTH = 64  # levels of metadata; some JSON parsers stop at a hundred
 
 T = TypeVar("T")
 
@@ -21,9 +22,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def describe(fields: Mapping[str, Any], config: InputConfig) -> Description:
-    """Transcript, language, speaker and labels from the configured fields or those of the usual names.
+    """Transcript, language, speaker and labels, from the configured fields or those of the usual names.
 
-    A value that is none, such as an object where a language should be, stays among the metadata, as all else does.
+    A value of the wrong kind, such as an object in place of a language, stays in the metadata, as do all other fields.
     """
     rest = dict(fields)
     return Description(
@@ -36,7 +37,7 @@ def describe(fields: Mapping[str, Any], config: InputConfig) -> Description:
 
 
 def _take(fields: dict[str, Any], column: str | None, read: Callable[[Any], T | None]) -> T | None:
-    """The column's value, taken out of the fields where it could be read or says that there is none."""
+    """The value of a column. The column is removed from the fields if the value could be read or is empty."""
     if column is None or column not in fields:
         return None
     value = fields[column]
@@ -47,7 +48,7 @@ def _take(fields: dict[str, Any], column: str | None, read: Callable[[Any], T | 
 
 
 def _is_nothing(value: Any) -> bool:
-    """None, an empty cell, or NaN, which is how pandas says so."""
+    """Whether the value is None, an empty cell, or NaN, which pandas writes for an empty cell."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
@@ -58,7 +59,7 @@ def _text(value: Any) -> str | None:
 
 
 def _name(value: Any) -> str | None:
-    """A name or a number as a string: 7.0 is what pandas makes of the number 7 in a column with gaps."""
+    """A name or a number as a string. 7.0 becomes "7", because pandas makes 7.0 of it in a column with gaps."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return None if _is_nothing(value) or not isinstance(value, str | int | float) else clean(str(value))
@@ -76,7 +77,8 @@ def _labels(value: Any) -> tuple[str, ...] | None:
 
 
 def to_json(value: Any, depth: int = 0) -> JSON:
-    """A value that every JSON parser accepts: NaN, dates and decimals become strings, bytes become base64."""
+    """The value in a form that every JSON parser accepts: NaN, dates and decimals become strings, bytes become
+    base64."""
     if depth > MAX_DEPTH:
         return f"left out: nested deeper than {MAX_DEPTH} levels"
     if value is None or isinstance(value, bool | int):
@@ -95,7 +97,8 @@ def to_json(value: Any, depth: int = 0) -> JSON:
 
 
 def clean(text: str) -> str:
-    """The text without what UTF-8 cannot hold: names in a tar and JSON escapes may carry lone surrogates."""
+    """The text with lone surrogates replaced. UTF-8 cannot hold them, and names in a tar and JSON escapes may have
+    them."""
     return _SURROGATE.sub("\ufffd", text)
 
 

@@ -12,7 +12,7 @@ from pipeline.storage import NotAnObject, ObjectTooLarge
 
 
 def read_files(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each member of the shard; its key is the path relative to the folder that the shard's files share."""
+    """Each file of the shard. Its key is the path relative to the folder that the files of the shard share."""
     uris = [f"{spec.uri}/{member}" for member in spec.members]
     for index, data in enumerate(storage.read_ahead(uris, config.max_clip_bytes)):
         origin = Origin(index=index, source=clean(uris[index]), key=clean(spec.members[index]))
@@ -23,7 +23,7 @@ def read_files(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
 
 
 def unreadable(origin: Origin, error: FileNotFoundError | NotAnObject | ObjectTooLarge | None) -> Reject:
-    """The reject for an object that is missing, too large or no file at all."""
+    """The reject for an object that is missing, too large or not a file."""
     if isinstance(error, ObjectTooLarge):
         return read_reject(origin, "too_many_bytes", f"{error}: see input.max_clip_bytes")
     if isinstance(error, NotAnObject):

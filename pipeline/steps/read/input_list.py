@@ -1,7 +1,7 @@
-"""Input lists in JSONL, CSV and TSV: one record per clip, with the path of its audio and what else is known of it.
+"""Input lists in JSONL, CSV and TSV: one record per clip, with the path of its audio and other fields.
 
-Neighbouring records of one file are read together: it is fetched once, and its parts come in the order of their starts,
-so that it is decoded once.
+Neighbouring records of one file are read together: the file is fetched once, and its parts come in the order of their
+starts, so that it is decoded once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pipeline.steps.read.files import unreadable
 from pipeline.steps.read.recordings import find_recordings
 
 HELD_BYTES = 64 * 2**20
-"""Of the records of one file that are held: those that follow fetch and decode it again."""
+"""Limit for the records of one file that are held together. For those after it the file is fetched and decoded
+again."""
 
 
 @dataclass(slots=True)
@@ -37,12 +38,12 @@ class _File:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a clip to read it for."""
+        """Whether any of the clips can be read, so that the file is needed."""
         return any(clip.error is None for _, clip in self.clips)
 
 
 def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each record of the shard's range. A path is absolute, a URI, or below the list's folder or audio_folder."""
+    """Each record of the shard's range. A path is absolute, a URI, or relative to the list's folder or audio_folder."""
     recordings = find_recordings(spec, config)
     with storage.open_read(spec.uri) as stream:
         records = read_records(spec.uri, stream, spec.start, spec.stop, config.quoted, spec.first_line)
@@ -78,7 +79,7 @@ def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | 
 
 
 def _files(records: Iterator[Record], config: InputConfig, recordings: Mapping[str, Any]) -> Iterator[_File]:
-    """The clips of the records, those of one file together and by their starts where they are neighbours."""
+    """The clips of the records. Neighbouring clips of one file are together, ordered by their starts."""
     file: _File | None = None
     for record in records:
         clips = listed_clips(record, config, recordings)

@@ -1,8 +1,8 @@
-"""Folders in the layout of LibriSpeech: <speaker>/<chapter>/<speaker>-<chapter>-<number>.flac, and transcripts beside.
+"""Folders in the layout of LibriSpeech: <speaker>/<chapter>/<speaker>-<chapter>-<number>.flac, with transcripts beside.
 
-Those of a chapter are in <speaker>-<chapter>.trans.txt, a line for each file: its name without the ending, a space, the
-text. Where there is no such file or line, the clip has no transcript. Where it is a folder or far too large, its clips
-say so in their metadata.
+The transcripts of a chapter are in <speaker>-<chapter>.trans.txt. It has a line for each file: its name without the
+ending, a space, the text. If there is no such file or line, the clip has no transcript. If the transcripts are a folder
+or far too large, the metadata of the clips say so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def read_librispeech(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip |
             continue
         folder, name = posixpath.split(f"{spec.uri}/{member}")
         stem = name.partition(".")[0]
-        if (this := f"{folder}/{stem.rpartition('-')[0]}") != chapter:  # neighbours are of one chapter
+        if (
+            this := f"{folder}/{stem.rpartition('-')[0]}"
+        ) != chapter:  # neighbouring files mostly belong to one chapter
             chapter = this
             texts, metadata = _transcripts(f"{this}.trans.txt")
         description = _describe(stem, texts, metadata)
@@ -45,7 +47,10 @@ def _describe(stem: str, texts: dict[str, str], metadata: dict[str, JSON]) -> De
 
 
 def _transcripts(uri: str) -> tuple[dict[str, str], dict[str, JSON]]:
-    """Text of each clip by its name, empty if there is no such file, and what the clips' metadata say of it."""
+    """The texts of a chapter by name of the clip, and metadata for its clips.
+
+    Both are empty if there is no such file; the metadata say why it cannot be read.
+    """
     try:
         data = storage.read_bytes(uri, MAX_TRANSCRIPT_BYTES)
     except FileNotFoundError:

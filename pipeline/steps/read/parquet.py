@@ -15,12 +15,12 @@ from pipeline.steps.read.fields import clean, read_reject
 from pipeline.steps.read.rows import RowReader
 
 BATCH_ROWS = 16  # rows hold whole audio files: a batch is megabytes already
-BATCH_BYTES = 2**28  # of a batch, where each of its rows is as large as its row group: with a dictionary they can be
-MAX_GROUP_ROWS = 10_000_000  # a footer that declares more in one row group lies
+BATCH_BYTES = 2**28  # of a batch, if each row is as large as its row group, as with a dictionary it can be
+MAX_GROUP_ROWS = 10_000_000  # a footer that declares more in one row group is wrong
 
 
 def read_parquet(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each row of the shard's row groups, or a reject for each row that is damaged.
+    """Each row of the shard's row groups, with a reject for each row that is damaged.
 
     Raises SourceError if the file has no audio column.
     """
@@ -37,7 +37,7 @@ def read_parquet(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rej
 
 
 def _rows_before_groups(footer: pq.FileMetaData) -> list[int]:
-    """Number of the first row of each row group, and of all rows."""
+    """Number of the first row of each row group, and at the end the number of all rows."""
     counts = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
     if any(not 0 <= count <= MAX_GROUP_ROWS for count in counts):
         raise ValueError(f"a row group of {max(counts, key=abs)} rows, and {MAX_GROUP_ROWS} are allowed")

@@ -1,4 +1,4 @@
-"""The recordings that supervisions of Lhotse name: in a list of their own, beside that of the supervisions."""
+"""The recordings that supervisions of Lhotse name. They have a list of their own, beside that of the supervisions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline.steps.lhotse_records import recording_id
 
 
 def find_recordings(spec: ShardSpec, config: InputConfig) -> Mapping[str, Any]:
-    """The records of the recordings that the shard's supervisions name, by id; empty where it has no supervisions.
+    """The records of the recordings that the shard's supervisions name, by id; empty if it has no supervisions.
 
-    The list is read to the last of them; of what it holds, only they are kept.
+    The list is read up to the last of them, and only those are kept.
     """
     uri = _list_of_recordings(spec.uri, config)
     wanted = _named(spec, config) if uri else set()
@@ -42,7 +42,7 @@ def _list_of_recordings(uri: str, config: InputConfig) -> str | None:
 
 
 def _named(spec: ShardSpec, config: InputConfig) -> set[str]:
-    """Recordings that the shard's records name, if they are supervisions."""
+    """Ids of the recordings that the records of the shard name; empty if they are not supervisions."""
     names: set[str] = set()
     with storage.open_read(spec.uri) as stream:
         for record in read_records(spec.uri, stream, spec.start, spec.stop, config.quoted):

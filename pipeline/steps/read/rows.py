@@ -1,4 +1,4 @@
-"""Rows of Arrow batches into clips: what Parquet and Arrow files have in common."""
+"""Rows of Arrow batches into clips, for Parquet and Arrow files alike."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def audio_column(schema: pa.Schema, uri: str, config: InputConfig) -> str:
 def _value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
-    except Exception:  # dates beyond Python's, unknown time zones, …: each raises what it likes, and it is one field
+    except Exception:  # dates beyond Python's, unknown time zones, …: any type of error, for one field
         if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
             return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
         return f"left out: Python cannot hold this {scalar.type}"

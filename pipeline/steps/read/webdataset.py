@@ -1,7 +1,7 @@
-"""WebDataset tars: neighbouring members with one key are one sample, such as a.flac, a.json and a.txt.
+"""WebDataset tars: neighbouring members with the same key are one sample, such as a.flac, a.json and a.txt.
 
-Nothing is ever unpacked to disk or evaluated: audio stays bytes, .json and .txt are parsed, other members are named in
-the metadata and left alone.
+Nothing is unpacked to disk or evaluated: audio stays bytes, .json and .txt are parsed, and other members are only named
+in the metadata.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.steps.formats import AUDIO_ENDINGS
 from pipeline.steps.read.fields import clean, describe, read_reject
 
 MAX_TEXT_BYTES = 16 * 2**20
-PADDING_BYTES = 2**20  # writers pad with zeros to records of 10 KiB, or as they were told
+PADDING_BYTES = 2**20  # writers pad with zeros to records of 10 KiB, or of the size that was set
 
 MAX_NAME_BYTES = 2**20
 
@@ -29,7 +29,7 @@ _NAME_TYPES = (
 )
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError, RecursionError)
-"""What tarfile raises, by design or not, on headers that make no sense."""
+"""What tarfile raises, on purpose or not, on headers that make no sense."""
 
 
 @dataclass(slots=True)
@@ -38,27 +38,28 @@ class _Sample:
     parts: dict[str, bytes | None] = field(default_factory=dict)
     """Bytes of each member by its ending; None for one that was not read."""
     faults: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Reason and message for each audio member that cannot be used."""
+    """Reason and message for each audio member that cannot be used, by its ending."""
     size: int = 0
-    """Bytes that are held."""
+    """Bytes that are held in memory."""
 
     def takes(self, key: str, ending: str, size: int, max_bytes: int) -> bool:
-        """Whether a member belongs to this sample. One sample that never ends would be held in memory whole."""
+        """Whether a member belongs to this sample. The limit keeps a sample that never ends out of memory."""
         known = ending in self.parts or ending in self.faults
         return key == self.key and not known and (self.size + size <= max_bytes or not _is_audio(ending))
 
 
 @dataclass(frozen=True, slots=True)
 class _Damage:
-    """The end of what can be read of a tar."""
+    """Where and why the tar cannot be read on."""
 
     message: str
 
 
 def read_webdataset(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """Each sample of the tar, in the tar's order, and a reject in place of those behind the point where it is damaged.
+    """Each sample of the tar, in the tar's order. If the tar is damaged, one reject stands for all samples from there
+    on.
 
-    A sample with several audio members is as many clips.
+    A sample with several audio members gives as many clips.
     """
     index = 0
     source = clean(spec.uri)
@@ -72,7 +73,7 @@ def read_webdataset(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | 
 
 
 def _samples(uri: str, max_clip_bytes: int) -> Iterator[_Sample | _Damage]:
-    """The samples, and at the end the damage where there is some."""
+    """The samples, and last the damage if there is some."""
     sample: _Sample | None = None
     head = b""
     with storage.open_read(uri) as stream:
@@ -100,7 +101,7 @@ def _samples(uri: str, max_clip_bytes: int) -> Iterator[_Sample | _Damage]:
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header that is not believed: tarfile reads long names whole, whatever size they claim."""
+    """The header of a member, with its size checked: tarfile would read long names whole, whatever size they claim."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
@@ -114,7 +115,7 @@ def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     member = tar.next()
     cast(Any, tar).members.clear()  # tarfile remembers every member it has seen
     if member is not None and tar.offset <= member.offset:
-        raise tarfile.ReadError("a member that ends before it begins")  # tarfile would go round for ever
+        raise tarfile.ReadError("a member that ends before it begins")  # tarfile would loop for ever
     return member
 
 
@@ -136,7 +137,7 @@ def _add(sample: _Sample, ending: str, tar: tarfile.TarFile, member: tarfile.Tar
         return
     try:
         data = cast(BinaryIO, tar.extractfile(member)).read()
-    except _DAMAGE:  # of the tar, or of what it is packed in
+    except _DAMAGE:  # damage of the tar, or of its compression
         if audio:
             sample.faults[ending] = ("damaged_source", f"the tar stops inside {member.name}")
         raise
@@ -145,9 +146,10 @@ def _add(sample: _Sample, ending: str, tar: tarfile.TarFile, member: tarfile.Tar
 
 
 def _trouble_at_end(stream: BinaryIO, end: int) -> str | None:
-    """What tarfile does not say: it takes a missing or damaged header for the end, and the first end for the last.
+    """What is wrong at the end of the tar, None if nothing.
 
-    A second tar behind the first would begin within PADDING_BYTES.
+    tarfile does not say it: it takes a missing or damaged header for the end, and the first end for the last. A second
+    tar joined to the first would begin within PADDING_BYTES.
     """
     stream.seek(end)
     block = stream.read(tarfile.BLOCKSIZE)
@@ -161,7 +163,7 @@ def _trouble_at_end(stream: BinaryIO, end: int) -> str | None:
 
 
 def _hint(head: bytes) -> str:
-    """What to do about a tar that is packed, which its name does not say."""
+    """What to do about a tar that is compressed although its name does not say so."""
     packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
     if packed is None:
         return ""
@@ -173,7 +175,7 @@ def _is_audio(ending: str) -> bool:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Key and ending as WebDataset has them: the ending begins at the first dot of the last part of the path."""
+    """Key and ending as in WebDataset: the ending begins at the first dot in the last part of the path."""
     folder, slash, base = name.rpartition("/")
     stem, _, ending = base.partition(".")
     return f"{folder}{slash}{stem}", ending.lower()
@@ -199,7 +201,7 @@ def _clips(sample: _Sample, source: str, index: int, config: InputConfig) -> Ite
 
 
 def _describe(sample: _Sample, config: InputConfig) -> Description:
-    """What .json says, with .txt as the transcript where it is there, and the names of other members."""
+    """The fields of .json, the text of .txt as the transcript if there is one, and the names of other members."""
     fields: dict[str, Any] = {}
     document = sample.parts.get("json")
     if document is not None:

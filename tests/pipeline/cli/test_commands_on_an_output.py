@@ -46,7 +46,7 @@ def test_verify_prints_a_table_and_that_all_is_right(tokenized: Tokenized, typed
     table = {line[2:16].strip(): line[16:].split() for line in out.splitlines() if line.startswith("  ")}
     assert table["complete"][:2] == ["5", "-"]
     assert table["sources"][:2] == ["4", "-"]
-    assert out.endswith("all is right\n")
+    assert out.endswith("everything is right\n")
 
 
 def test_verify_names_shard_id_column_and_what_to_do_and_ends_with_1(tokenized: Tokenized, typed: Type, tmp_path: Path):
@@ -102,18 +102,18 @@ def test_decode_writes_one_file_or_a_folder_and_goes_on_where_it_was(tokenized: 
     assert {path.name for path in folder.iterdir()} == {f"{row['id']}.wav", f"{other['id']}.wav"}
     shard = row["id"].partition("-")[0]
     out = typed("decode", tokenized.output, "--shard", shard, "--num-quantizers", 1, "-o", folder)
-    assert f"{len({row['id'], other['id']} & {path.stem for path in folder.iterdir()})} more were there already" in out
+    assert f"{len({row['id'], other['id']} & {path.stem for path in folder.iterdir()})} more existed already" in out
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         ([], "say which rows"),
-        (["--id", "a-0", "--limit", "3"], "--id names the rows"),
+        (["--id", "a-0", "--limit", "3"], "--id selects single rows"),
         (["--rows", "7"], "give START:STOP"),
         (["--rows", "a:b"], "give START:STOP"),
-        (["--rows", "9:2"], "no rows: STOP is one past the last"),
-        (["--rows", "900:"], "beyond the end: --rows 900: of a selection that has 7 committed rows"),
+        (["--rows", "9:2"], "STOP must be above START"),
+        (["--rows", "900:"], "--rows 900:: the selection has only 7 committed rows"),
         (["--limit", "-3"], "give 0 or more"),
         (["--id", "a-0", "-o", "a.mp3"], "a.mp3: sound is written as .wav or .flac"),
         (["--split", "train", "-o", "all.wav"], "one file holds one row"),

@@ -117,7 +117,7 @@ def test_a_split_without_a_committed_shard_is_left_out_of_the_loading(tmp_path: 
     assert set(datasets.load_dataset(str(tmp_path / "codes"), cache_dir=str(tmp_path / "cache"))) == {"train"}
 
 
-def test_a_survey_counts_what_is_in_the_shards_it_looks_into(tmp_path: Path):
+def test_statistics_count_what_is_in_the_sampled_shards(tmp_path: Path):
     codes = Path(random_output(tmp_path / "codes", shards=3, clips=60, frames=60))
     paths = sorted(map(str, codes.glob("data/train/*")))
     seen = sample_statistics(paths, 32, 1024)
@@ -132,7 +132,7 @@ def test_a_survey_counts_what_is_in_the_shards_it_looks_into(tmp_path: Path):
     assert sample_statistics([], 32, 1024).clips == 0
 
 
-def test_a_card_with_an_empty_survey_has_no_plots(output: Path):
+def test_a_card_without_sampled_clips_has_no_plots(output: Path):
     finished = read_output(str(output))
     none = sample_statistics([], 32, 1024)
     card = dataset_card(finished.record, replace(finished.totals(), rows=0), 1, CardConfig(), none)

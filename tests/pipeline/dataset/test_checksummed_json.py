@@ -1,4 +1,4 @@
-"""Sealed documents: what was written is read back, and any other byte is noticed."""
+"""Documents with a checksum: what was written is read back, and any other byte is noticed."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def manifest_of(spec: ShardSpec) -> ShardManifest:
     )
 
 
-def tally_of(specs: list[ShardSpec]) -> TotalsCache:
+def cache_of(specs: list[ShardSpec]) -> TotalsCache:
     cache = TotalsCache(SPECS)
     for spec in specs:
         cache.add(manifest_of(spec))
@@ -62,20 +62,20 @@ def open_again(tmp_path: Path, record: RunRecord) -> Callable[[], Output]:
 
 
 def test_a_shard_is_counted_once_however_often_it_is_added():
-    cache = tally_of(SPECS[:3] + SPECS[1:5])
+    cache = cache_of(SPECS[:3] + SPECS[1:5])
     assert cache.totals.shards == 5
     assert cache.totals.rows == 1 + 2 + 3 + 4 + 5
     assert cache.uncounted(ALL) == {spec.shard_id for spec in SPECS[5:]}
     assert not cache.complete
-    assert tally_of(SPECS).complete
+    assert cache_of(SPECS).complete
 
 
 def test_ids_that_are_not_in_the_plan_are_never_counted():
-    assert tally_of([]).uncounted({"0123456789abcdef", SPECS[0].shard_id}) == {SPECS[0].shard_id}
+    assert cache_of([]).uncounted({"0123456789abcdef", SPECS[0].shard_id}) == {SPECS[0].shard_id}
 
 
 def test_what_is_written_is_read_back():
-    cache = tally_of(SPECS[::3])
+    cache = cache_of(SPECS[::3])
     again = TotalsCache.from_bytes(cache.to_bytes("plan"), "plan", SPECS, ALL)
     assert again.totals == cache.totals
     assert again.uncounted(ALL) == cache.uncounted(ALL)
@@ -87,11 +87,11 @@ def test_what_is_written_is_read_back():
         lambda data: b"",
         lambda data: data[:-9],
         lambda data: data.replace(b'"rows": 15', b'"rows": 16'),
-        lambda data: tally_of(SPECS[:5]).to_bytes("another plan"),
+        lambda data: cache_of(SPECS[:5]).to_bytes("another plan"),
     ],
 )
 def test_totals_that_cannot_be_trusted_are_not_used(spoil: Callable[[bytes], bytes]):
-    good = tally_of(SPECS[:5]).to_bytes("plan")
+    good = cache_of(SPECS[:5]).to_bytes("plan")
     assert TotalsCache.from_bytes(good, "plan", SPECS, ALL).totals.rows == 15
     assert TotalsCache.from_bytes(spoil(good), "plan", SPECS, ALL).totals == Totals()
 
@@ -99,7 +99,7 @@ def test_totals_that_cannot_be_trusted_are_not_used(spoil: Callable[[bytes], byt
 def test_a_manifest_that_was_deleted_to_do_its_shard_again_is_not_counted(open_again: Callable[[], Output]):
     for spec in SPECS[:5]:
         manifest.commit(open_again().layout, manifest_of(spec))
-    open_again().save(tally_of(SPECS[:5]))
+    open_again().save(cache_of(SPECS[:5]))
     Path(open_again().layout.manifest(SPECS[4].shard_id)).unlink()
     assert open_again().totals().rows == 1 + 2 + 3 + 4
 
@@ -108,10 +108,10 @@ def test_only_the_manifests_that_are_not_counted_are_read(open_again: Callable[[
     """Those that are counted are spoilt here, which would be noticed if one were read."""
     for spec in SPECS[:10]:
         manifest.commit(open_again().layout, manifest_of(spec))
-    open_again().save(tally_of(SPECS[:8]))
+    open_again().save(cache_of(SPECS[:8]))
     for spec in SPECS[:8]:
         Path(open_again().layout.manifest(spec.shard_id)).write_text("spoilt")
-    assert open_again().totals() == tally_of(SPECS[:10]).totals
+    assert open_again().totals() == cache_of(SPECS[:10]).totals
 
 
 def test_two_jobs_that_each_know_a_part_end_with_the_whole(open_again: Callable[[], Output]):
@@ -127,9 +127,9 @@ def test_two_jobs_that_each_know_a_part_end_with_the_whole(open_again: Callable[
         tallies[number % 2].add(manifest_of(spec))
     Path(one.layout.plan).write_bytes(b"plan")
     Path(one.layout.run).write_bytes(b"run")
-    assert one.finish(tallies[0]) == tally_of(SPECS).totals
+    assert one.finish(tallies[0]) == cache_of(SPECS).totals
     assert Path(one.layout.success).exists()
-    assert other.finish(tallies[1]) == tally_of(SPECS).totals
+    assert other.finish(tallies[1]) == cache_of(SPECS).totals
 
 
 def test_a_million_counted_shards_take_little_room():

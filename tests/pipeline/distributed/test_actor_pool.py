@@ -61,8 +61,7 @@ class FakeCluster:
         """Let time pass, look at the cluster, hear what actors say."""
         self.seconds += seconds
         run.reconcile()
-        while not run.inbox.empty():
-            run.inbox.get().deliver()
+        run.handle_replies(0.001)
 
     @property
     def alive(self) -> list[FakeActor]:
@@ -136,7 +135,7 @@ def test_auto_takes_the_gpu_that_joins_before_any_actor_has_worked(cluster: Fake
     run = cluster.run()
     cluster.advance(run)
     assert [actor.options["num_gpus"] for actor in cluster.alive] == [0.0]
-    assert "as none has a GPU, actors ask for CPUs alone: see model.device" in cluster.notes[0]
+    assert "none has a GPU, so actors ask for CPUs only: see model.device" in cluster.notes[0]
     cluster.nodes["gpu"] = GPU_NODE
     cluster.advance(run)
     assert {actor.options["num_gpus"] for actor in cluster.alive} == {1.0}
@@ -168,7 +167,9 @@ def test_who_waits_for_nodes_is_told_at_once_and_again_and_again(cluster: FakeCl
     cluster.advance(run, WAIT_WARNING_SECONDS)
     cluster.advance(run, WAIT_WARNING_SECONDS)
     first, *later = cluster.notes
-    assert first.startswith("cluster.actors: room for 0 of 2 now, the others wait: an actor needs 4 GPUs and 1 CPUs")
+    assert first.startswith(
+        "cluster.actors: capacity for 0 of 2 now, the others wait: an actor needs 4 GPUs and 1 CPUs"
+    )
     assert [note.split(":")[0] for note in later] == ["no actor has been ready for 60 s"] * 2
     assert "ray status" in later[0]
 

@@ -226,7 +226,7 @@ def test_an_interrupt_ends_the_wait_for_an_answer(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("no_ray")
 def test_an_address_whose_port_is_no_number_is_refused():
-    with pytest.raises(ClusterError, match="this is no host:port"):
+    with pytest.raises(ClusterError, match="not a host:port"):
         connect(ClusterConfig(address="head:port"))
 
 

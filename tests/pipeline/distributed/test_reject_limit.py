@@ -34,5 +34,5 @@ def test_the_message_names_the_most_common_reasons_and_what_to_do():
     message = too_many_rejects(totals_of(400, not_audio=900, empty=4, truncated=300, silent=5), 0.25)
     assert message is not None
     assert "1,209 of the first 1,609 clips of this run were rejected (75%)" in message
-    assert "not_audio 900, truncated 300, silent 5;" in message
+    assert "not_audio 900, truncated 300, silent 5." in message
     assert "raise run.max_reject_fraction" in message

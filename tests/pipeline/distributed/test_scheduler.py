@@ -56,7 +56,7 @@ def test_shards_come_in_the_order_of_the_plan_and_end_when_all_are_committed():
 def test_an_error_is_tried_again_after_a_while_that_doubles_and_given_up_after_the_last_attempt():
     scheduler, clock = scheduler_of("ab")
     bad = take(scheduler)
-    assert "failed, try 1 of 3: no such key" in scheduler.failed(bad, "no such key")
+    assert "failed, attempt 1 of 3: no such key" in scheduler.failed(bad, "no such key")
     scheduler.committed(take(scheduler))
     for number, wait in ((2, 1.0), (3, 2.0)):
         clock.now += wait - 0.01
@@ -76,15 +76,15 @@ def test_a_store_that_is_away_is_no_fault_of_the_shards_however_often_they_are_t
     scheduler, clock = scheduler_of("ab", max_attempts=1)
     for _ in range(5):
         for attempt in [take(scheduler), take(scheduler, open_shards=1)]:
-            assert "found a store away" in scheduler.store_unavailable(attempt, "no route to host")
+            assert "found a store unavailable" in scheduler.store_unavailable(attempt, "no route to host")
         clock.now += LONGEST_RETRY_SECONDS
-    assert not scheduler.store_outage_is_long
+    assert not scheduler.store_outage_is_too_long
     scheduler.committed(take(scheduler))
     clock.now += OUTAGE_SECONDS
-    assert not scheduler.store_outage_is_long, "it was there for the other shard"
+    assert not scheduler.store_outage_is_too_long, "it was there for the other shard"
     scheduler.store_unavailable(take(scheduler), "no route to host")
     clock.now += OUTAGE_SECONDS
-    assert scheduler.store_outage_is_long
+    assert scheduler.store_outage_is_too_long
     assert scheduler.failures == []
 
 
@@ -93,7 +93,7 @@ def test_a_store_that_answers_others_meanwhile_is_not_away():
     bad, good = take(scheduler), take(scheduler, open_shards=1)
     scheduler.committed(good)
     assert "is given up" in scheduler.store_unavailable(bad, "503 for this object alone")
-    assert not scheduler.store_outage_is_long
+    assert not scheduler.store_outage_is_too_long
 
 
 def test_a_shard_that_waits_holds_up_none_of_the_others_and_comes_first_when_it_is_due():
@@ -140,7 +140,9 @@ def test_the_shards_of_an_actor_that_died_are_tried_last_and_alone_and_only_the_
     assert (name_of(innocent), name_of(killer)) == ("innocent", "killer")
     scheduler.committed(innocent)
     for attempt in (1, 2):
-        assert f"was alone in an actor that died, try {attempt} of 3" in scheduler.actor_died([killer], "signal 9")[0]
+        assert (
+            f"was alone in an actor that died, attempt {attempt} of 3" in scheduler.actor_died([killer], "signal 9")[0]
+        )
         clock.now += LONGEST_RETRY_SECONDS
         killer = take(scheduler)
         assert killer.isolated

@@ -12,8 +12,8 @@ import pytest
 from pipeline.dataset.dataset import read_output
 from pipeline.export.config import load_export_config
 from pipeline.export.job import run_export
-from pipeline.export.report import Report
-from pipeline.export.rows import Row, read_rows
+from pipeline.export.rows import ExportRow, read_rows
+from pipeline.export.summary import ExportSummary
 from tests.support import demo_config, tokenize_in_process
 
 
@@ -26,7 +26,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def clips(dataset: Path) -> dict[str, Row]:
+def clips(dataset: Path) -> dict[str, ExportRow]:
     """Every row of the dataset by its id, with all layers."""
     output = read_output(str(dataset))
     rows = [row for spec in output.specs for row in read_rows(output, spec, output.record.num_quantizers)]
@@ -35,10 +35,10 @@ def clips(dataset: Path) -> dict[str, Row]:
 
 
 @pytest.fixture
-def export(dataset: Path, tmp_path: Path) -> Callable[..., tuple[Path, Report]]:
+def export(dataset: Path, tmp_path: Path) -> Callable[..., tuple[Path, ExportSummary]]:
     """Export the dataset: the format, settings as on the command line, and where to if not into a new folder."""
 
-    def run(to: str, *settings: str, out: Path | None = None, uri: Path | str = dataset) -> tuple[Path, Report]:
+    def run(to: str, *settings: str, out: Path | None = None, uri: Path | str = dataset) -> tuple[Path, ExportSummary]:
         folder = out or tmp_path / to
         given = {"dataset": {"uri": str(uri)}, "export": {"to": to, "uri": str(folder)}}
         report = run_export(load_export_config(None, settings, given), lambda what, done, total: None)

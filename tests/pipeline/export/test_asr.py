@@ -15,17 +15,17 @@ from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.array import Array, TemporalArray
 from lhotse.shar import SharWriter
 
-from pipeline.export.rows import Row
+from pipeline.export.rows import ExportRow
 
 FRAME = 0.08  # seconds
 
 
-def spoken(clips: dict[str, Row]) -> list[Row]:
+def spoken(clips: dict[str, ExportRow]) -> list[ExportRow]:
     return [row for row in clips.values() if row.text]
 
 
 def test_nemo_lines_have_the_documented_fields(
-    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, Row]
+    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, ExportRow]
 ):
     folder, _ = export("nemo")
     records = json_lines(folder / "train")
@@ -49,7 +49,9 @@ def test_within_a_file_clips_are_sorted_by_length(export: Callable[..., Any]):
 
 
 @pytest.mark.parametrize("layers", [None, 8, 1])
-def test_lhotse_reads_every_clip_with_its_codes(export: Callable[..., Any], clips: dict[str, Row], layers: int | None):
+def test_lhotse_reads_every_clip_with_its_codes(
+    export: Callable[..., Any], clips: dict[str, ExportRow], layers: int | None
+):
     folder, _ = export("lhotse", *([f"dataset.num_quantizers={layers}"] if layers else []))
     cuts = list(CutSet.from_shar(in_dir=folder / "train"))
     assert {cut.id for cut in cuts} == {row.id for row in spoken(clips)}
@@ -66,7 +68,9 @@ def test_lhotse_reads_every_clip_with_its_codes(export: Callable[..., Any], clip
         assert (cut.audio, cut.custom["num_samples"]) == (row.audio, row.num_samples)
 
 
-def test_the_shar_is_what_lhotses_own_writer_makes(export: Callable[..., Any], clips: dict[str, Row], tmp_path: Path):
+def test_the_shar_is_what_lhotses_own_writer_makes(
+    export: Callable[..., Any], clips: dict[str, ExportRow], tmp_path: Path
+):
     folder, _ = export("lhotse", "dataset.num_quantizers=4")
     ours = sorted((folder / "train").glob("codes.*.tar"))[0]
     cuts_file = ours.with_name(ours.name.replace("codes.", "cuts.").replace(".tar", ".jsonl.gz"))
@@ -95,7 +99,7 @@ def test_the_shar_is_what_lhotses_own_writer_makes(export: Callable[..., Any], c
         np.testing.assert_array_equal(mine_cut.load_codes(), their_cut.load_codes())
 
 
-def lhotse_cut(row: Row, folder: Path) -> MonoCut:
+def lhotse_cut(row: ExportRow, folder: Path) -> MonoCut:
     """The row as somebody with lhotse alone would write it."""
     path = folder / f"{row.id}.npy"
     np.save(path, np.ascontiguousarray(row.codes[:4].T))
@@ -110,7 +114,7 @@ def lhotse_cut(row: Row, folder: Path) -> MonoCut:
 
 @pytest.mark.parametrize("to", ["nemo", "lhotse"])
 def test_buckets_hold_clips_of_similar_length_and_about_as_many_hours(
-    export: Callable[..., Any], clips: dict[str, Row], to: str
+    export: Callable[..., Any], clips: dict[str, ExportRow], to: str
 ):
     folder, report = export(to, "asr.buckets=3", "asr.codes=false")
     buckets = sorted((folder / "train").iterdir())
@@ -123,7 +127,7 @@ def test_buckets_hold_clips_of_similar_length_and_about_as_many_hours(
     assert max(hours) < sum(hours) / 3 + max(lengths[-1])
 
 
-def bucket_lengths(bucket: Path, to: str, clips: dict[str, Row]) -> list[float]:
+def bucket_lengths(bucket: Path, to: str, clips: dict[str, ExportRow]) -> list[float]:
     if to == "lhotse":
         return [clips[cut.id].duration for cut in CutSet.from_shar(in_dir=bucket)]
     lines = [line for path in bucket.iterdir() for line in path.read_text().splitlines()]

@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.export.config import FilterConfig
 from pipeline.export.filters import Filters
-from pipeline.export.rows import Row
+from pipeline.export.rows import ExportRow
 
-ROW = Row(
+ROW = ExportRow(
     id="0123456789abcdef-00000001",
     split="train",
     audio="a.wav",
@@ -78,7 +78,7 @@ def test_reject_lists_are_files_of_ids(tmp_path: Path):
 
 
 def test_every_row_of_the_demo_corpus_is_written_or_counted(
-    export: Callable[..., Any], clips: dict[str, Row], tmp_path: Path
+    export: Callable[..., Any], clips: dict[str, ExportRow], tmp_path: Path
 ):
     listed = [clip_id for clip_id, row in clips.items() if row.language == "en"][:3]
     (tmp_path / "bad.txt").write_text("\n".join([*listed, "ffffffffffffffff-00000000"]))

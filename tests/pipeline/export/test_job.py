@@ -17,7 +17,7 @@ from pipeline.export import part
 from pipeline.export.config import load_export_config
 from pipeline.export.job import NothingToExport, run_export
 from pipeline.export.record import ExportMismatch
-from pipeline.export.rows import Row, read_rows
+from pipeline.export.rows import ExportRow, read_rows
 from pipeline.export.workers import WorkerDied
 from pipeline.yaml_config import ConfigError
 from tests.support import demo_config, tokenize_in_process
@@ -146,7 +146,11 @@ def unfinished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_only_committed_shards_are_exported_and_only_when_asked(
-    export: Callable[..., Any], unfinished: Path, dataset: Path, json_lines: Callable[..., Any], clips: dict[str, Row]
+    export: Callable[..., Any],
+    unfinished: Path,
+    dataset: Path,
+    json_lines: Callable[..., Any],
+    clips: dict[str, ExportRow],
 ):
     with pytest.raises(ConfigError, match=r"7 of 8 shards are committed.*dataset\.partial=true"):
         export("nemo", uri=unfinished)

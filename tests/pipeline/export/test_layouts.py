@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.export.layouts import delay, flatten, undelay, unflatten
+from pipeline.export.tokens.layouts import delay, flatten, undelay, unflatten
 
 CODEBOOK = 1024
 codes_of_any_shape = st.tuples(st.integers(1, 6), st.integers(0, 9)).flatmap(

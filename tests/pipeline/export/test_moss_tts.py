@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.export.rows import Row
+from pipeline.export.rows import ExportRow
 
 PROMPT_FIELDS = {
     "text": str,
@@ -54,7 +54,7 @@ def check(record: dict[str, Any]) -> tuple[np.ndarray, list[np.ndarray | None] |
 
 
 def test_every_record_follows_the_published_rules(
-    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, Row]
+    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, ExportRow]
 ):
     folder, report = export("moss-tts")
     assert all(path.suffix == ".jsonl" for path in (folder / "train").iterdir()), "sft.py takes a folder's *.jsonl"
@@ -71,7 +71,7 @@ def test_every_record_follows_the_published_rules(
 
 
 def test_references_are_codes_of_another_clip_of_the_speaker(
-    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, Row]
+    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, ExportRow]
 ):
     folder, report = export("moss-tts", "references.enabled=true")
     rows = {row.audio: row for row in clips.values()}
@@ -88,7 +88,7 @@ def test_references_are_codes_of_another_clip_of_the_speaker(
 
 
 def test_lists_of_references_names_of_languages_lengths_and_fewer_layers(
-    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, Row]
+    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, ExportRow]
 ):
     settings = ["moss_tts.reference_field=reference", "moss_tts.tokens=true"]
     languages = "moss_tts.languages={en: English, fr: French}"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import s3fs
 
-from pipeline.export.rows import Row
-from pipeline.export.token_files import read_documents
+from pipeline.export.rows import ExportRow
+from pipeline.export.tokens.files import read_documents
 from tests.seaweed import s3_clients, seaweed
 
 
@@ -40,7 +40,7 @@ def test_an_export_between_buckets_has_the_bytes_of_a_local_one(
 
 
 def test_token_sequences_are_read_back_from_a_bucket(
-    bucket: s3fs.S3FileSystem, export: Callable[..., Any], clips: dict[str, Row]
+    bucket: s3fs.S3FileSystem, export: Callable[..., Any], clips: dict[str, ExportRow]
 ):
     settings = ["tokens.template=['{audio}']", "tokens.storage=npy"]
     export("tokens", *settings, uri="s3://data/codes", out="s3://data/tokens")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.export.packing import Packed, pack, unpack
+from pipeline.export.tokens.packing import Packed, pack, unpack
 
 lengths = st.lists(st.integers(1, 12), max_size=20)
 

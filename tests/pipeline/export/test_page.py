@@ -54,7 +54,7 @@ def test_every_command_and_every_line_of_code_runs(
 
 
 def test_every_reason_is_explained():
-    source = "".join(path.read_text() for path in Path(filters.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text() for path in Path(filters.__file__).parent.rglob("*.py"))
     reasons = set(re.findall(r'(?:return|Removed\()\s*"([a-z_]+)"', source))
     assert {"too_short", "no_reference", "longer_than_sequence"} <= reasons
     table = PAGE.partition("| reason |")[2].partition("\n\n")[0]

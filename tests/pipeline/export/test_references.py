@@ -12,17 +12,17 @@ import pytest
 
 from pipeline.export.config import ReferenceConfig
 from pipeline.export.references import References
-from pipeline.export.rows import Row
+from pipeline.export.rows import ExportRow
 from tests.pipeline.export.test_filters import ROW
 
 
-def row(number: int, speaker: str | None = "ann", seconds: float = 2.0, **changes: Any) -> Row:
+def row(number: int, speaker: str | None = "ann", seconds: float = 2.0, **changes: Any) -> ExportRow:
     codes = np.full((4, 5), number, np.int16)
     fields = {"id": f"clip {number}", "audio": f"{number}.wav", "audio_xxh3": f"{number:032x}", "speaker_id": speaker}
     return replace(ROW, **fields, num_samples=round(seconds * 24_000), codes=codes, **changes)
 
 
-def paired(rows: Iterable[Row], folder: Path, name: str = "a", **rules: Any) -> dict[str, str | None]:
+def paired(rows: Iterable[ExportRow], folder: Path, name: str = "a", **rules: Any) -> dict[str, str | None]:
     rows = list(rows)
     references = References(folder / name, ReferenceConfig(**rules))
     for each in rows:

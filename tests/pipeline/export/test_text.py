@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.export.config import TextConfig
-from pipeline.export.rows import Row
+from pipeline.export.rows import ExportRow
 from pipeline.export.text import is_english, normalizer
 
 
@@ -34,7 +34,7 @@ def test_english_by_its_names():
 
 
 def test_the_demo_corpus_in_normal_form(
-    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, Row]
+    export: Callable[..., Any], json_lines: Callable[..., Any], clips: dict[str, ExportRow]
 ):
     folder, _ = export("nemo", "text.normalize=basic", "asr.codes=false")
     records = json_lines(folder / "train")

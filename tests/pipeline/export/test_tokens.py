@@ -16,11 +16,11 @@ from hypothesis.extra.numpy import arrays
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipeline.export.config import TokensConfig
-from pipeline.export.document_rules import document_layout
-from pipeline.export.documents import Content
-from pipeline.export.rows import Row
-from pipeline.export.token_files import read_documents
-from pipeline.export.tokenizer import TextTokenizer, load_tokenizer
+from pipeline.export.rows import ExportRow
+from pipeline.export.tokens.document_rules import document_layout
+from pipeline.export.tokens.documents import Content
+from pipeline.export.tokens.files import read_documents
+from pipeline.export.tokens.tokenizer import TextTokenizer, load_tokenizer
 from pipeline.yaml_config import ConfigError
 
 SPECIAL = ["<pad>", "<text>", "<audio>", "<end>", "<slot>", "<late>", "<voice>"]
@@ -122,7 +122,7 @@ def test_the_delay_layout_is_what_moss_tts_feeds_its_model(tokenizer: TextTokeni
 @pytest.mark.parametrize("layout", ["flat", "delay", "parallel"])
 def test_the_demo_corpus_comes_back_from_its_files(
     export: Callable[..., Any],
-    clips: dict[str, Row],
+    clips: dict[str, ExportRow],
     tokenizer_file: Path,
     layout: str,
     packing: list[str],
@@ -141,7 +141,9 @@ def test_the_demo_corpus_comes_back_from_its_files(
     assert len(missing) == report.removed.get("longer_than_sequence", 0)
 
 
-def test_sequences_are_as_long_as_asked_and_say_what_is_in_them(export: Callable[..., Any], clips: dict[str, Row]):
+def test_sequences_are_as_long_as_asked_and_say_what_is_in_them(
+    export: Callable[..., Any], clips: dict[str, ExportRow]
+):
     settings = ["tokens.template=['{audio}', 1024]", "dataset.num_quantizers=1", "tokens.audio_offset=0"]
     folder, _ = export("tokens", *settings, *keys("tokens", sequence_length=100, pack="cut", pad=1025))
     tables = [pq.read_table(path) for path in sorted((folder / "train").iterdir())]
@@ -154,7 +156,7 @@ def test_sequences_are_as_long_as_asked_and_say_what_is_in_them(export: Callable
     assert last["tokens"][used - 1] == 1024
 
 
-def test_arrays_map_into_memory_with_the_smallest_type(export: Callable[..., Any], clips: dict[str, Row]):
+def test_arrays_map_into_memory_with_the_smallest_type(export: Callable[..., Any], clips: dict[str, ExportRow]):
     settings = ["tokens.template=['{audio}']", "dataset.num_quantizers=2"]
     settings += keys("tokens", storage="npy", layout="parallel", audio_slot=5, sequence_length=128, pack="cut", pad=6)
     folder, _ = export("tokens", *settings)
@@ -168,7 +170,7 @@ def test_arrays_map_into_memory_with_the_smallest_type(export: Callable[..., Any
 
 
 def test_references_are_part_of_documents_where_the_template_says(
-    export: Callable[..., Any], clips: dict[str, Row], tokenizer_file: Path
+    export: Callable[..., Any], clips: dict[str, ExportRow], tokenizer_file: Path
 ):
     template = "tokens.template=['{reference}', <text>, '{text}', <audio>, '{audio}']"
     settings = ["references.enabled=true", f"tokens.tokenizer={tokenizer_file}", "dataset.num_quantizers=4"]
@@ -176,7 +178,7 @@ def test_references_are_part_of_documents_where_the_template_says(
     found = dict(read_documents(str(folder / "train")))
     assert len(found) == report.references == report.written["train"] > 0
     assert report.removed["no_reference"] > 0
-    of_speaker: dict[str | None, list[Row]] = {}
+    of_speaker: dict[str | None, list[ExportRow]] = {}
     for row in clips.values():
         of_speaker.setdefault(row.speaker_id, []).append(row)
     for clip_id, content in found.items():

@@ -15,7 +15,7 @@ from pipeline import storage
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.loading import decode
 from pipeline.loading.decode import SoundFiles, comment_of, decode_row, decode_rows, load_decoder
-from pipeline.loading.rows import Row, Selection, select_rows
+from pipeline.loading.rows import Row, RowQuery, select_rows
 from tests.pipeline.conftest import Tokenized
 
 
@@ -31,7 +31,7 @@ def model(output: Output) -> MossAudioTokenizerModel:
 
 def some_rows(output: Output, num_quantizers: int | None = None) -> list[Row]:
     """Four rows of two shards."""
-    return list(select_rows(output, Selection(stop=4), num_quantizers)[1])
+    return list(select_rows(output, RowQuery(stop=4), num_quantizers)[1])
 
 
 def files_in(folder: Path | str, output: Output, kind: str = "wav") -> SoundFiles:
@@ -48,7 +48,7 @@ def test_each_row_is_a_file_of_its_clips_length(
 ):
     rows = some_rows(output)
     decoded = decode_rows(iter(rows), files_in(tmp_path, output, kind), lambda: model)
-    assert (decoded.written, decoded.there_already) == (len(rows), 0)
+    assert (decoded.written, decoded.existing) == (len(rows), 0)
     for row in rows:
         info = soundfile.info(tmp_path / f"{row.clip_id}.{kind}")
         assert (info.frames, info.samplerate, info.format) == (row.num_samples, row.sample_rate, kind.upper())
@@ -96,7 +96,7 @@ def test_finished_files_are_left_alone_and_loading_a_decoder_is_spared(
     decode_rows(iter(rows), files, lambda: model)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again = decode_rows(iter(rows), files, never)
-    assert (again.written, again.there_already) == (0, len(rows))
+    assert (again.written, again.existing) == (0, len(rows))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_another_rows_or_of_other_layers_or_cut_is_made_again(
     empty.write_bytes(b"")
     assert decode_rows(iter(rows), files, lambda: model).written == 3
     fewer = decode_rows(iter(some_rows(output, 2)), files, lambda: model)
-    assert (fewer.written, fewer.there_already) == (len(rows), 0)
+    assert (fewer.written, fewer.existing) == (len(rows), 0)
 
 
 def test_an_interruption_leaves_no_half_file(output: Output, model: MossAudioTokenizerModel, tmp_path: Path):
@@ -133,7 +133,7 @@ def test_sound_goes_to_a_store_as_to_a_folder(output: Output, model: MossAudioTo
     files = files_in("memory://decoded/sounds", output, "flac")
     assert decode_rows(iter([row]), files, lambda: model).written == 1
     assert storage.list_names("memory://decoded/sounds") == {f"{row.clip_id}.flac"}
-    assert decode_rows(iter([row]), files, never).there_already == 1
+    assert decode_rows(iter([row]), files, never).existing == 1
 
 
 def test_a_decoder_with_other_weights_is_refused(output: Output):

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import schema
 from pipeline.dataset.dataset import Output, read_output
-from pipeline.loading.rows import RowNotFound, Selection, select_rows
+from pipeline.loading.rows import RowNotFound, RowQuery, select_rows
 from tests.pipeline.conftest import Tokenized
 
 
@@ -28,8 +28,8 @@ def everything(output: Output) -> list[dict[str, Any]]:
     return [row for spec in output.specs for row in pq.read_table(output.layout.data(spec)).to_pylist()]
 
 
-def ids_of(output: Output, **selection: Any) -> list[str]:
-    count, rows = select_rows(output, Selection(**selection), 1)
+def ids_of(output: Output, **query: Any) -> list[str]:
+    count, rows = select_rows(output, RowQuery(**query), 1)
     ids = [row.clip_id for row in rows]
     assert len(ids) == count
     return ids
@@ -37,12 +37,12 @@ def ids_of(output: Output, **selection: Any) -> list[str]:
 
 def test_a_row_holds_the_first_layers_of_its_clip(output: Output, everything: list[dict[str, Any]]):
     expected = everything[3]
-    _, rows = select_rows(output, Selection(ids=(expected["id"],)), 5)
+    _, rows = select_rows(output, RowQuery(ids=(expected["id"],)), 5)
     (row,) = rows
     assert (row.clip_id, row.num_samples, row.sample_rate) == (expected["id"], expected["num_samples"], 24_000)
     assert row.codes.dtype == np.int16
     assert row.codes.tolist() == [expected[schema.layer_column(layer)] for layer in range(5)]
-    (whole,) = select_rows(output, Selection(ids=(expected["id"],)))[1]
+    (whole,) = select_rows(output, RowQuery(ids=(expected["id"],)))[1]
     assert whole.codes.shape == (32, expected["num_frames"])
 
 
@@ -113,7 +113,7 @@ def test_what_is_not_there_is_named(output: Output, tokenized: Tokenized):
         ids_of(output, shards=("nobody",))
     for layers in (0, 33):
         with pytest.raises(ValueError, match="the output has 1 to 32"):
-            select_rows(output, Selection(), layers)
+            select_rows(output, RowQuery(), layers)
 
 
 def test_rows_of_a_shard_that_is_not_committed_are_not_there_yet(tokenized: Tokenized, tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 from moss_tok import MossAudioTokenizerModel
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.loading.decode import load_decoder
-from pipeline.report.gather import Report, gather
+from pipeline.report.gather import PageData, gather
 from pipeline.report.page import render
 from tests.support import demo_config, tokenize_in_process
 
@@ -34,7 +34,7 @@ def decoder(output: Output) -> MossAudioTokenizerModel:
 
 
 @pytest.fixture(scope="session")
-def report(output: Output, decoder: MossAudioTokenizerModel) -> Report:
+def data(output: Output, decoder: MossAudioTokenizerModel) -> PageData:
     return gather(output, 2, lambda: decoder)
 
 

@@ -18,7 +18,7 @@ import soundfile as sf
 from moss_tok import MossAudioTokenizerModel
 from pipeline.dataset.dataset import Output
 from pipeline.pages.numerals import NARROW
-from pipeline.report.gather import Report, gather
+from pipeline.report.gather import PageData, gather
 from pipeline.report.page import render
 from tests.support import demo_config, run_command, tokenize_in_process
 
@@ -48,8 +48,8 @@ class Outline(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(report: Report) -> str:
-    return render(report).decode()
+def page(data: PageData) -> str:
+    return render(data).decode()
 
 
 def test_everything_is_in_the_page_and_nothing_can_come_from_outside(page: str):
@@ -82,11 +82,11 @@ def test_it_can_be_read_without_seeing_it(page: str):
     assert {link["href"][1:] for link in outline.all("a")} <= anchors
 
 
-def test_figures_are_those_of_the_output(page: str, report: Report):
-    totals = report.history.totals
+def test_figures_are_those_of_the_output(page: str, data: PageData):
+    totals = data.history.totals
     assert f"<dd>{totals.rows}</dd>" in page
     assert f"<dd>{totals.frames * 32:,}</dd>" in page
-    assert report.output.record.model.weights_sha256 in page
+    assert data.output.record.model.weights_sha256 in page
     assert "Untrained model." in page
     for reason, number in totals.rejects_by_reason.items():
         assert f'<th scope="row">{reason}</th><td class="number">{number}</td>' in page
@@ -94,9 +94,9 @@ def test_figures_are_those_of_the_output(page: str, report: Report):
     assert "frames are few for codebooks" in page
 
 
-def test_the_original_is_heard_as_it_was_encoded_beside_five_depths(report: Report, page: str, corpus: Path):
-    assert len(report.clips) == 2
-    for clip in report.clips:
+def test_the_original_is_heard_as_it_was_encoded_beside_five_depths(data: PageData, page: str, corpus: Path):
+    assert len(data.clips) == 2
+    for clip in data.clips:
         titles = [panel.title for panel in clip.panels]
         assert titles == ["Original", "1 layer", "4 layers", "8 layers", "16 layers", "32 layers"]
         sounds = []
@@ -108,11 +108,11 @@ def test_the_original_is_heard_as_it_was_encoded_beside_five_depths(report: Repo
             assert panel.sound in page.replace("&#43;", "+").replace("&#34;", '"')
         assert len({len(sound) for sound in sounds}) == 1
         assert all(not np.array_equal(sounds[0], other) for other in sounds[1:])
-    assert report.clips[0].codes.startswith("data:image/png;base64,")
+    assert data.clips[0].codes.startswith("data:image/png;base64,")
 
 
-def test_the_same_output_makes_the_same_bytes(report: Report, output: Output, decoder: MossAudioTokenizerModel):
-    assert render(gather(output, 2, lambda: decoder)) == render(report)
+def test_the_same_output_makes_the_same_bytes(data: PageData, output: Output, decoder: MossAudioTokenizerModel):
+    assert render(gather(output, 2, lambda: decoder)) == render(data)
 
 
 def test_a_source_that_is_gone_or_changed_is_said_and_the_decoded_is_shown(page_of: Callable[..., str], tmp_path: Path):
@@ -179,7 +179,7 @@ def test_the_command_writes_the_page_and_refuses_what_makes_none(root: Path, tmp
     assert f"{NARROW}h" in page or f"{NARROW}min" in page
     for arguments, message in (
         ([str(root), "--clips", "-1"], "--clips -1: 0 to 24"),
-        ([str(root), "-o", "report.pdf"], "ends in .html"),
+        ([str(root), "-o", "report.pdf"], "must end in .html"),
         ([str(tmp_path)], "no output of moss-tok"),
     ):
         refused = run_command("report", *arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any, cast
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from moss_tok import MossAudioTokenizerModel
+from pipeline.concurrency import completed
 from pipeline.items import Clip, CodedClip
-from pipeline.shard.encode_loop import EncodeLoop, LongClip
-from pipeline.steps.encode import Encoder, Launched
+from pipeline.shard.encode_loop import Encoded, EncodeLoop, LongClip
+from pipeline.steps.encode import Encoder
 from tests.support import DEADLINE_SECONDS, info_of
 
 SAMPLES_PER_FRAME = 1920
@@ -32,13 +34,13 @@ class Recorder:
         self.poison = poison
         self.gate = gate
 
-    def launch(self, clips: Sequence[Clip]) -> Launched:
+    def launch(self, clips: Sequence[Clip]) -> Future[list[CodedClip]]:
         if self.gate is not None:
             assert self.gate.wait(DEADLINE_SECONDS)
         self.batches.append([clip.info.origin.index for clip in clips])
         if self.poison in self.batches[-1]:
             raise RuntimeError("the kernel has a bad day")
-        return Launched.done([CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips])
+        return completed([CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips])
 
 
 def started(encoder: Any, max_frames: int) -> EncodeLoop:
@@ -47,37 +49,33 @@ def started(encoder: Any, max_frames: int) -> EncodeLoop:
     return loop
 
 
-def test_every_clip_of_many_threads_is_delivered_once_to_its_own_callback():
+def test_every_clip_of_many_threads_comes_back_once_in_its_own_future():
     loop = started(Recorder(), max_frames=10)
-    delivered: dict[int, list[int]] = {shard: [] for shard in range(4)}
+    futures: dict[int, list[Future[Encoded]]] = {shard: [] for shard in range(4)}
 
     def feed(shard: int) -> None:
-        def deliver(result: CodedClip | BaseException, seconds: float) -> None:
-            assert isinstance(result, CodedClip)
-            delivered[shard].append(result.info.origin.index)
-
         for number in range(50):
-            loop.submit(clip_of(shard * 50 + number, frames=1 + number % 3), 1 + number % 3, deliver)
+            frames = 1 + number % 3
+            futures[shard].append(loop.submit(clip_of(shard * 50 + number, frames), frames))
 
-    threads = [threading.Thread(target=feed, args=(shard,)) for shard in delivered]
+    threads = [threading.Thread(target=feed, args=(shard,)) for shard in futures]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     loop.close()
-    for shard, indices in delivered.items():
-        assert sorted(indices) == list(range(shard * 50, shard * 50 + 50))
+    for shard, own in futures.items():
+        indices = [future.result().clip.info.origin.index for future in own]
+        assert indices == list(range(shard * 50, shard * 50 + 50))
 
 
-def test_a_batch_that_fails_is_delivered_as_its_error_and_the_loop_goes_on():
+def test_a_batch_that_fails_raises_its_error_and_the_loop_goes_on():
     loop = started(Recorder(poison=1), max_frames=1)
-    results: dict[int, CodedClip | BaseException] = {}
-    for index in range(3):
-        loop.submit(clip_of(index, 1), 1, lambda result, seconds, index=index: results.update({index: result}))
+    first, second, third = (loop.submit(clip_of(index, 1), 1) for index in range(3))
     loop.close()
-    assert isinstance(results[0], CodedClip)
-    assert isinstance(results[2], CodedClip)
-    assert str(results[1]) == "the kernel has a bad day"
+    assert isinstance(first.result(0).clip, CodedClip)
+    assert isinstance(third.result(0).clip, CodedClip)
+    assert str(second.exception(0)) == "the kernel has a bad day"
 
 
 def test_readers_are_held_back_while_enough_waits():
@@ -87,7 +85,7 @@ def test_readers_are_held_back_while_enough_waits():
 
     def feed() -> None:
         for index in range(100):
-            loop.submit(clip_of(index, 1), 1, lambda result, seconds: None)
+            loop.submit(clip_of(index, 1), 1)
             accepted.append(index)
 
     reader = threading.Thread(target=feed)
@@ -107,36 +105,40 @@ class Gpu:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def launch(self, clips: Sequence[Clip]) -> Launched:
+    def launch(self, clips: Sequence[Clip]) -> Future[list[CodedClip]]:
         name = str(clips[0].info.origin.index)
         self.events.append(f"launch {name}")
+        events = self.events
 
-        def wait() -> list[CodedClip]:
-            self.events.append(f"wait {name}")
-            if name == "2":
-                raise RuntimeError("an error that the GPU reports late")
-            return [CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips]
+        class Waited(Future[list[CodedClip]]):
+            """Is done when it is waited for."""
 
-        return Launched(ready=lambda: False, wait=wait)
+            def exception(self, timeout: float | None = None) -> BaseException | None:
+                events.append(f"wait {name}")
+                if name == "2":
+                    self.set_exception(RuntimeError("an error that the GPU reports late"))
+                else:
+                    self.set_result([CodedClip(clip.info, np.zeros((1, 1), np.int16)) for clip in clips])
+                return super().exception(timeout)
+
+        return Waited()
 
 
 def test_the_next_batch_is_launched_before_the_last_is_waited_for():
     gpu = Gpu()
     loop = EncodeLoop(cast(Encoder, gpu), max_frames=2)
-    results: list[CodedClip | BaseException] = []
-    for index in range(3):
-        loop.submit(clip_of(index, 2), 2, lambda result, seconds: results.append(result), rank=index)
+    futures = [loop.submit(clip_of(index, 2), 2, rank=index) for index in range(3)]
     loop.start()
     loop.close()
     assert gpu.events == ["launch 0", "launch 1", "wait 0", "launch 2", "wait 1", "wait 2"]
-    assert [isinstance(result, CodedClip) for result in results] == [True, True, False]
+    assert [future.exception(0) is None for future in futures] == [True, True, False]
 
 
 def test_a_closed_loop_takes_nothing_more():
     loop = started(Recorder(), max_frames=2)
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
-        loop.submit(clip_of(0, 1), 1, lambda result, seconds: None)
+        loop.submit(clip_of(0, 1), 1)
 
 
 def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch):
@@ -184,7 +186,7 @@ def test_the_oldest_shard_is_let_in_where_younger_ones_have_to_wait():
     def feed(rank: int, count: int) -> threading.Thread:
         def run() -> None:
             for index in range(count):
-                loop.submit(clip_of(100 * rank + index, 1), 1, lambda result, seconds: None, rank)
+                loop.submit(clip_of(100 * rank + index, 1), 1, rank)
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -193,7 +195,7 @@ def test_the_oldest_shard_is_let_in_where_younger_ones_have_to_wait():
     with loop.register_shard() as old, loop.register_shard() as young:
         younger = feed(young, count=40)
         younger.join(0.3)
-        assert younger.is_alive(), "the room is not full"
+        assert younger.is_alive(), "the loop is not full"
         older = feed(old, count=3)
         older.join(DEADLINE_SECONDS)
         assert not older.is_alive()
@@ -208,7 +210,7 @@ def test_the_loop_knows_how_long_its_encoder_was_at_work_and_what_waits():
     gate = threading.Event()
     loop = started(Recorder(gate=gate), max_frames=2)
     for index in range(5):
-        loop.submit(clip_of(index, 1), 1, lambda result, seconds: None)
+        loop.submit(clip_of(index, 1), 1)
     assert loop.waiting_frames >= 3
     gate.set()
     loop.close()
@@ -222,26 +224,22 @@ def encoder() -> Encoder:
     return Encoder(MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder"), 4, max_frames=40)
 
 
-def push_in_parts(clip: LongClip, whole: Clip, frames: int) -> None:
+def push_in_parts(loop: EncodeLoop, clip: LongClip, whole: Clip, frames: int) -> None:
     for start in range(0, whole.waveform.shape[1], frames * SAMPLES_PER_FRAME):
         part = whole.waveform[:, start : start + frames * SAMPLES_PER_FRAME]
-        clip.push(part, -(-part.shape[1] // SAMPLES_PER_FRAME))
+        loop.push(clip, part, -(-part.shape[1] // SAMPLES_PER_FRAME))
 
 
 def test_long_clips_in_parts_between_short_ones_get_the_codes_of_the_whole(encoder: Encoder):
     loop = started(encoder, max_frames=40)
     clips = [clip_of(index, frames) for index, frames in enumerate((150, 7, 203, 12))]
-    results: list[CodedClip] = []
-
-    def deliver(result: CodedClip | BaseException, seconds: float) -> None:
-        assert isinstance(result, CodedClip)
-        results.append(result)
+    futures: list[Future[Encoded]] = []
 
     def feed(index: int, part_frames: int) -> None:
-        long = loop.open(deliver)
-        push_in_parts(long, clips[index], part_frames)
-        loop.submit(clips[index + 1], 12, deliver)
-        long.end(clips[index].info)
+        long = loop.open_long_clip()
+        push_in_parts(loop, long, clips[index], part_frames)
+        futures.append(loop.submit(clips[index + 1], 12))
+        futures.append(loop.end(long, clips[index].info))
 
     threads = [threading.Thread(target=feed, args=arguments) for arguments in ((0, 30), (2, 50))]
     for thread in threads:
@@ -250,6 +248,7 @@ def test_long_clips_in_parts_between_short_ones_get_the_codes_of_the_whole(encod
         thread.join()
     loop.close()
     whole = Encoder(encoder._model, 4, max_frames=1000).encode(clips)
+    results = [future.result(0).clip for future in futures]
     found = {result.info.origin.index: result.codes for result in results}
     assert found.keys() == {0, 1, 2, 3}
     for coded in whole:
@@ -257,42 +256,39 @@ def test_long_clips_in_parts_between_short_ones_get_the_codes_of_the_whole(encod
     assert loop.encoded_frames == 150 + 203 + 2 * 12
 
 
-def test_nothing_of_a_dropped_clip_is_delivered_and_its_room_is_free_again(encoder: Encoder):
-    loop = started(encoder, max_frames=4)  # room for 32 frames
-    results: list[object] = []
+def test_a_dropped_clip_has_no_codes_and_its_capacity_is_free_again(encoder: Encoder):
+    loop = started(encoder, max_frames=4)  # capacity for 32 frames
+    futures: list[Future[Encoded]] = []
     for _ in range(3):
-        dropped = loop.open(lambda result, seconds: results.append(result))
-        push_in_parts(dropped, clip_of(0, 60), frames=20)
-        dropped.drop()
-    kept = loop.open(lambda result, seconds: results.append(result))
-    push_in_parts(kept, clip_of(1, 60), frames=20)
-    kept.end(clip_of(1, 60).info)
+        dropped = loop.open_long_clip()
+        futures.append(dropped.future)
+        push_in_parts(loop, dropped, clip_of(0, 60), frames=20)
+        loop.drop(dropped)
+    kept = loop.open_long_clip()
+    push_in_parts(loop, kept, clip_of(1, 60), frames=20)
+    futures.append(loop.end(kept, clip_of(1, 60).info))
     loop.close()
-    assert [type(result) for result in results] == [CodedClip]
+    assert [future.done() for future in futures] == [False, False, False, True]
+    assert isinstance(futures[-1].result().clip, CodedClip)
 
 
-def test_a_part_that_fails_is_delivered_as_its_error_once_and_later_parts_are_ignored(
+def test_a_part_that_fails_is_the_clips_error_and_later_parts_are_ignored(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ):
     loop = started(encoder, max_frames=4)
-    results: list[object] = []
-    failed = threading.Event()
 
     def fail(waveform: np.ndarray) -> None:
         raise RuntimeError("the kernel has a bad day")
 
-    def deliver(result: object, seconds: float) -> None:
-        results.append(result)
-        failed.set()
-
-    long = loop.open(deliver)
-    monkeypatch.setattr(long.codes, "step", fail)
-    push_in_parts(long, clip_of(0, 20), frames=20)
-    assert failed.wait(DEADLINE_SECONDS)
-    push_in_parts(long, clip_of(0, 400), frames=20)
-    long.end(clip_of(0, 400).info)
+    long = loop.open_long_clip()
+    monkeypatch.setattr(long.stream, "step", fail)
+    push_in_parts(loop, long, clip_of(0, 20), frames=20)
+    assert str(long.future.exception(DEADLINE_SECONDS)) == "the kernel has a bad day"
+    push_in_parts(loop, long, clip_of(0, 400), frames=20)
+    ended = loop.end(long, clip_of(0, 400).info)
     loop.close()
-    assert [str(result) for result in results] == ["the kernel has a bad day"]
+    assert str(ended.exception(0)) == "the kernel has a bad day"
+    assert loop.waiting_frames == 0
 
 
 def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):

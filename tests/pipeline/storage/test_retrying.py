@@ -84,7 +84,7 @@ def test_what_may_pass_is_tried_again_after_growing_pauses_and_warned_of_once(
     assert 2.5 <= min(pauses[-5:]) <= max(pauses) <= 5
 
 
-def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_of_retries_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("pipeline.storage.retrying.time.monotonic", lambda: now)
     budget = RetryBudget("s3://bucket/a", "read")

@@ -1,4 +1,4 @@
-"""Temporary files: those of the dead are swept, those of the living are not."""
+"""Temporary files: those of dead processes are removed, those of live ones are not."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ def test_the_file_of_a_living_writer_stays(tmp_path: Path):
 
 
 def test_a_writer_holds_its_file_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A sweep at the worst moment, just before the file gets its name, takes nothing away."""
-    swept = []
+    """A removal at the worst moment, just before the file gets its name, takes nothing away."""
+    removed = []
     link = os.link
 
-    def sweep_and_link(*names: str) -> None:
-        swept.append(storage.remove_stale(str(tmp_path)))
+    def remove_and_link(*names: str) -> None:
+        removed.append(storage.remove_stale(str(tmp_path)))
         link(*names)
 
-    monkeypatch.setattr(os, "link", sweep_and_link)
+    monkeypatch.setattr(os, "link", remove_and_link)
     assert storage.create(str(tmp_path / "a.parquet"), b"whole")
-    assert swept == [0]
+    assert removed == [0]
     assert (tmp_path / "a.parquet").read_bytes() == b"whole"
 
 
-def test_a_file_that_is_swept_before_its_writer_locks_it_is_written_again(
+def test_a_file_that_is_removed_before_its_writer_locks_it_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    swept = []
+    removed = []
     lock = fcntl.flock
 
-    def sweep_and_lock(file: BinaryIO, operation: int) -> None:
-        if not swept and not operation & fcntl.LOCK_NB:
-            swept.append(0)
-            swept[0] = storage.remove_stale(str(tmp_path))
+    def remove_and_lock(file: BinaryIO, operation: int) -> None:
+        if not removed and not operation & fcntl.LOCK_NB:
+            removed.append(0)
+            removed[0] = storage.remove_stale(str(tmp_path))
         lock(file, operation)
 
-    monkeypatch.setattr(fcntl, "flock", sweep_and_lock)
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
     assert storage.create(str(tmp_path / "a.parquet"), b"whole")
-    assert swept == [1]
+    assert removed == [1]
     assert (tmp_path / "a.parquet").read_bytes() == b"whole"
 
 

@@ -16,9 +16,11 @@ import pytest
 
 from pipeline import storage
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
+from pipeline.dataset.layout import Layout
+from pipeline.formatting import format_bytes
 from pipeline.steps import prepare
-from pipeline.verify import CHECKS, Report, verify
-from pipeline.verify.again import choose
+from pipeline.verify import CHECKS, Findings, verify
+from pipeline.verify.reencode import choose
 from pipeline.verify.repair import repair
 from tests.pipeline.conftest import Tokenized
 from tests.support import tokenize_in_process
@@ -34,20 +36,20 @@ def objects(output: Path) -> list[Path]:
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 
-def checks_of(report: Report) -> set[str]:
-    return {difference.check for difference in report.differences}
+def checks_of(findings: Findings) -> set[str]:
+    return {difference.check for difference in findings.differences}
 
 
-def stored(output: Path) -> Report:
+def stored(output: Path) -> Findings:
     """What is found without a look at the sources."""
     return verify(str(output), sample=0)
 
 
 def test_a_whole_output_passes_every_check(tokenized: Tokenized):
-    report = verify(str(tokenized.output), sample=None)
-    assert report.differences == []
-    assert report.wrong == 0
-    looked = {check: tally.looked for check, tally in report.tallies.items()}
+    findings = verify(str(tokenized.output), sample=None)
+    assert findings.differences == []
+    assert findings.wrong == 0
+    looked = {check: tally.looked for check, tally in findings.tallies.items()}
     assert looked.keys() == CHECKS.keys()
     assert all(looked.values()), looked
     assert (looked["complete"], looked["sources"], looked["lengths"], looked["rejects"]) == (5, 11, 7, 4)
@@ -61,9 +63,9 @@ def test_a_changed_byte_is_found_wherever_it_is(output: Path):
             damaged = bytearray(data)
             damaged[offset] ^= 1 << chance.randrange(8)
             path.write_bytes(damaged)
-            report = stored(output)
-            assert report.wrong, f"byte {offset} of {path}"
-            assert any(difference.mend and difference.uri for difference in report.differences)
+            findings = stored(output)
+            assert findings.wrong, f"byte {offset} of {path}"
+            assert any(difference.remedy and difference.uri for difference in findings.differences)
         path.write_bytes(data)
     assert stored(output).wrong == 0
 
@@ -76,8 +78,8 @@ def test_what_is_cut_emptied_lengthened_or_deleted_is_found_and_named(output: Pa
             path.write_bytes(damaged)
             assert any(str(path) == difference.uri for difference in stored(output).differences), path
         path.unlink()
-        report = stored(output)
-        assert any(str(path) == difference.uri for difference in report.differences), path
+        findings = stored(output)
+        assert any(str(path) == difference.uri for difference in findings.differences), path
         path.write_bytes(data)
     assert stored(output).wrong == 0
 
@@ -105,20 +107,20 @@ def test_objects_that_belong_to_no_shard_are_found(output: Path):
         shutil.copy(manifest, manifest.with_name("0123456789abcdef.json")),
     ]
     (output / "data" / "train" / ".half.parquet.tmp").write_bytes(b"left by a writer that was killed")
-    report = stored(output)
-    assert checks_of(report) == {"strays"}
-    assert {difference.uri for difference in report.differences} == {str(path) for path in strays}
+    findings = stored(output)
+    assert checks_of(findings) == {"strays"}
+    assert {difference.uri for difference in findings.differences} == {str(path) for path in strays}
 
 
 def test_an_output_that_is_not_finished_says_which_shards_are_missing(output: Path):
     manifest = next(output.glob("_moss_tok/shards/*.json"))
     manifest.unlink()
     (output / "_SUCCESS").unlink()
-    report = stored(output)
-    missing = [difference for difference in report.differences if difference.check == "complete"]
+    findings = stored(output)
+    missing = [difference for difference in findings.differences if difference.check == "complete"]
     assert [difference.shard_id for difference in missing] == [manifest.stem]
-    assert "tokenize" in missing[0].mend
-    assert checks_of(report) == {"complete", "strays"}, "and its data lie where load_dataset would read them"
+    assert "tokenize" in missing[0].remedy
+    assert checks_of(findings) == {"complete", "strays"}, "and its data lie where load_dataset would read them"
 
 
 def test_the_page_lists_every_check():
@@ -135,7 +137,7 @@ def test_what_is_advised_mends_the_output(output: Path, tokenized: Tokenized):
     gone.unlink()
     next(output.glob("_moss_tok/shards/*.json")).write_bytes(b"{}")
     found = stored(output).differences
-    assert any("moss-tok repair --read" in difference.mend for difference in found)
+    assert any("moss-tok repair --read" in difference.remedy for difference in found)
     repair(str(output), read=True)
     config = tokenized.config
     tokenize_in_process(config.model_copy(update={"output": config.output.model_copy(update={"uri": str(output)})}))
@@ -162,8 +164,13 @@ def tamper(output: Path, change: Callable[[pa.Table], pa.Table]) -> str:
     )
     totals = output / "_moss_tok" / "totals.json"
     document = load_checksummed(totals.read_bytes())
-    document["totals"]["output_bytes"] = sum(path.stat().st_size for path in output.glob("data/*/*.parquet"))
+    before = document["totals"]["output_bytes"]
+    after = sum(path.stat().st_size for path in output.glob("data/*/*.parquet"))
+    document["totals"]["output_bytes"] = after
     totals.write_bytes(dump_checksummed(document))
+    card = output / "README.md"
+    card.write_text(card.read_text().replace(f"| {format_bytes(before)} |", f"| {format_bytes(after)} |"))
+    (output / "_SUCCESS").write_text(Layout(str(output)).checksums())
     return path.stem
 
 
@@ -260,21 +267,21 @@ def test_sources_that_changed_or_are_gone_are_told_apart_from_codes_that_differ(
     (sources / "few.tar").unlink()
     (sources / "broken" / "empty.wav").write_bytes(b"something")
     (sources / "clips" / "copy.mp3").unlink()
-    report = verify(str(output), sample=None)
-    assert checks_of(report) == {"sources"}
-    messages = " ".join(difference.message for difference in report.differences)
+    findings = verify(str(output), sample=None)
+    assert checks_of(findings) == {"sources"}
+    messages = " ".join(difference.message for difference in findings.differences)
     assert "gone since it was planned" in messages
     assert "empty.wav: changed since it was planned" in messages
     assert "the file is not there" in messages
-    assert report.tallies["sources"].wrong == 2 + 3 + 1
+    assert findings.tallies["sources"].wrong == 2 + 3 + 1
     assert stored(output).wrong == 0
 
 
 def test_a_clip_of_many_parts_is_encoded_again_to_the_same_codes(tokenized: Tokenized, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(prepare, "PART_FRAMES", 10)
-    report = verify(str(tokenized.output), sample=None)
-    assert report.differences == []
-    assert report.tallies["encoded again"].looked == 11
+    findings = verify(str(tokenized.output), sample=None)
+    assert findings.differences == []
+    assert findings.tallies["encoded again"].looked == 11
 
 
 def test_a_codec_with_other_weights_is_refused_before_anything_is_read(tokenized: Tokenized):

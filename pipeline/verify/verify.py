@@ -12,12 +12,13 @@ from pipeline.dataset.dataset import Output
 from pipeline.dataset.provenance import describe_model
 from pipeline.dataset.totals import Totals
 from pipeline.items import ShardSpec
+from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.steps.encode import Encoder, load_encoder
-from pipeline.verify.again import MAX_FRAMES, check_again, choose
-from pipeline.verify.figures import check_figures
-from pipeline.verify.outline import check_outline, check_strays
-from pipeline.verify.report import Report
-from pipeline.verify.shards import ShardFinding, check_shard
+from pipeline.verify.findings import Findings
+from pipeline.verify.metadata_checks import check_metadata, check_strays
+from pipeline.verify.reencode import MAX_FRAMES, check_sample, choose
+from pipeline.verify.shard_checks import CheckedShard, check_shard
+from pipeline.verify.totals_checks import check_totals
 
 THREADS = 8
 """Shards that are looked at together: reading is the store's latency; hashing and unpacking free Python's lock."""
@@ -32,41 +33,42 @@ def verify(
     seed: int = 0,
     model: str | None = None,
     advance: Advance = lambda what, done, total: None,
-) -> Report:
+) -> Findings:
     """Look at everything of the output, and encode `sample` of its clips again: every clip if None, none if 0.
 
     `model` says where the codec is if not where the record says. Memory is bounded by a few shards' batches and about
     200 bytes a planned shard. Raises FileNotFoundError where there is no output, ValueError for a codec with other
     weights, and StorageError for a store that fails; whatever is wrong with the output itself is in the report.
     """
-    report = Report()
-    output = check_outline(uri, report)
+    findings = Findings()
+    output = check_metadata(uri, findings)
     if output is None:
-        return report
+        return findings
     encoder = None if sample == 0 else _encoder(output, model)  # before hours of reading
     clips: dict[str, int] = {}
     rejects: dict[str, int] = {}
     totals = Totals()
-    for count, finding in enumerate(_check_shards(output, output.committed), 1):
-        report.add(finding.report)
-        if (manifest := finding.manifest) is not None:
-            clips[finding.spec.shard_id] = manifest.rows + manifest.rejects
-            rejects[finding.spec.shard_id] = manifest.rejects
+    for count, checked in enumerate(_check_shards(output, output.committed), 1):
+        findings.add(checked.findings)
+        if (manifest := checked.manifest) is not None:
+            clips[checked.spec.shard_id] = manifest.rows + manifest.rejects
+            rejects[checked.spec.shard_id] = manifest.rejects
             totals.add(Totals.of(manifest))
         advance("shards", count, len(output.committed))
-    check_strays(output, rejects, report)
+    check_strays(output, rejects, findings)
     if totals.shards == len(output.specs):
-        check_figures(output, totals, report)
+        check_totals(output, totals, findings)
     if encoder is not None:
         chosen = choose(clips, sample, seed)
         specs = [spec for spec in output.committed if spec.shard_id in chosen]
-        for count, spec in enumerate(specs, 1):
-            report.add(check_again(output, spec, chosen[spec.shard_id], encoder))
-            advance("shards encoded again", count, len(specs))
-    return report
+        with EncodeLoop(encoder, MAX_FRAMES) as loop:
+            for count, spec in enumerate(specs, 1):
+                findings.add(check_sample(output, spec, chosen[spec.shard_id], loop))
+                advance("shards encoded again", count, len(specs))
+    return findings
 
 
-def _check_shards(output: Output, specs: Iterable[ShardSpec]) -> Iterator[ShardFinding]:
+def _check_shards(output: Output, specs: Iterable[ShardSpec]) -> Iterator[CheckedShard]:
     """The findings in the order of the plan, a few shards at a time."""
     return in_order(partial(check_shard, output), specs, THREADS)
 

@@ -20,47 +20,47 @@ from pipeline.dataset.manifest import ShardManifest, read_manifest
 from pipeline.items import ShardSpec
 from pipeline.parquet import open_table
 from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
-from pipeline.verify.objects import Fetched, fetched
-from pipeline.verify.report import Difference, Report
-from pipeline.verify.rows import RowChecks, clip_indices
+from pipeline.verify.fetch import FetchedObject, fetch
+from pipeline.verify.findings import Difference, Findings
+from pipeline.verify.row_checks import RowChecks, clip_indices
 
 BATCH_BYTES = 2 * 2**20  # of values that are looked at together
-STAGES = ("read", "prepare", "encode")
+REJECT_STAGES = ("read", "prepare", "encode")
 KNOWN_REASONS = READ_REASONS.keys() | PREPARE_REASONS.keys() | REASONS.keys()
 
 
 @dataclass(frozen=True, slots=True)
-class ShardFinding:
+class CheckedShard:
     """What was found of a shard, and its manifest if that is sound."""
 
     spec: ShardSpec
-    report: Report
+    findings: Findings
     manifest: ShardManifest | None = None
 
 
-def check_shard(output: Output, spec: ShardSpec) -> ShardFinding:
+def check_shard(output: Output, spec: ShardSpec) -> CheckedShard:
     """Look at everything of one committed shard. Raises StorageError only where the store itself fails."""
     check = _ShardCheck(output, spec)
     manifest = check.manifest()
     if manifest is None:
-        return ShardFinding(spec, check.report)
+        return CheckedShard(spec, check.findings)
     rows = check.data(manifest)
     rejects = check.rejects(manifest)
     if rows is not None and rejects is not None:
         check.nothing_lost(manifest, np.concatenate([rows, rejects]))
-    return ShardFinding(spec, check.report, manifest)
+    return CheckedShard(spec, check.findings, manifest)
 
 
 class _ShardCheck:
     def __init__(self, output: Output, spec: ShardSpec) -> None:
-        self.report = Report()
+        self.findings = Findings()
         self._layout = output.layout
         self._record = output.record
         self._spec = spec
 
     def manifest(self) -> ShardManifest | None:
         uri = self._layout.manifest(self._spec.shard_id)
-        self.report.look("manifests")
+        self.findings.look("manifests")
         try:
             manifest = read_manifest(self._layout, self._spec.shard_id)
         except (FileNotFoundError, ValueError, RecursionError) as error:
@@ -88,7 +88,7 @@ class _ShardCheck:
         uri = self._layout.data(self._spec)
         record = self._record
         wanted = schema.codes_schema(record.num_quantizers, record.model.codebook_size, record.codes_schema)
-        checks = RowChecks(self._spec.shard_id, uri, record, self.report, self._mend())
+        checks = RowChecks(self._spec.shard_id, uri, record, self.findings, self._remedy())
         with self._object(uri, manifest.output_bytes, manifest.sha256) as file:
             if file is None or not self._read_rows(uri, file, wanted, checks):
                 return None
@@ -106,7 +106,7 @@ class _ShardCheck:
             self._compare_counts(manifest, {"rejects_bytes": 0, "rejects_sha256": "", "rejects_by_reason": {}})
             return np.empty(0, np.int64)
         uri = self._layout.rejects(self._spec)
-        checks = _RejectChecks(self._spec.shard_id, uri, self.report, self._mend())
+        checks = _RejectChecks(self._spec.shard_id, uri, self.findings, self._remedy())
         with self._object(uri, manifest.rejects_bytes, manifest.rejects_sha256) as file:
             if file is None or not self._read_rows(uri, file, schema.rejects_schema(), checks):
                 return None
@@ -115,7 +115,7 @@ class _ShardCheck:
         return checks.indices()
 
     def nothing_lost(self, manifest: ShardManifest, indices: np.ndarray) -> None:
-        self.report.look("nothing lost")
+        self.findings.look("nothing lost")
         uri = self._layout.data(self._spec)
         expected = np.arange(len(indices))
         if not np.array_equal(np.sort(indices), expected):
@@ -130,9 +130,9 @@ class _ShardCheck:
     @contextmanager
     def _object(self, uri: str, size: int, sha256: str) -> Iterator[Any]:
         """The object's file if there is one, having compared its bytes with the manifest."""
-        self.report.look("objects")
+        self.findings.look("objects")
         try:
-            with fetched(uri) as copy:
+            with fetch(uri) as copy:
                 if fault := _fault(copy, size, sha256):
                     self._differ("objects", uri, fault)
                 yield copy.file
@@ -142,7 +142,7 @@ class _ShardCheck:
 
     def _read_rows(self, uri: str, file: Any, wanted: pa.Schema, checks: Any) -> bool:
         """Give every batch to the checks; whether all could be read."""
-        self.report.look("pages")
+        self.findings.look("pages")
         try:
             table = open_table(file)
             if not self._compare_schema(uri, table.schema_arrow, wanted):
@@ -156,7 +156,7 @@ class _ShardCheck:
 
     def _compare_schema(self, uri: str, found: pa.Schema, wanted: pa.Schema) -> bool:
         """Whether the columns can be looked at: same names and types."""
-        self.report.look("schema")
+        self.findings.look("schema")
         same = found.names == wanted.names
         if not same:
             missing, more = set(wanted.names) - set(found.names), set(found.names) - set(wanted.names)
@@ -174,7 +174,7 @@ class _ShardCheck:
         return bool(same)
 
     def _compare_counts(self, manifest: ShardManifest, found: dict[str, Any]) -> None:
-        self.report.look("counts", len(found))
+        self.findings.look("counts", len(found))
         for name, value in found.items():
             said = getattr(manifest, name)
             if not (math.isclose(said, value, rel_tol=1e-9) if isinstance(value, float) else said == value):
@@ -182,12 +182,12 @@ class _ShardCheck:
                 self._differ("counts", uri, f"{name} is {said!r}, and the object has {value!r}")
 
     def _differ(self, check: str, uri: str, message: str, column: str | None = None) -> None:
-        mend, shard_id = self._mend(), self._spec.shard_id
-        self.report.differ(
-            Difference(check=check, uri=uri, shard_id=shard_id, column=column, message=message, mend=mend)
+        remedy, shard_id = self._remedy(), self._spec.shard_id
+        self.findings.differ(
+            Difference(check=check, uri=uri, shard_id=shard_id, column=column, message=message, remedy=remedy)
         )
 
-    def _mend(self) -> str:
+    def _remedy(self) -> str:
         names = (
             self._layout.manifest(self._spec.shard_id),
             self._layout.data(self._spec),
@@ -203,22 +203,22 @@ class _ShardCheck:
 class _RejectChecks:
     """What the rows of a rejects object say."""
 
-    def __init__(self, shard_id: str, uri: str, report: Report, mend: str) -> None:
+    def __init__(self, shard_id: str, uri: str, findings: Findings, remedy: str) -> None:
         self.reasons: Counter[str] = Counter()
-        self._shard_id, self._uri, self._report, self._mend = shard_id, uri, report, mend
+        self._shard_id, self._uri, self._findings, self._remedy = shard_id, uri, findings, remedy
         self._indices: list[np.ndarray] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
         rows = batch.to_pylist()
-        self._report.look("ids", len(rows))
-        self._report.look("rejects", len(rows))
+        self._findings.look("ids", len(rows))
+        self._findings.look("rejects", len(rows))
         indices = clip_indices(self._shard_id, [row["id"] for row in rows])
         self._indices.append(indices[indices >= 0])
         for row, index in zip(rows, indices, strict=True):
             self.reasons[row["reason"]] += 1
             if index < 0:
                 self._differ("ids", row, "id", f"{row['id']!r} is no id of this shard")
-            if row["stage"] not in STAGES or row["reason"] not in KNOWN_REASONS or not row["message"]:
+            if row["stage"] not in REJECT_STAGES or row["reason"] not in KNOWN_REASONS or not row["message"]:
                 self._differ("rejects", row, "reason", f"{row['stage']!r}, {row['reason']!r}: no reason that is known")
 
     def indices(self) -> np.ndarray:
@@ -226,10 +226,10 @@ class _RejectChecks:
 
     def _differ(self, check: str, row: dict[str, Any], column: str, message: str) -> None:
         place = {"uri": self._uri, "shard_id": self._shard_id, "clip_id": row["id"], "column": column}
-        self._report.differ(Difference(check=check, message=message, mend=self._mend, **place))
+        self._findings.differ(Difference(check=check, message=message, remedy=self._remedy, **place))
 
 
-def _fault(copy: Fetched, size: int, sha256: str) -> str | None:
+def _fault(copy: FetchedObject, size: int, sha256: str) -> str | None:
     if copy.size != size:
         return f"{copy.size} bytes, and the manifest says {size}"
     return None if copy.sha256 == sha256 else f"SHA-256 {copy.sha256}, and the manifest says {sha256}"

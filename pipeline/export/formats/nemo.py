@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.export.buckets import Buckets
-from pipeline.export.moss_tts import frames_first, json_line
+from pipeline.export.formats.moss_tts import frames_first, json_line
 from pipeline.export.selection import Selected
 
 

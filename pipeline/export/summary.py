@@ -6,11 +6,11 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from pipeline.export.part import PartManifest
+from pipeline.export.part import ExportManifest
 
 
 @dataclass(slots=True)
-class Report:
+class ExportSummary:
     """Contents of `_moss_tok/report.json`."""
 
     rows: int = 0
@@ -29,7 +29,7 @@ class Report:
     unknown_rejects: int = 0
     """Ids of the reject lists that no row has."""
 
-    def add(self, part: PartManifest) -> None:
+    def add(self, part: ExportManifest) -> None:
         self.rows += part.rows
         self.written = dict(Counter(self.written) + Counter(part.written))
         self.removed = dict(Counter(self.removed) + Counter(part.removed))

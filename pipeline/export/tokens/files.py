@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.export.documents import Content, DocumentLayout
-from pipeline.export.packing import Packed, unpack
+from pipeline.export.tokens.documents import Content, DocumentLayout
+from pipeline.export.tokens.packing import Packed, unpack
 from pipeline.parquet import read_table
 
 LAYOUT = b"moss_tok.tokens"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.export.config import AUDIO, REFERENCE, TEXT, TokensConfig
-from pipeline.export.documents import DocumentLayout
-from pipeline.export.tokenizer import TextTokenizer
+from pipeline.export.tokens.documents import DocumentLayout
+from pipeline.export.tokens.tokenizer import TextTokenizer
 from pipeline.yaml_config import ConfigError
 
 

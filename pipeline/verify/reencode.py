@@ -9,19 +9,19 @@ from collections.abc import Collection, Iterator, Mapping
 from pipeline.config import BatchConfig, InputConfig, PrepareConfig
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.provenance import software_versions
-from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Origin, RawClip, Reject, ShardSpec
+from pipeline.items import CodedClip, Origin, RawClip, Reject, ShardSpec
+from pipeline.shard.encode_loop import EncodeLoop
+from pipeline.shard.submitter import ClipSubmitter
 from pipeline.shard.tokenize import target_of
-from pipeline.steps.batch import Batcher
-from pipeline.steps.encode import CodeStream, Encoder
 from pipeline.steps.prepare import prepare_clip
 from pipeline.steps.read import SourceChanged, read_shard
 from pipeline.steps.records import clip_id
 from pipeline.storage import StorageError
 from pipeline.verify.compare import Stored, compare_reject, compare_row, read_stored
-from pipeline.verify.report import Difference, Report
+from pipeline.verify.findings import Difference, Findings
 
 MAX_FRAMES = BatchConfig().max_frames  # codes do not depend on it
-NEVER_AGAIN = ("decoder_crashed", "decoder_stalled")
+NOT_REENCODED = ("decoder_crashed", "decoder_stalled")
 """Reasons of clips that ended or held up the process that decoded them: this one has more to do."""
 
 
@@ -44,43 +44,45 @@ def choose(clips: Mapping[str, int], sample: int | None, seed: int) -> dict[str,
     return {shard_id: sorted(chance.sample(range(clips[shard_id]), quota[shard_id])) for shard_id in sorted(quota)}
 
 
-def check_again(output: Output, spec: ShardSpec, positions: Collection[int], encoder: Encoder) -> Report:
+def check_sample(output: Output, spec: ShardSpec, positions: Collection[int], loop: EncodeLoop) -> Findings:
     """Read and encode the clips at these positions of a shard, and compare each with its row or reject."""
-    report = Report()
+    findings = Findings()
     ids = {clip_id(spec.shard_id, Origin(index=index, source="", key="")): index for index in positions}
     try:
         stored = read_stored(output.layout, spec, ids)
-    except Exception:  # a damaged object makes Arrow raise what it likes, and is in the report of the shard already
-        return report
-    # So is a clip that is in neither object, and there is nothing to compare it with.
+    except Exception:  # a damaged object makes Arrow raise what it likes; the checks of the shard have found it already
+        return findings
+    # They have also found a clip that is in neither object, and there is nothing to compare it with.
     known = {index for name, index in ids.items() if name in stored.rows or name in stored.rejects}
     if known:
-        _Again(output, spec, stored, encoder, report).check(known)
-    return report
+        Reencoder(output, spec, stored, findings).check(known, loop)
+    return findings
 
 
-class _Again:
-    """The clips of one shard on their way through the pipeline, one batch at a time."""
+class Reencoder:
+    """Sends sampled clips of one shard through the pipeline again and compares what comes out with what is stored."""
 
-    def __init__(self, output: Output, spec: ShardSpec, stored: Stored, encoder: Encoder, report: Report) -> None:
-        self._output, self._spec, self._stored, self._encoder, self._report = output, spec, stored, encoder, report
+    def __init__(self, output: Output, spec: ShardSpec, stored: Stored, findings: Findings) -> None:
+        self._output, self._spec, self._stored, self._findings = output, spec, stored, findings
         self._target = target_of(output.record)
-        self._batcher: Batcher[Clip] = Batcher(MAX_FRAMES)
 
-    def check(self, positions: set[int]) -> None:
-        self._report.look("sources", len(positions))
-        for raw in self._read(positions):
-            if isinstance(raw, Reject):
-                self._reject(raw)
-            elif self._stored.reason(self._id(raw.origin)) not in NEVER_AGAIN:
-                self._prepare(raw)
-            while self._batcher.full:
-                self._encode()
-        while self._batcher.frames:
-            self._encode()
+    def check(self, positions: set[int], loop: EncodeLoop) -> None:
+        self._findings.look("sources", len(positions))
+        prepare_config = PrepareConfig.model_validate(self._output.record.prepare)
+        with ClipSubmitter(loop, self._target) as submitter:
+            for raw in self._read(positions):
+                if isinstance(raw, Reject):
+                    self._reject(raw)
+                elif self._stored.reason(self._id(raw.origin)) not in NOT_REENCODED:
+                    for item in prepare_clip(raw, prepare_config, self._target):
+                        if isinstance(item, Reject):
+                            self._reject(item)
+                        submitter.submit(item)
+        for encoded in submitter.results():
+            self._row(encoded.clip)
 
     def _read(self, positions: set[int]) -> Iterator[RawClip | Reject]:
-        """The clips as their source gives them now; those that cannot be had are in the report."""
+        """The clips as their source gives them now. Those that it does not give become findings."""
         missing = set(positions)
         trouble = "the source has fewer clips now"
         try:
@@ -95,33 +97,14 @@ class _Again:
         for position in sorted(missing):
             self._differ("sources", Origin(index=position, source=self._spec.uri, key=""), (None, trouble))
 
-    def _prepare(self, raw: RawClip) -> None:
-        """Whole clips wait for a batch; a long one is encoded part by part as it comes."""
-        stream: CodeStream | None = None
-        for item in prepare_clip(raw, PrepareConfig.model_validate(self._output.record.prepare), self._target):
-            if isinstance(item, Clip):
-                self._batcher.add(item, self._target.frames(item.info.num_samples))
-            elif isinstance(item, ClipPart):
-                stream = self._encoder.stream() if stream is None or item.start == 0 else stream
-                stream.step(item.waveform)
-            elif isinstance(item, ClipEnd):
-                assert stream is not None
-                self._row(stream.finish(item.info))
-            else:
-                self._reject(item)
-
-    def _encode(self) -> None:
-        for coded in self._encoder.encode(self._batcher.take()):
-            self._row(coded)
-
     def _row(self, coded: CodedClip) -> None:
         origin = coded.info.origin
-        self._report.look("encoded again")
+        self._findings.look("encoded again")
         self._differ("encoded again", origin, compare_row(coded, self._id(origin), self._stored, self._output.record))
 
     def _reject(self, reject: Reject) -> None:
         if reject.stage != "read":
-            self._report.look("encoded again")
+            self._findings.look("encoded again")
         check = "sources" if reject.stage == "read" else "encoded again"
         self._differ(check, reject.origin, compare_reject(reject, self._id(reject.origin), self._stored))
 
@@ -132,7 +115,7 @@ class _Again:
         if found is None:
             return
         column, message = found
-        self._report.differ(
+        self._findings.differ(
             Difference(
                 check=check,
                 uri=origin.source if check == "sources" else self._output.layout.data(self._spec),
@@ -140,12 +123,12 @@ class _Again:
                 clip_id=self._id(origin),
                 column=column,
                 message=message,
-                mend=_mend(check, self._output.record.versions),
+                remedy=_remedy(check, self._output.record.versions),
             )
         )
 
 
-def _mend(check: str, made: Mapping[str, str]) -> str:
+def _remedy(check: str, made: Mapping[str, str]) -> str:
     if check == "sources":
         return "put the source back as it was; nothing is said against the output, but its clips cannot be compared"
     here = software_versions()

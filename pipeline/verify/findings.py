@@ -27,7 +27,7 @@ CHECKS = {
     "sources": "sampled clips can be read again from the source that was planned",
     "encoded again": "sampled clips give the same row again, code by code",
 }
-"""Every check, in the order of the report, with what it asks."""
+"""Every check, in the order of the findings, with what it asks."""
 
 MAX_DIFFERENCES = 1000
 """Differences that are kept with their details; all are counted."""
@@ -40,7 +40,7 @@ class Difference:
     check: str
     message: str
     """What is there, and what should be."""
-    mend: str
+    remedy: str
     """What to do."""
     uri: str
     """The object that it is about."""
@@ -58,7 +58,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Report:
+class Findings:
     """Tallies of all checks and the first differences: a sum, so that shards are looked at in any order and added."""
 
     tallies: dict[str, Tally] = field(default_factory=lambda: {check: Tally() for check in CHECKS})
@@ -78,7 +78,7 @@ class Report:
         if len(self.differences) < MAX_DIFFERENCES:
             self.differences.append(difference)
 
-    def add(self, other: Report) -> None:
+    def add(self, other: Findings) -> None:
         for check, tally in other.tallies.items():
             self.tallies[check].looked += tally.looked
             self.tallies[check].wrong += tally.wrong

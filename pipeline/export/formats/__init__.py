@@ -5,13 +5,13 @@ from __future__ import annotations
 from pipeline.dataset.provenance import RunRecord
 from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
-from pipeline.export.document_rules import document_layout
-from pipeline.export.lhotse_shar import LhotseShar
-from pipeline.export.moss_tts import MossTts
-from pipeline.export.nemo import Nemo
+from pipeline.export.formats.lhotse_shar import LhotseShar
+from pipeline.export.formats.moss_tts import MossTts
+from pipeline.export.formats.nemo import Nemo
 from pipeline.export.part import Format
-from pipeline.export.tokenizer import TextTokenizer
-from pipeline.export.tokens import Tokens
+from pipeline.export.tokens.document_rules import document_layout
+from pipeline.export.tokens.format import Tokens
+from pipeline.export.tokens.tokenizer import TextTokenizer
 
 SECTIONS = {"moss-tts": "moss_tts", "tokens": "tokens", "nemo": "asr", "lhotse": "asr"}
 """The section of the configuration that belongs to each format."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.export.config import AUDIO, REFERENCE, TEXT
-from pipeline.export.layouts import delay, flatten, undelay, unflatten
+from pipeline.export.tokens.layouts import delay, flatten, undelay, unflatten
 from pipeline.yaml_config import Section
 
 

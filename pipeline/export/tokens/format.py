@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.export.config import REFERENCE, TEXT, TokensConfig
-from pipeline.export.documents import Content, DocumentLayout
-from pipeline.export.packing import pack
 from pipeline.export.selection import Removed, Selected
-from pipeline.export.token_files import npy_files, parquet_files
-from pipeline.export.tokenizer import TextTokenizer
+from pipeline.export.tokens.documents import Content, DocumentLayout
+from pipeline.export.tokens.files import npy_files, parquet_files
+from pipeline.export.tokens.packing import pack
+from pipeline.export.tokens.tokenizer import TextTokenizer
 
 
 class Tokens:

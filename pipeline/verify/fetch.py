@@ -17,7 +17,7 @@ MAX_BYTES_IN_MEMORY = 16 * 2**20  # of an object; a larger one lies in a tempora
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedObject:
     """A copy of an object, and what its bytes are."""
 
     file: BinaryIO
@@ -27,7 +27,7 @@ class Fetched:
 
 
 @contextmanager
-def fetched(uri: str) -> Iterator[Fetched]:
+def fetch(uri: str) -> Iterator[FetchedObject]:
     """Read the object once. Raises FileNotFoundError, and StorageError where the store fails."""
     info = storage.stat(uri)
     if info is None:
@@ -41,4 +41,4 @@ def fetched(uri: str) -> Iterator[Fetched]:
                 copy.write(block)
                 size += len(block)
         copy.seek(0)
-        yield Fetched(copy, size, digest.hexdigest())
+        yield FetchedObject(copy, size, digest.hexdigest())

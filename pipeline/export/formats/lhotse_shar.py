@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.export.buckets import Buckets
-from pipeline.export.moss_tts import json_line
-from pipeline.export.rows import Row
+from pipeline.export.formats.moss_tts import json_line
+from pipeline.export.rows import ExportRow
 from pipeline.export.selection import Selected
 
 _BYTES_OF_A_ROW = 2048  # two headers, the array's manifest and the cut
@@ -34,11 +34,11 @@ class LhotseShar:
         self._buckets = buckets
         self._samples_per_frame = samples_per_frame
 
-    def entry(self, selected: Selected) -> tuple[str, Row, int]:
+    def entry(self, selected: Selected) -> tuple[str, ExportRow, int]:
         row = selected.row
         return self._buckets.folder(row.split, row.duration), row, row.codes.nbytes + _BYTES_OF_A_ROW
 
-    def files(self, stem: str, entries: list[Row]) -> Mapping[str, bytes]:
+    def files(self, stem: str, entries: list[ExportRow]) -> Mapping[str, bytes]:
         entries.sort(key=lambda row: row.duration)
         cuts = b"".join(json_line(self._cut(row)) for row in entries)
         files = {f"cuts.{stem}.jsonl.gz": gzip.compress(cuts, mtime=0)}
@@ -46,7 +46,7 @@ class LhotseShar:
             files[f"codes.{stem}.tar"] = self._tar(entries)
         return files
 
-    def _cut(self, row: Row) -> dict[str, Any]:
+    def _cut(self, row: ExportRow) -> dict[str, Any]:
         supervision = {
             "id": row.id,
             "recording_id": row.id,
@@ -73,7 +73,7 @@ class LhotseShar:
             "type": "MonoCut",
         }
 
-    def _array(self, row: Row) -> dict[str, Any]:
+    def _array(self, row: ExportRow) -> dict[str, Any]:
         array = {"storage_type": "shar", "storage_path": "", "storage_key": "", "shape": list(row.codes.T.shape)}
         return {
             "array": array,
@@ -82,7 +82,7 @@ class LhotseShar:
             "start": 0,
         }
 
-    def _tar(self, rows: list[Row]) -> bytes:
+    def _tar(self, rows: list[ExportRow]) -> bytes:
         sink = io.BytesIO()
         with tarfile.open(fileobj=sink, mode="w") as tar:
             for row in rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.cli.failed_shards import describe_failures
+from pipeline.cli.printing import describe_failures
 from pipeline.distributed.scheduler import Failure
 from pipeline.items import ShardSpec
 

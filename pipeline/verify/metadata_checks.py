@@ -15,13 +15,13 @@ from pipeline.dataset.manifest import committed_ids
 from pipeline.dataset.plan_file import read_plan
 from pipeline.dataset.provenance import RunRecord
 from pipeline.items import ShardSpec
-from pipeline.verify.report import Difference, Report
+from pipeline.verify.findings import Difference, Findings
 
 AGAIN = "run `moss-tok tokenize` with the same configuration again: it does what is missing and ends with {}"
 REMOVE = "look what it is, and move it out of the output"
 
 
-def check_outline(uri: str, report: Report) -> Output | None:
+def check_metadata(uri: str, findings: Findings) -> Output | None:
     """The output, as far as its record and plan are sound; None if they are not, and then nothing else can be checked.
 
     Raises FileNotFoundError where there is no output at all.
@@ -29,35 +29,37 @@ def check_outline(uri: str, report: Report) -> Output | None:
     layout = Layout(storage.absolute(uri))
     if not storage.list_names(layout.root) & {"_moss_tok", "_SUCCESS", "data", "rejects"}:
         raise FileNotFoundError(f"{uri}: no output of moss-tok: neither _moss_tok nor data is there")
-    record = _check_record(layout, report)
-    specs = _check_plan(layout, record, report) if record else None
+    record = _check_record(layout, findings)
+    specs = _check_plan(layout, record, findings) if record else None
     if record is None or specs is None:
         return None
     output = Output(layout, record, specs, committed_ids(layout) & {spec.shard_id for spec in specs})
-    _check_complete(output, report)
+    _check_complete(output, findings)
     return output
 
 
-def _check_record(layout: Layout, report: Report) -> RunRecord | None:
-    report.look("record")
+def _check_record(layout: Layout, findings: Findings) -> RunRecord | None:
+    findings.look("record")
     try:
         record = RunRecord.from_json(storage.read_bytes(layout.run))
     except (FileNotFoundError, ValueError, RecursionError) as error:
         message = "not there" if isinstance(error, FileNotFoundError) else str(error)
-        report.differ(
-            Difference(check="record", uri=layout.run, message=f"{message}; nothing else was checked", mend=FROM_A_COPY)
+        findings.differ(
+            Difference(
+                check="record", uri=layout.run, message=f"{message}; nothing else was checked", remedy=FROM_A_COPY
+            )
         )
         return None
     if record.codes_schema not in schema.READABLE:
         message = f"rows are by schema {record.codes_schema}, and this version knows {', '.join(schema.READABLE)}"
-        mend = f"verify it with the version that made it: moss-tok {record.versions.get('moss-tok')}"
-        report.differ(Difference(check="record", uri=layout.run, message=message, mend=mend))
+        remedy = f"verify it with the version that made it: moss-tok {record.versions.get('moss-tok')}"
+        findings.differ(Difference(check="record", uri=layout.run, message=message, remedy=remedy))
         return None
     return record
 
 
-def _check_plan(layout: Layout, record: RunRecord, report: Report) -> list[ShardSpec] | None:
-    report.look("plan")
+def _check_plan(layout: Layout, record: RunRecord, findings: Findings) -> list[ShardSpec] | None:
+    findings.look("plan")
     try:
         plan = storage.read_bytes(layout.plan)
         found = hashlib.sha256(plan).hexdigest()
@@ -68,22 +70,22 @@ def _check_plan(layout: Layout, record: RunRecord, report: Report) -> list[Shard
         message = "not there"
     except (pa.ArrowException, storage.NotAnObject, OSError, LookupError, TypeError, ValueError) as error:
         message = f"not a plan: {error}"
-    report.differ(
-        Difference(check="plan", uri=layout.plan, message=f"{message}; no shard was checked", mend=FROM_A_COPY)
+    findings.differ(
+        Difference(check="plan", uri=layout.plan, message=f"{message}; no shard was checked", remedy=FROM_A_COPY)
     )
     return None
 
 
-def _check_complete(output: Output, report: Report) -> None:
+def _check_complete(output: Output, findings: Findings) -> None:
     """Which shards are there, and whether `_SUCCESS` and the card say the same."""
     layout = output.layout
-    report.look("complete", len(output.specs))
+    findings.look("complete", len(output.specs))
     for spec in output.todo:
         message = f"not committed: there is no manifest of it ({spec.place})"
-        mend = AGAIN.format("this shard")
+        remedy = AGAIN.format("this shard")
         uri = layout.manifest(spec.shard_id)
-        report.differ(Difference(check="complete", uri=uri, shard_id=spec.shard_id, message=message, mend=mend))
-    report.look("success")
+        findings.differ(Difference(check="complete", uri=uri, shard_id=spec.shard_id, message=message, remedy=remedy))
+    findings.look("success")
     try:
         success: str | None = storage.read_bytes(layout.success).decode()
     except FileNotFoundError:
@@ -93,21 +95,21 @@ def _check_complete(output: Output, report: Report) -> None:
     if output.todo:
         if success is not None:
             message = f"there, although {len(output.todo)} of {len(output.specs)} shards are not committed"
-            report.differ(_of_success(layout, message))
+            findings.differ(_of_success(layout, message))
     elif success is None:
-        report.differ(_of_success(layout, "not there, although every shard is committed"))
+        findings.differ(_of_success(layout, "not there, although every shard is committed"))
     else:
-        _compare_checksums(layout, success, report)
+        _compare_checksums(layout, success, findings)
 
 
 def _of_success(layout: Layout, message: str) -> Difference:
-    return Difference(check="success", uri=layout.success, message=message, mend=AGAIN.format("it"))
+    return Difference(check="success", uri=layout.success, message=message, remedy=AGAIN.format("it"))
 
 
-def _compare_checksums(layout: Layout, success: str, report: Report) -> None:
-    report.look("card")
+def _compare_checksums(layout: Layout, success: str, findings: Findings) -> None:
+    findings.look("card")
     if storage.stat(layout.card) is None:
-        report.differ(Difference(check="card", uri=layout.card, message="not there", mend=AGAIN.format("it")))
+        findings.differ(Difference(check="card", uri=layout.card, message="not there", remedy=AGAIN.format("it")))
         return
     written, present = success.splitlines(keepends=True), layout.checksums().splitlines(keepends=True)
     names = [line.partition("  ")[2].strip() for line in present]
@@ -116,15 +118,15 @@ def _compare_checksums(layout: Layout, success: str, report: Report) -> None:
             continue
         if name == "README.md" and sum(line.endswith("  README.md\n") for line in written) == 1:
             message = f"not as it was written: SHA-256 {wanted[:64]} is not the one in _SUCCESS"
-            mend = "what a card should say is set by `card` in the configuration: " + AGAIN.format("a new one")
-            report.differ(Difference(check="card", uri=layout.card, message=message, mend=mend))
+            remedy = "what a card should say is set by `card` in the configuration: " + AGAIN.format("a new one")
+            findings.differ(Difference(check="card", uri=layout.card, message=message, remedy=remedy))
         else:
-            report.differ(_of_success(layout, f"its checksum of {name} is not that of the file"))
+            findings.differ(_of_success(layout, f"its checksum of {name} is not that of the file"))
     if len(written) != len(present) or any(line.partition("  ")[2].strip() not in names for line in written):
-        report.differ(_of_success(layout, f"{len(written)} lines, which are not those of {', '.join(names)}"))
+        findings.differ(_of_success(layout, f"{len(written)} lines, which are not those of {', '.join(names)}"))
 
 
-def check_strays(output: Output, rejects: Mapping[str, int], report: Report) -> None:
+def check_strays(output: Output, rejects: Mapping[str, int], findings: Findings) -> None:
     """Every object below data/, rejects/ and the manifests belongs to a committed shard: one listing for each folder.
 
     `rejects` has their number for each shard whose manifest is sound. Names with a leading dot are left out here as
@@ -145,11 +147,11 @@ def check_strays(output: Output, rejects: Mapping[str, int], report: Report) -> 
     folders = {f"{top}/{split}" for top in ("data", "rejects") for split in expected[top]}
     for folder in sorted({"data", "rejects", manifests} | folders):
         names = {name for name in storage.list_names(storage.join(layout.root, folder)) if not name.startswith(".")}
-        report.look("strays", len(names))
+        findings.look("strays", len(names))
         for name in sorted(names - expected[folder]):
-            mend = AGAIN.format("its shard") if name.partition(".")[0] in planned - output.done else REMOVE
+            remedy = AGAIN.format("its shard") if name.partition(".")[0] in planned - output.done else REMOVE
             uri = storage.join(layout.root, folder, name)
             message = "belongs to no committed shard of the plan"
             if folder.startswith("data"):
                 message += ", and load_dataset would read it"
-            report.differ(Difference(check="strays", uri=uri, message=message, mend=mend))
+            findings.differ(Difference(check="strays", uri=uri, message=message, remedy=remedy))

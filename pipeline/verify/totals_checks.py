@@ -10,32 +10,32 @@ from pipeline import storage
 from pipeline.dataset.checksummed_json import load_checksummed
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.totals import Totals, describe
-from pipeline.verify.report import Difference, Report
+from pipeline.verify.findings import Difference, Findings
 
-MEND = "run `moss-tok tokenize` with the same configuration again: it adds up the manifests and writes it anew"
+REMEDY = "run `moss-tok tokenize` with the same configuration again: it adds up the manifests and writes it anew"
 BUSY = "seconds"  # busy time is told of a run, and not what the output holds
 
 
-def check_figures(output: Output, totals: Totals, report: Report) -> None:
+def check_totals(output: Output, totals: Totals, findings: Findings) -> None:
     """`totals` is the sum of all manifests of an output that is complete and whose manifests are sound."""
-    report.look("totals")
+    findings.look("totals")
     try:
         found = Totals.from_json(load_checksummed(storage.read_bytes(output.layout.totals))["totals"])
     except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
         message = "not there" if isinstance(error, FileNotFoundError) else str(error)
-        report.differ(Difference(check="totals", uri=output.layout.totals, message=message, mend=MEND))
+        findings.differ(Difference(check="totals", uri=output.layout.totals, message=message, remedy=REMEDY))
     else:
         said, summed = asdict(found), asdict(totals)
         if wrong := [name for name, value in summed.items() if name != BUSY and not _equal(said[name], value)]:
             message = ", ".join(f"{name} is {said[name]}, and the manifests have {summed[name]}" for name in wrong)
-            report.differ(Difference(check="totals", uri=output.layout.totals, message=message, mend=MEND))
+            findings.differ(Difference(check="totals", uri=output.layout.totals, message=message, remedy=REMEDY))
     try:
         card = storage.read_bytes(output.layout.card).decode("utf-8", "replace")
     except FileNotFoundError:
         return  # and the report says so already
     if missing := [name for name, value in describe(totals).items() if f"| {name} | {value} |" not in card]:
         message = f"does not give the figures of the manifests: {', '.join(missing)}"
-        report.differ(Difference(check="card", uri=output.layout.card, message=message, mend=MEND))
+        findings.differ(Difference(check="card", uri=output.layout.card, message=message, remedy=REMEDY))
 
 
 def _equal(one: object, other: object) -> bool:

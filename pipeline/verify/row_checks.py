@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.dataset.provenance import RunRecord
-from pipeline.verify.report import Difference, Report
+from pipeline.verify.findings import Difference, Findings
 
 
 def clip_indices(shard_id: str, ids: Iterable[str]) -> np.ndarray:
@@ -25,8 +25,8 @@ def clip_indices(shard_id: str, ids: Iterable[str]) -> np.ndarray:
 class RowChecks:
     """Takes the batches of a data object in order; memory is that of a batch and eight bytes a row."""
 
-    def __init__(self, shard_id: str, uri: str, record: RunRecord, report: Report, mend: str) -> None:
-        self._shard_id, self._uri, self._report, self._mend = shard_id, uri, report, mend
+    def __init__(self, shard_id: str, uri: str, record: RunRecord, findings: Findings, remedy: str) -> None:
+        self._shard_id, self._uri, self._findings, self._remedy = shard_id, uri, findings, remedy
         self._model = record.model
         self._layers = [schema.layer_column(layer) for layer in range(record.num_quantizers)]
         self._indices: list[np.ndarray] = []
@@ -39,7 +39,7 @@ class RowChecks:
 
     def add(self, batch: pa.RecordBatch) -> None:
         for check in ("ids", "lengths", "codes", "values"):
-            self._report.look(check, batch.num_rows)
+            self._findings.look(check, batch.num_rows)
         self._check_ids(batch)
         self._check_lengths(batch)
         self._check_codes(batch)
@@ -102,7 +102,7 @@ class RowChecks:
         shown = "" if isinstance(value, list) else f"{str(value)[:80]!r} is "
         message = f"{shown}{what}" + (f", and {count - 1} more rows of this batch" if count > 1 else "")
         place = {"uri": self._uri, "shard_id": self._shard_id, "clip_id": batch["id"][first].as_py(), "column": column}
-        self._report.differ(Difference(check=check, message=message, mend=self._mend, **place), count)
+        self._findings.differ(Difference(check=check, message=message, remedy=self._remedy, **place), count)
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
