@@ -1,4 +1,4 @@
-"""Committed codes for trainers and for listening: datasets, selected rows, decoded sound."""
+"""Reads committed codes: as datasets for trainers, as selected rows, and decoded to sound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["load_codes"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load_codes` on first use: it needs `datasets`, which takes a second, and `moss-tok decode` does not."""
+    """Import `load_codes` on first use: it needs `datasets`, which takes a second to import."""
     if name == "load_codes":
         from pipeline.loading.hf import load_codes
 

@@ -1,7 +1,7 @@
-"""Columns of many shards in few Arrow files of this machine, which are mapped into memory instead of read.
+"""Copies columns of many shards to a few local Arrow files, which are mapped into memory instead of read.
 
-A file's name is a hash of the versions of its shards and of what was taken from them: another process, or a run next
-week, finds it; a shard that was made anew is another file. Nothing else in the folder is ever looked at.
+The name of a file is a hash of its shards, their versions, and what was read of them. So later processes find it, and a
+shard that was made again gets a new file. Other files in the folder are ignored.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pipeline.storage import ObjectInfo
 
 CODES = "codes"
 FORMAT = "moss_tok.codes_cache.1"
-FILE_BYTES = 2**30  # of shards in one Arrow file: a split of terabytes still is not too many files to map
-SHARDS_AHEAD = 4  # read while one is written: a remote shard is mostly waiting
+FILE_BYTES = 2**30  # of shards in one Arrow file, so that a split of terabytes is not too many files to map
+SHARDS_AHEAD = 4  # shards that are read while one is written: reading a remote shard is mostly waiting
 
 ReadShard: TypeAlias = "partial[Iterator[pa.RecordBatch]]"
-"""Gives the batches of a shard; its keyword arguments say what it takes from it."""
+"""Yields the batches of a shard. Its keyword arguments say what it reads, and are part of the name of the file."""
 
 
 def cached_files(shards: Sequence[ObjectInfo], read: ReadShard, folder: Path) -> list[Path]:
-    """The Arrow files that hold what `read` gives for each shard, in order, made now unless they are there.
+    """The Arrow files with what `read` yields for each shard, in order. Files that do not exist are made.
 
-    Of several processes that want the same file, one makes it and the others wait.
+    If several processes need the same file, one makes it and the others wait.
     """
     groups = [(_path(group, read, folder), group) for group in _groups(shards)]
     missing = sum(len(group) for path, group in groups if not path.exists())
@@ -48,7 +48,7 @@ def cached_files(shards: Sequence[ObjectInfo], read: ReadShard, folder: Path) ->
 
 
 def _groups(shards: Sequence[ObjectInfo]) -> list[list[ObjectInfo]]:
-    """Neighbouring shards of about FILE_BYTES together: more shards at the end leave the first groups as they were."""
+    """Groups of neighbouring shards, each of about FILE_BYTES. New shards at the end leave earlier groups unchanged."""
     groups: list[list[ObjectInfo]] = [[]]
     size = 0
     for info in shards:

@@ -1,4 +1,4 @@
-"""Rows of an output back into sound, in files of exactly the length of the clips that were encoded."""
+"""Decodes rows of an output to sound files that are exactly as long as the clips that were encoded."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def decode_in_pieces(row: Row, model: MossAudioTokenizerModel) -> Iterator[np.nd
 
 @dataclass(frozen=True, slots=True)
 class SoundFiles:
-    """Where the sound of each row goes: a folder, or one file."""
+    """The sound files of rows: one file per row in a folder, or a single file."""
 
     uri: str
-    """Folder, or the file if `single`."""
+    """The folder; with `single`, the file."""
     format: str
     """One of FORMATS."""
     single: bool
@@ -73,7 +73,7 @@ class SoundFiles:
         return self.uri if self.single else storage.join(self.uri, f"{row.clip_id}.{self.format}")
 
     def finished(self, row: Row) -> bool:
-        """Whether the file is there, of this row, by this model and of as many layers."""
+        """Whether the file exists and was made of this row, by the same model, from as many layers."""
         uri = self.uri_of(row)
         if storage.stat(uri) is None:
             return False
@@ -85,7 +85,7 @@ class SoundFiles:
         return found == (row.num_samples, row.sample_rate, self._comment(row))
 
     def write(self, row: Row, pieces: Iterator[np.ndarray], channels: int) -> None:
-        """Write the sound, 16 bits a sample; the file appears when it is whole."""
+        """Write the sound with 16 bits per sample. The file appears when it is complete."""
         large = row.num_samples * channels * 2 > WAV_BYTES
         kind = "FLAC" if self.format == "flac" else "RF64" if large else "WAV"
         with (
@@ -102,16 +102,16 @@ class SoundFiles:
 
 @dataclass(slots=True)
 class Decoded:
-    """What was done."""
+    """What `decode_rows` did."""
 
     written: int = 0
     existing: int = 0
     seconds: float = 0.0
-    """Of sound, in the files that were written."""
+    """Seconds of sound in the files that were written."""
 
 
 def comment_of(record: RunRecord) -> str:
-    """What decides the sound besides the codes: the model's name and its weights."""
+    """What besides the codes decides the sound: the name and the weights of the model."""
     return f"{record.model.label}, weights {record.model.weights_sha256[:16]}"
 
 
@@ -121,9 +121,10 @@ def decode_rows(
     load: Callable[[], MossAudioTokenizerModel],
     advance: Callable[[int], None] = lambda done: None,
 ) -> Decoded:
-    """A file for each row, short rows in batches and long ones in pieces; files that are there are left alone.
+    """Write a file for each row: short rows are decoded in batches, long ones in pieces. Finished files are kept.
 
-    `load` gives the decoder once there is something to decode.
+    `load` is called for the decoder when the first row has to be decoded. `advance` is called with the number of rows
+    that are done.
     """
     decoded = Decoded()
     model: MossAudioTokenizerModel | None = None

@@ -1,4 +1,4 @@
-"""Codes for a trainer: an output as a Hugging Face dataset whose rows hold one matrix of codes.
+"""Loads an output for a trainer: a Hugging Face dataset whose rows hold one matrix of codes.
 
     from pipeline.loading import load_codes
 
@@ -6,8 +6,8 @@
     dataset[0]["codes"]                  # int16 (8, frames)
     dataset[:1000]["codes"]              # 1,000 of them
 
-`datasets.load_dataset(output)` gives the same rows with a list for each RVQ layer. This reads the wanted layers alone,
-and makes no list of Python numbers.
+`datasets.load_dataset(output)` gives the same rows with one list per RVQ layer. `load_codes` reads only the wanted
+layers, and makes no lists of Python numbers.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def load_codes(
 ) -> datasets.Dataset | datasets.IterableDataset:
     """The clips of one split of an output, local or remote; `codes` of a row is int16 (num_quantizers, frames).
 
-    The rows are those of the committed shards in the order of the plan; where shards are missing yet, a warning says
-    how many. Only the first `num_quantizers` layers (None: all that there are) and `columns` are read.
+    The rows are those of the committed shards, in the order of the plan. If shards are not committed yet, a warning
+    says how many. Only the first `num_quantizers` layers (None: all that there are) and `columns` are read.
 
     A Dataset is random access: the first call copies what it reads into `cache_dir` (by default below that of
     `datasets`) as 16 bit numbers, later ones map it into memory. With `streaming` nothing is kept: an IterableDataset
@@ -95,7 +95,10 @@ def load_codes(
 
 
 def committed_shards(output: Output, split: str) -> list[ObjectInfo]:
-    """The data objects of a split whose manifests are there, in the order of the plan."""
+    """The data objects of the committed shards of a split, in the order of the plan.
+
+    Raises ValueError if none is committed, FileNotFoundError for a data object that is gone.
+    """
     root = output.layout.root
     listed = {info.uri.rpartition("/")[2]: info for info in storage.list_objects(output.layout.split_data(split))}
     planned = [spec for spec in output.specs if spec.split == split]
@@ -104,7 +107,7 @@ def committed_shards(output: Output, split: str) -> list[ObjectInfo]:
         raise ValueError(f"{root}: none of the {len(planned)} shards of split {split} is committed: run tokenize again")
     if len(done) < len(planned):
         logger.warning(
-            "%s: only %d of %d shards of split %s are committed: the clips of the others are not among the rows",
+            "%s: only %d of %d shards of split %s are committed; the rows of the others are missing",
             root,
             len(done),
             len(planned),
@@ -143,7 +146,7 @@ def _rows(shards: Sequence[ObjectInfo], num_quantizers: int, columns: tuple[str,
 
 
 def _packed_batches(info: ObjectInfo, num_quantizers: int, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Batches of the clip columns and of `codes`, the bytes of each clip's matrix: what a row needs lies together."""
+    """Batches of the clip columns, and of a column `codes` with the bytes of each clip's matrix."""
     for batch, matrices in _batches(info, num_quantizers, columns):
         packed = pa.array([codes.tobytes() for codes in matrices], pa.large_binary())
         yield batch.append_column(CODES, packed)
@@ -151,7 +154,7 @@ def _packed_batches(info: ObjectInfo, num_quantizers: int, columns: tuple[str, .
 
 def _unpack(batch: dict[str, list[Any]], num_quantizers: int) -> dict[str, list[Any]]:
     if CODES in batch:
-        # A copy, because bytes are read-only, and PyTorch warns of tensors that share such memory.
+        # A copy, because bytes are read-only and PyTorch warns about tensors on read-only memory.
         batch[CODES] = [np.frombuffer(data, np.int16).reshape(num_quantizers, -1).copy() for data in batch[CODES]]
     return batch
 
@@ -165,7 +168,7 @@ def _batches(
 
 
 def _matrices(batch: pa.RecordBatch, layers: Sequence[str], uri: str) -> list[np.ndarray]:
-    """int16 (num_quantizers, frames) of each row. The lists of all layers of a row are equally long."""
+    """int16 (num_quantizers, frames) for each row. Raises DamagedTable if the layers of a row differ in length."""
     lists = [batch.column(name) for name in layers]
     offsets = lists[0].offsets.to_numpy()
     if any(not np.array_equal(np.diff(other.offsets.to_numpy()), np.diff(offsets)) for other in lists[1:]):

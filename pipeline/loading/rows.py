@@ -1,4 +1,4 @@
-"""Some rows of an output, by id or in a range: only the columns and row groups that hold them are read."""
+"""Reads some rows of an output, by id or in a range. Only the columns and row groups that hold them are read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pipeline.dataset.manifest import read_manifest
 from pipeline.items import ShardSpec
 from pipeline.parquet import open_table
 
-BATCH_BYTES = 16 * 2**20  # of values that are unpacked together
+BATCH_BYTES = 16 * 2**20  # of values that are unpacked at once
 
 
 class RowNotFound(LookupError):
-    """The output has no such row; the message says what it has instead."""
+    """The output has no such row; the message says what to ask for instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowQuery:
-    """Which rows: those with the ids, or else a range of those of the shards and the split, in the plan's order."""
+    """Which rows to read: those with these ids, or a range of the rows of shards and of a split, in plan order."""
 
     ids: tuple[str, ...] = ()
     shards: tuple[str, ...] = ()
-    """Ids; without any, all shards."""
+    """Ids of shards; empty for all shards."""
     split: str | None = None
     start: int = 0
     stop: int | None = None
@@ -49,10 +49,10 @@ class RowQuery:
 
 
 def select_rows(output: Output, query: RowQuery, num_quantizers: int | None = None) -> tuple[int, Iterator[Row]]:
-    """How many rows there are, and the rows with the first `num_quantizers` layers (default: all).
+    """The number of rows, and an iterator over them with the first `num_quantizers` layers (default: all).
 
-    Raises RowNotFound for ids and shards that the output does not have, at once where the plan tells and else when
-    their turn comes, and ValueError for a number of layers that it does not have and for a damaged object.
+    Raises RowNotFound for an id or a shard that the output does not have: at once if the plan shows it, else while
+    iterating. Raises ValueError for a number of layers that it does not have, and for a damaged object.
     """
     layers = output.record.num_quantizers if num_quantizers is None else num_quantizers
     if not 1 <= layers <= output.record.num_quantizers:
@@ -82,7 +82,7 @@ def _by_shard(output: Output, ids: Sequence[str]) -> list[tuple[ShardSpec, set[s
 
 
 def _ranges(output: Output, query: RowQuery) -> list[tuple[ShardSpec, int, int]]:
-    """The range cut into those of each shard; manifests are read up to its end."""
+    """The range as ranges of single shards. Manifests are read up to its end."""
     known = {spec.shard_id for spec in output.specs}
     for shard_id in query.shards:
         if shard_id not in known:
@@ -122,7 +122,7 @@ def _rows_with_ids(output: Output, spec: ShardSpec, ids: set[str], layers: int) 
             yield from data.rows(group, positions, layers)
     if missing:
         clip_id = min(missing)
-        raise RowNotFound(f"{clip_id}: not among the rows of its shard{_why_not(output, spec, clip_id)}")
+        raise RowNotFound(f"{clip_id}: not among the rows of its shard{_reject_reason(output, spec, clip_id)}")
 
 
 def _rows_between(output: Output, spec: ShardSpec, start: int, stop: int, layers: int) -> Iterator[Row]:
@@ -135,7 +135,7 @@ def _rows_between(output: Output, spec: ShardSpec, start: int, stop: int, layers
 
 
 class _Data:
-    """The data object of a shard, open."""
+    """The open data object of a shard."""
 
     def __init__(self, output: Output, spec: ShardSpec) -> None:
         self._layout = output.layout
@@ -163,7 +163,7 @@ class _Data:
         return names
 
     def rows(self, group: int, positions: Sequence[int], layers: int) -> Iterator[Row]:
-        """The rows at these ascending positions of a row group; nothing is read for none."""
+        """The rows at these ascending positions of a row group. Reads nothing if there are none."""
         if not positions:
             return
         names = [schema.layer_column(layer) for layer in range(layers)]
@@ -194,7 +194,7 @@ def _row(batch: pa.RecordBatch, position: int, layers: Sequence[str]) -> Row:
     return Row(batch["id"][position].as_py(), codes, *fields)
 
 
-def _why_not(output: Output, spec: ShardSpec, clip_id: str) -> str:
+def _reject_reason(output: Output, spec: ShardSpec, clip_id: str) -> str:
     uri = output.layout.rejects(spec)
     if storage.stat(uri) is None:
         return ""

@@ -1,4 +1,4 @@
-"""A clip as it comes out now beside its row or reject as it was stored."""
+"""Compares a clip that was encoded again with its stored row or reject."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pipeline.steps.records import codes_table
 
 BATCH_ROWS = 256
 CLOSE = 1e-5
-"""Relative and absolute: levels are sums of floats, and another processor may add them up in another order."""
+"""Relative and absolute tolerance: levels are sums of floats, and a processor may add them in another order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What an output has of some clips of a shard."""
+    """The stored rows and rejects of some clips of a shard."""
 
     rows: dict[str, pa.RecordBatch]
-    """By id, one row each."""
+    """By id of the clip; each batch has one row."""
     rejects: dict[str, pa.RecordBatch]
 
     def reason(self, clip_id: str) -> str | None:
@@ -36,7 +36,7 @@ class Stored:
 
 
 def read_stored(layout: Layout, spec: ShardSpec, ids: Collection[str]) -> Stored:
-    """The rows and rejects with these ids. Raises what a damaged object makes Arrow raise, and StorageError."""
+    """The rows and rejects with these ids. Raises StorageError, and anything that Arrow raises for a damaged object."""
     return Stored(_rows(layout.data(spec), ids), _rows(layout.rejects(spec), ids))
 
 
@@ -53,9 +53,9 @@ def _rows(uri: str, ids: Collection[str]) -> dict[str, pa.RecordBatch]:
 
 
 def compare_row(coded: CodedClip, clip_id: str, stored: Stored, record: RunRecord) -> tuple[str | None, str] | None:
-    """The first column that differs and what differs in all; None if every column is the same.
+    """The first column that differs, and a message about all that do; None if every column is equal.
 
-    The clip is one of `stored`, as a row or a reject; so it is for `compare_reject`.
+    `stored` has the clip, as a row or as a reject.
     """
     if clip_id not in stored.rows:
         return None, f"it was rejected ({stored.reason(clip_id)}), and now it can be encoded"
@@ -73,12 +73,12 @@ def compare_row(coded: CodedClip, clip_id: str, stored: Stored, record: RunRecor
     if codes:
         parts.append(_codes_message(codes, made, row))
         if "audio_xxh3" not in differing:
-            parts.append("the waveform is the same, so that it is the encoder that differs, or the row was changed")
+            parts.append("the waveform is the same, so either the encoder differs or the row was changed")
     return (codes or others)[0], "; ".join(parts)
 
 
 def compare_reject(reject: Reject, clip_id: str, stored: Stored) -> tuple[str | None, str] | None:
-    """How the reject differs from what was stored; None if stage and reason are the same."""
+    """The column that differs and a message; None if stage and reason are equal. `stored` has the clip."""
     now = f"now {reject.stage} rejects it ({reject.reason}): {reject.message}"
     if clip_id not in stored.rejects:
         return None, f"it has a row, and {now}"

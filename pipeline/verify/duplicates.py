@@ -1,8 +1,8 @@
-"""Clips whose waveforms are the same, sample by sample: equal `audio_xxh3` and `num_samples`.
+"""Finds clips whose waveforms are equal sample by sample: equal `audio_xxh3` and `num_samples`.
 
-Rows are divided by their hash among files in a temporary folder, so that all copies of a clip meet in one file, and the
-files are looked at one after the other. Memory is that of one division (about a million rows) and of the duplicates
-themselves, about 200 bytes each; the temporary folder takes about 100 bytes a row (10 GB for 100 million).
+Rows are divided by hash among files in a temporary folder, so that all copies of a clip are in one file. The files are
+searched one after the other. Memory holds one division (about a million rows) and the duplicates, about 200 bytes each;
+the temporary folder takes about 100 bytes per row (10 GB for 100 million).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _KINDS = {
     **{"num_samples": pa.int64(), "duration": pa.float64(), "audio_xxh3": pa.string()},
 }
 COLUMNS = tuple(_KINDS)
-"""All that is read of a data object."""
+"""The columns that are read of a data object."""
 WAVEFORM = ("audio_xxh3", "num_samples")
-"""What is equal for equal waveforms."""
+"""Columns that are equal for equal waveforms."""
 
 KEEP, DROP = "keep", "drop"
 
@@ -59,9 +59,9 @@ class Duplicates:
     """Every clip that has a copy."""
 
     listing: pa.Table
-    """By LISTING: group by group, the largest first; groups of one size and clips of one group by id."""
+    """Columns of LISTING. The largest group comes first; equally large groups, and clips of a group, are by id."""
     rows: int
-    """Rows that were looked at."""
+    """Number of rows that were compared."""
 
     @property
     def groups(self) -> int:
@@ -69,17 +69,17 @@ class Duplicates:
 
     @property
     def to_drop(self) -> int:
-        """Clips that are the copy of another."""
+        """Number of clips that are copies of another clip."""
         return self._count(DROP)
 
     @property
     def wasted_seconds(self) -> float:
-        """Seconds of audio in those."""
+        """Seconds of audio in the copies."""
         copies = self.listing.filter(pc.equal(self.listing["action"], DROP))
         return float(pc.sum(copies["duration"], min_count=0).as_py())
 
     def batches(self) -> Iterator[list[dict[str, Any]]]:
-        """The listing as rows, some thousand at a time."""
+        """The listing as rows, BATCH_ROWS at a time."""
         for batch in self.listing.to_batches(BATCH_ROWS):
             yield batch.to_pylist()
 
@@ -92,7 +92,7 @@ def find_duplicates(
     rows_per_division: int = ROWS_PER_DIVISION,
     advance: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Duplicates:
-    """Look through every committed shard of the output. Raises what `read_columns` does for one that is damaged."""
+    """Compare all committed rows of the output. Raises what `read_columns` raises for a damaged object."""
     specs = output.committed
     divisions = max(1, -(-output.totals().rows // rows_per_division))
     with tempfile.TemporaryDirectory(prefix="moss-tok-duplicates-") as folder:
@@ -107,7 +107,7 @@ def find_duplicates(
 
 
 class _Divider:
-    """Arrow files, each with the rows of some hashes; rows are kept together until there are enough to be worth it."""
+    """Divides rows by hash among Arrow files. Rows are held back until there are ROWS_HELD to write."""
 
     def __init__(self, folder: str, divisions: int) -> None:
         self.paths = [os.path.join(folder, f"{number}.arrow") for number in range(divisions)]
@@ -133,7 +133,7 @@ class _Divider:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is kept."""
+        """Write the rows that are held back."""
         if not self._held:
             return
         rows = pa.Table.from_batches(self._held).cast(self._schema)
@@ -153,7 +153,7 @@ def _divide(output: Output, spec: ShardSpec, divider: _Divider) -> int:
 
 
 def _copies(path: str) -> pa.Table:
-    """The rows of one division that are not alone with their hash and length, and how many copies there are of each."""
+    """The rows of one division that have a copy, with the number of copies in a column."""
     with pa.memory_map(path) as file, pa.ipc.open_stream(file) as stream:
         table = stream.read_all()
     counts = table.select(WAVEFORM).group_by(WAVEFORM, use_threads=False).aggregate([([], "count_all")])
@@ -163,7 +163,7 @@ def _copies(path: str) -> pa.Table:
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """The listing: groups by size and then by their first id."""
+    """The listing in its order, with group numbers and actions."""
     table = table.sort_by("id")
     first = table.group_by(WAVEFORM, use_threads=False).aggregate([("id", "min")])
     table = table.join(first, list(WAVEFORM), join_type="inner", use_threads=False)
@@ -178,16 +178,16 @@ def _in_order(table: pa.Table) -> pa.Table:
 
 
 def check_listing_name(name: str) -> None:
-    """Raises ValueError for a name that does not say how to write."""
+    """Raises ValueError unless the name ends in .jsonl, .parquet or .txt."""
     if not name.endswith((".jsonl", ".parquet", ".txt")):
         raise ValueError(f"{name}: a listing ends in .jsonl, .parquet or, for the ids to drop alone, .txt")
 
 
 def listing_bytes(duplicates: Duplicates, name: str) -> bytes:
-    """The listing as the ending of a file's name asks for it.
+    """The listing in the format of a file name's ending.
 
-    .jsonl and .parquet have every clip that has a copy, with `action` keep or drop; .txt has the ids to drop, one a
-    line, which is what `moss-tok export` takes as a list of rejects. Raises ValueError for another ending.
+    .jsonl and .parquet list every clip that has a copy, with `action` keep or drop. .txt lists the ids to drop, one per
+    line, as `filters.reject_lists` of an export takes them. Raises ValueError for another ending.
     """
     check_listing_name(name)
     if name.endswith(".parquet"):

@@ -1,4 +1,4 @@
-"""An object of an output, fetched once: its size, its checksum, and a seekable copy to read it from."""
+"""Reads an object of an output once: its size, its checksum, and a seekable copy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import BinaryIO
 from pipeline import storage
 
 BLOCK_BYTES = 2**20
-MAX_BYTES_IN_MEMORY = 16 * 2**20  # of an object; a larger one lies in a temporary file while it is looked at
+MAX_BYTES_IN_MEMORY = 16 * 2**20  # of an object; the copy of a larger one is a temporary file
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedObject:
-    """A copy of an object, and what its bytes are."""
+    """A copy of an object, with size and checksum."""
 
     file: BinaryIO
     size: int
@@ -28,7 +28,7 @@ class FetchedObject:
 
 @contextmanager
 def fetch(uri: str) -> Iterator[FetchedObject]:
-    """Read the object once. Raises FileNotFoundError, and StorageError where the store fails."""
+    """Read the object once. Raises FileNotFoundError, and StorageError if the store fails."""
     info = storage.stat(uri)
     if info is None:
         raise FileNotFoundError(f"{uri}: not there")

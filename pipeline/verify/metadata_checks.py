@@ -1,4 +1,4 @@
-"""What stands above the shards: the record, the plan, `_SUCCESS` and the card; and what else lies in the folders."""
+"""Checks of the record, the plan, `_SUCCESS` and the card, and for objects that do not belong to the output."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.dataset.provenance import RunRecord
 from pipeline.items import ShardSpec
 from pipeline.verify.findings import Difference, Findings
 
-AGAIN = "run `moss-tok tokenize` with the same configuration again: it does what is missing and ends with {}"
-REMOVE = "look what it is, and move it out of the output"
+AGAIN = "run `moss-tok tokenize` with the same configuration again: it does what is missing and writes {}"
+REMOVE = "find out what it is, and move it out of the output"
 
 
 def check_metadata(uri: str, findings: Findings) -> Output | None:
-    """The output, as far as its record and plan are sound; None if they are not, and then nothing else can be checked.
+    """The output; None if its record or its plan is not sound, so that nothing else can be checked.
 
-    Raises FileNotFoundError where there is no output at all.
+    Raises FileNotFoundError if there is no output at all.
     """
     layout = Layout(storage.absolute(uri))
     if not storage.list_names(layout.root) & {"_moss_tok", "_SUCCESS", "data", "rejects"}:
@@ -77,7 +77,7 @@ def _check_plan(layout: Layout, record: RunRecord, findings: Findings) -> list[S
 
 
 def _check_complete(output: Output, findings: Findings) -> None:
-    """Which shards are there, and whether `_SUCCESS` and the card say the same."""
+    """Check which shards are committed, and whether `_SUCCESS` and the card agree."""
     layout = output.layout
     findings.look("complete", len(output.specs))
     for spec in output.todo:
@@ -127,10 +127,10 @@ def _compare_checksums(layout: Layout, success: str, findings: Findings) -> None
 
 
 def check_strays(output: Output, rejects: Mapping[str, int], findings: Findings) -> None:
-    """Every object below data/, rejects/ and the manifests belongs to a committed shard: one listing for each folder.
+    """Check that every object below data/, rejects/ and the manifests belongs to a committed shard.
 
-    `rejects` has their number for each shard whose manifest is sound. Names with a leading dot are left out here as
-    everywhere: they belong to files that were being written.
+    `rejects` has the number of rejects of each shard whose manifest is sound. Names with a leading dot are ignored:
+    they are files that are being written. Each folder is listed once.
     """
     layout = output.layout
     planned = {spec.shard_id for spec in output.specs}
@@ -140,7 +140,7 @@ def check_strays(output: Output, rejects: Mapping[str, int], findings: Findings)
             folder, _, name = storage.relative(uri, layout.root).rpartition("/")
             top, _, split = folder.partition("/")
             expected[top].add(split.partition("/")[0])
-            # A damaged manifest does not tell whether there are rejects, so that they are none of a stray.
+            # Without a sound manifest nobody knows whether the shard has rejects, so they are not strays.
             if spec.shard_id in output.done and (top != "rejects" or rejects.get(spec.shard_id, 1)):
                 expected[folder].add(name)
     manifests = storage.relative(layout.manifests, layout.root)

@@ -1,4 +1,4 @@
-"""A sample of clips, read from their sources and encoded again: do they still give what the output says of them?"""
+"""Reads a sample of clips from their sources, encodes them again, and compares the results with the stored rows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from pipeline.verify.findings import Difference, Findings
 
 MAX_FRAMES = BatchConfig().max_frames  # codes do not depend on it
 NOT_REENCODED = ("decoder_crashed", "decoder_stalled")
-"""Reasons of clips that ended or held up the process that decoded them: this one has more to do."""
+"""Reasons of clips that crashed or stalled their decoder. They are not decoded again: this process must go on."""
 
 
 def choose(clips: Mapping[str, int], sample: int | None, seed: int) -> dict[str, list[int]]:
-    """Positions to look at, by shard: all without `sample`, else that many, one of each shard before two of any.
+    """Positions of the clips to encode again, by id of the shard: `sample` clips, or all if it is None.
 
-    `clips` has the number of clips of each shard, by id. The same numbers and seed give the same choice.
+    One clip of every shard is chosen before a second one of any. `clips` has the number of clips by id of the shard.
+    The same numbers and seed give the same choice.
     """
     left = {shard_id: count for shard_id, count in sorted(clips.items()) if count}
     if sample is None:

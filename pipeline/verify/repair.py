@@ -1,7 +1,7 @@
-"""What can be mended in an output without reading any audio: lost and damaged manifests, and shards that are damaged.
+"""Repairs an output without reading any audio: lost and damaged manifests, and damaged shards.
 
-A manifest that is lost or damaged is made again from the objects that it counts. A shard whose objects are gone or not
-what was committed is undone: its manifest and objects are deleted, so that the next run does it again, and it alone.
+A lost or damaged manifest is rebuilt from the objects of its shard. A shard whose objects are gone, or not what was
+committed, is undone: its manifest and objects are deleted, so that the next run does only this shard again.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ THREADS = 16  # small reads: their time is the store's latency
 
 @dataclass(slots=True)
 class Repairs:
-    """What was found and done, by the ids of shards."""
+    """What was found and done."""
 
     shards: int
     sound: int = 0
     missing: int = 0
-    """Not done yet: nothing of them is there."""
+    """Number of shards that are not done yet: they have no object."""
     rebuilt: dict[str, str] = field(default_factory=dict)
-    """Why the manifest had to be made again."""
+    """Why the manifest was rebuilt, by id of the shard."""
     undone: dict[str, str] = field(default_factory=dict)
-    """Why the shard has to be done again."""
+    """Why the shard was undone, by id."""
 
 
 class OutputInUse(ValueError):
-    """A run is working on the output, as far as its heartbeats tell; the message names it and what to do."""
+    """A run seems to be working on the output; the message names it and says what to do."""
 
 
 def repair(uri: str, read: bool = False, force: bool = False) -> Repairs:
-    """Mend the output at `uri`, which no run may be working on. With `read`, every object is read and hashed; with
-    `force`, heartbeats of runs are not looked at.
+    """Repair the output at `uri`, which no run may be working on.
 
-    Raises FileNotFoundError if there is no output, ValueError if its record or its plan is damaged, OutputInUse.
+    With `read`, every object is read and hashed; without, only sizes are compared. With `force`, heartbeats of runs are
+    ignored. Raises FileNotFoundError if there is no output, ValueError if its record or its plan is damaged, and
+    OutputInUse.
     """
     output = read_output(uri)
     layout, fingerprint = output.layout, output.record.fingerprint
@@ -65,14 +66,14 @@ def repair(uri: str, read: bool = False, force: bool = False) -> Repairs:
         else:
             repairs.missing += 1
     if repairs.rebuilt or repairs.undone or repairs.missing:
-        # They sum up and sign what was there before; the next run writes them again.
+        # They describe the output as it was before. The next run writes them again.
         storage.remove(layout.success)
         storage.remove(layout.totals)
     return repairs
 
 
 def _refuse_beside_a_run(layout: Layout) -> None:
-    """A shard is for a moment data without a manifest, and to mend that beside its writer would undo good work."""
+    """Beside a run, a shard may have data and no manifest yet. To undo it would destroy good work."""
     now = time.time()
     for beat in read_heartbeats(layout):
         if beat.may_be_at_work(now):
@@ -83,7 +84,7 @@ def _refuse_beside_a_run(layout: Layout) -> None:
 
 
 def _repair_shard(layout: Layout, spec: ShardSpec, done: bool, fingerprint: str, read: bool) -> tuple[str, str]:
-    """What became of a shard, and why."""
+    """The new state of a shard (sound, rebuilt, undone or missing), and why."""
     trouble = "its manifest was lost"
     if done:
         try:
@@ -108,7 +109,7 @@ def _repair_shard(layout: Layout, spec: ShardSpec, done: bool, fingerprint: str,
 
 
 def _difference(layout: Layout, spec: ShardSpec, manifest: ShardManifest, read: bool) -> str:
-    """How the objects differ from what was committed; empty if they do not."""
+    """How the objects differ from the manifest; empty if they do not."""
     compare = _by_content if read else _by_size
     return compare(layout.data(spec), manifest.output_bytes, manifest.sha256) or compare(
         layout.rejects(spec), manifest.rejects_bytes, manifest.rejects_sha256
@@ -131,7 +132,7 @@ def _by_content(uri: str, size: int, sha256: str) -> str:
 
 
 def _undo(layout: Layout, spec: ShardSpec, reason: str) -> tuple[str, str]:
-    """Take a shard back, the manifest first: without it the rest counts for nothing."""
+    """Delete a shard, its manifest first: without a manifest the other objects do not count."""
     for uri in (layout.manifest(spec.shard_id), layout.data(spec), layout.rejects(spec)):
         storage.remove(uri)
     return "undone", reason

@@ -1,4 +1,4 @@
-"""What the rows of a data object say, against each other and against the model: whole columns at a time."""
+"""Checks the rows of a data object against each other and against the model, whole columns at a time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.verify.findings import Difference, Findings
 
 
 def clip_indices(shard_id: str, ids: Iterable[str]) -> np.ndarray:
-    """The position that each id names, int64; -1 for one that is no id of this shard."""
+    """The position in the shard of each id, int64; -1 if it is not an id of this shard."""
     pattern = re.compile(rf"{re.escape(shard_id)}-(\d{{8,18}})")
     matches = (pattern.fullmatch(clip_id) for clip_id in ids)
     return np.array([int(match[1]) if match else -1 for match in matches], np.int64)
 
 
 class RowChecks:
-    """Takes the batches of a data object in order; memory is that of a batch and eight bytes a row."""
+    """Checks the batches of a data object, given in order. Memory is that of a batch and eight bytes per row."""
 
     def __init__(self, shard_id: str, uri: str, record: RunRecord, findings: Findings, remedy: str) -> None:
         self._shard_id, self._uri, self._findings, self._remedy = shard_id, uri, findings, remedy
@@ -83,7 +83,7 @@ class RowChecks:
     def _check_values(self, batch: pa.RecordBatch) -> None:
         peak, rms = _numbers(batch, "peak"), _numbers(batch, "rms")
         self._wrong("values", batch, "peak", ~((peak >= 0) & np.isfinite(peak)), "not a level")
-        # Both are float32: of a square wave they may differ by a rounding.
+        # Both are float32, so for a square wave they may differ by rounding.
         self._wrong("values", batch, "rms", ~((rms >= 0) & (rms <= peak * 1.0001)), "not between 0 and the peak")
         for name in ("clipping", "silence"):
             share = _numbers(batch, name)

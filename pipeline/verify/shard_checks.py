@@ -1,4 +1,4 @@
-"""One shard: its manifest against the plan and the record, its objects against the manifest, and their rows."""
+"""Checks one shard: its manifest against plan and record, its objects against the manifest, and their rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pipeline.verify.fetch import FetchedObject, fetch
 from pipeline.verify.findings import Difference, Findings
 from pipeline.verify.row_checks import RowChecks, clip_indices
 
-BATCH_BYTES = 2 * 2**20  # of values that are looked at together
+BATCH_BYTES = 2 * 2**20  # of values that are checked at once
 REJECT_STAGES = ("read", "prepare", "encode")
 KNOWN_REASONS = READ_REASONS.keys() | PREPARE_REASONS.keys() | REASONS.keys()
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedShard:
-    """What was found of a shard, and its manifest if that is sound."""
+    """The findings about a shard, and its manifest if that could be read."""
 
     spec: ShardSpec
     findings: Findings
@@ -39,7 +39,7 @@ class CheckedShard:
 
 
 def check_shard(output: Output, spec: ShardSpec) -> CheckedShard:
-    """Look at everything of one committed shard. Raises StorageError only where the store itself fails."""
+    """Check everything of one committed shard. Raises StorageError only if the store itself fails."""
     check = _ShardCheck(output, spec)
     manifest = check.manifest()
     if manifest is None:
@@ -84,7 +84,7 @@ class _ShardCheck:
         return manifest
 
     def data(self, manifest: ShardManifest) -> np.ndarray | None:
-        """Positions of the rows in the source, int64; None if they cannot be read."""
+        """Check the data object. Returns the positions of its rows in the shard, int64; None if it cannot be read."""
         uri = self._layout.data(self._spec)
         record = self._record
         wanted = schema.codes_schema(record.num_quantizers, record.model.codebook_size, record.codes_schema)
@@ -101,7 +101,7 @@ class _ShardCheck:
         return checks.indices()
 
     def rejects(self, manifest: ShardManifest) -> np.ndarray | None:
-        """Positions of the rejects in the source, int64; None if they cannot be read."""
+        """Check the rejects. Returns their positions in the shard, int64; None if they cannot be read."""
         if not manifest.rejects:
             self._compare_counts(manifest, {"rejects_bytes": 0, "rejects_sha256": "", "rejects_by_reason": {}})
             return np.empty(0, np.int64)
@@ -129,7 +129,7 @@ class _ShardCheck:
 
     @contextmanager
     def _object(self, uri: str, size: int, sha256: str) -> Iterator[Any]:
-        """The object's file if there is one, having compared its bytes with the manifest."""
+        """Compare the bytes of an object with the manifest; yields its file, or None if there is none."""
         self.findings.look("objects")
         try:
             with fetch(uri) as copy:
@@ -141,7 +141,7 @@ class _ShardCheck:
             yield None
 
     def _read_rows(self, uri: str, file: Any, wanted: pa.Schema, checks: Any) -> bool:
-        """Give every batch to the checks; whether all could be read."""
+        """Give every batch to the checks. Returns whether all could be read."""
         self.findings.look("pages")
         try:
             table = open_table(file)
@@ -149,13 +149,13 @@ class _ShardCheck:
                 return False
             for batch in table.iter_batches(_batch_rows(table.metadata), use_threads=False):
                 checks.add(batch)
-        except Exception as error:  # what a damaged file makes Arrow raise has no bounds
+        except Exception as error:  # Arrow may raise anything for a damaged file
             self._differ("pages", uri, f"cannot be read: {type(error).__name__}: {error}")
             return False
         return True
 
     def _compare_schema(self, uri: str, found: pa.Schema, wanted: pa.Schema) -> bool:
-        """Whether the columns can be looked at: same names and types."""
+        """Compare the schema. Returns whether the rows can be checked: names and types are right."""
         self.findings.look("schema")
         same = found.names == wanted.names
         if not same:
@@ -201,7 +201,7 @@ class _ShardCheck:
 
 
 class _RejectChecks:
-    """What the rows of a rejects object say."""
+    """Checks the rows of a rejects object."""
 
     def __init__(self, shard_id: str, uri: str, findings: Findings, remedy: str) -> None:
         self.reasons: Counter[str] = Counter()

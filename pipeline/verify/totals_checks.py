@@ -1,4 +1,4 @@
-"""The figures of the whole output, in totals.json and in the card, against the sum of its manifests."""
+"""Checks totals.json and the figures in the card against the sum of the manifests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipeline.dataset.dataset import Output
 from pipeline.dataset.totals import Totals, describe
 from pipeline.verify.findings import Difference, Findings
 
-REMEDY = "run `moss-tok tokenize` with the same configuration again: it adds up the manifests and writes it anew"
-BUSY = "seconds"  # busy time is told of a run, and not what the output holds
+REMEDY = "run `moss-tok tokenize` with the same configuration again: it adds up the manifests and writes it again"
+BUSY = "seconds"  # time spent by a run: it may differ from the sum of the manifests
 
 
 def check_totals(output: Output, totals: Totals, findings: Findings) -> None:
-    """`totals` is the sum of all manifests of an output that is complete and whose manifests are sound."""
+    """Check the figures of a complete output. `totals` is the sum of its manifests, all of them sound."""
     findings.look("totals")
     try:
         found = Totals.from_json(load_checksummed(storage.read_bytes(output.layout.totals))["totals"])
@@ -32,7 +32,7 @@ def check_totals(output: Output, totals: Totals, findings: Findings) -> None:
     try:
         card = storage.read_bytes(output.layout.card).decode("utf-8", "replace")
     except FileNotFoundError:
-        return  # and the report says so already
+        return  # already found by the metadata checks
     if missing := [name for name, value in describe(totals).items() if f"| {name} | {value} |" not in card]:
         message = f"does not give the figures of the manifests: {', '.join(missing)}"
         findings.differ(Difference(check="card", uri=output.layout.card, message=message, remedy=REMEDY))

@@ -1,4 +1,4 @@
-"""All checks of an output, one after the other."""
+"""Runs all checks of an output."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pipeline.verify.shard_checks import CheckedShard, check_shard
 from pipeline.verify.totals_checks import check_totals
 
 THREADS = 8
-"""Shards that are looked at together: reading is the store's latency; hashing and unpacking free Python's lock."""
+"""Shards that are checked at once: reading waits for the store; hashing and unpacking release Python's lock."""
 
 Advance: TypeAlias = Callable[[str, int, int], None]
-"""Takes what is counted, how many are done and of how many."""
+"""Is called with what is counted, how many are done, and of how many."""
 
 
 def verify(
@@ -34,17 +34,18 @@ def verify(
     model: str | None = None,
     advance: Advance = lambda what, done, total: None,
 ) -> Findings:
-    """Look at everything of the output, and encode `sample` of its clips again: every clip if None, none if 0.
+    """Check everything that is stored, and encode `sample` clips again: all clips if it is None, none if it is 0.
 
-    `model` says where the codec is if not where the record says. Memory is bounded by a few shards' batches and about
-    200 bytes a planned shard. Raises FileNotFoundError where there is no output, ValueError for a codec with other
-    weights, and StorageError for a store that fails; whatever is wrong with the output itself is in the report.
+    `model` is where the codec is, if it is not where the record says. Memory is bounded by the batches of a few shards,
+    the clips that are compared at once, and about 200 bytes per planned shard. Raises FileNotFoundError if there is no
+    output, ValueError for a codec with other weights, and StorageError if the store fails. Whatever is wrong with the
+    output itself is in the findings.
     """
     findings = Findings()
     output = check_metadata(uri, findings)
     if output is None:
         return findings
-    encoder = None if sample == 0 else _encoder(output, model)  # before hours of reading
+    encoder = None if sample == 0 else _encoder(output, model)  # fails before hours of reading
     clips: dict[str, int] = {}
     rejects: dict[str, int] = {}
     totals = Totals()
