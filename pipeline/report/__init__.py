@@ -1,1 +1,1 @@
-"""The report: one self-contained HTML page that shows what an output holds."""
+"""The report: one self-contained HTML page about an output."""

@@ -1,4 +1,4 @@
-"""The plots of the page: which figures go on which axes."""
+"""The plots of the page: which figures are drawn, on which axes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.report.sample import Sample
 
 BINS = 32
 QUIETEST = -80.0
-"""dBFS at the left end of the histogram of levels; what is fainter is counted there."""
+"""Left end of the histogram of levels, in dBFS; fainter clips are counted in the first bar."""
 
 
 def duration_plot(sample: Sample) -> Markup:
-    """Clips by duration; the longest hundredth in the last bar."""
+    """Histogram of durations; the longest hundredth of the clips is in the last bar."""
     seconds = np.concatenate(sample.durations)
     usual = float(np.quantile(seconds, 0.99))
     width = steps(0, usual, BINS)[1] if usual > 0 else 1.0
@@ -35,7 +35,7 @@ def duration_plot(sample: Sample) -> Markup:
 
 
 def level_plot(sample: Sample) -> Markup:
-    """Clips by their root mean square level."""
+    """Histogram of root mean square levels."""
     rms = np.concatenate(sample.rms).astype(np.float64)
     level = np.clip(20 * np.log10(np.maximum(rms, 1e-9)), QUIETEST, -1e-9)
     width = 2.5
@@ -49,7 +49,7 @@ def level_plot(sample: Sample) -> Markup:
 
 
 def entropy_plot(information: Information) -> Markup:
-    """Bits of entropy for each layer, below what a code could hold."""
+    """Entropy of each layer in bits, with a line at the most that a code could hold."""
     most = information.nominal_bits
     y = Axis(0, 1.15 * most, [(value, f"{value:g}") for value in steps(0, most)], "bits per code")
     bars = [
@@ -62,7 +62,7 @@ def entropy_plot(information: Information) -> Markup:
 
 
 def use_plot(information: Information) -> Markup:
-    """Share of each codebook that occurs."""
+    """Share of the codes of each layer's codebook that occur."""
     bars = [
         Bar(layer, layer + 1, 100 * float(used), f"layer {layer}: {share(used, 1)} of the codes occur")
         for layer, used in enumerate(information.used)
@@ -73,7 +73,7 @@ def use_plot(information: Information) -> Markup:
 
 
 def rate_plot(information: Information, stored_rate: np.ndarray) -> Markup:
-    """Kilobits per second of the first k layers: nominal, by entropy, and as stored."""
+    """Kilobits per second of the first 1, 2, … layers: nominal, by entropy, and as stored."""
     layers = np.arange(1, len(stored_rate) + 1)
     lines = [
         Line(list(zip(layers, rate / 1000, strict=True)), name, kind)
@@ -92,7 +92,7 @@ def rate_plot(information: Information, stored_rate: np.ndarray) -> Markup:
 
 
 def throughput_plot(timeline: Timeline) -> Markup:
-    """Audio seconds per second over the time at work."""
+    """Throughput, in seconds of audio per second, over the time in which shards were made."""
     scales = [("h", 3600), ("min", 60), ("s", 1)]
     unit, seconds = next((scale for scale in scales if timeline.busy_seconds >= 2 * scale[1]), scales[-1])
     width = timeline.busy_seconds / len(timeline.speed) / seconds
@@ -111,7 +111,7 @@ def _counts(counts: np.ndarray) -> Axis:
 
 
 def _layers(number: int) -> Axis:
-    """A scale where layer k stands in the middle of its bar."""
+    """The axis of layers; each number is below the middle of its bar."""
     ticks = [(layer + 0.5, f"{layer:g}") for layer in steps(0, number - 1, 8)]
     return Axis(0, number, ticks, "RVQ layer")
 

@@ -1,4 +1,4 @@
-"""A few clips to look at and to listen to: which, their codes, the original, and what the codes decode to."""
+"""Chooses a few clips to look at and listen to; gets their codes, their original sound, and the decoded sound."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pipeline.report.sample import NEAR_ROWS, Candidate
 from pipeline.report.tables import open_file
 
 DEPTHS = (1, 4, 8, 16, 32)
-"""Numbers of layers that are decoded, as far as the output has them."""
+"""Clips are decoded from so many layers, as far as the output has them."""
 MAX_SECONDS = 8.0
 MAX_SOUND_BYTES = 5_000_000
-"""A clip is cut to so many seconds, and to so many bytes of 16-bit samples in all its sounds: the page holds them."""
+"""Clips are cut to MAX_SECONDS, and so that all sounds of a clip have at most MAX_SOUND_BYTES as 16-bit samples."""
 SHORTEST = 0.5
-"""Shorter clips are shown only where there are no longer ones."""
+"""Seconds. Shorter clips are shown only if there are not enough longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,18 @@ class ShownClip:
     """One clip with its sounds, each float32 (channels, samples), cut to what the page can hold."""
 
     row: dict[str, Any]
-    """The columns that describe it."""
+    """Its row, without the codes."""
     codes: np.ndarray
     """int16 (num_quantizers, frames)."""
     original: np.ndarray | None
     why_no_original: str
+    """Why there is no original; empty if there is one."""
     decoded: dict[int, np.ndarray]
-    """By the number of layers."""
+    """Decoded sound by number of layers."""
 
 
 def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """At most `count` clips, from the middle of as many equally large groups by duration; silence is left out."""
+    """At most `count` clips that are not silent: sorted by duration, cut into equal groups, the middle clip of each."""
     telling = [candidate for candidate in candidates if candidate.audible and candidate.duration >= SHORTEST]
     ranked = sorted(telling if len(telling) >= count else candidates)
     count = min(count, len(ranked))
@@ -50,7 +51,7 @@ def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
 
 
 def show(output: Output, chosen: Sequence[Candidate], model: MossAudioTokenizerModel) -> Iterator[ShownClip]:
-    """Each of the chosen clips, shortest first."""
+    """The chosen clips with their sounds, in the order given."""
     specs = {spec.shard_id: spec for spec in output.specs}
     for candidate in chosen:
         shard_id, _, index = candidate.clip_id.rpartition("-")
@@ -72,7 +73,7 @@ def show(output: Output, chosen: Sequence[Candidate], model: MossAudioTokenizerM
 
 
 def _most_samples(output: Output) -> int:
-    """Samples per channel that are shown of a clip."""
+    """Number of samples per channel that are shown of a clip."""
     model = output.record.model
     sounds = 1 + len(_depths(output.record.num_quantizers))
     return min(round(MAX_SECONDS * model.sample_rate), MAX_SOUND_BYTES // (2 * model.channels * sounds))

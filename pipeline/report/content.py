@@ -1,4 +1,4 @@
-"""What the page says: figures into words, numbers and tables, section by section, as its template takes them."""
+"""Turns figures into the words, numbers and tables of the page, section by section: the variables of its template."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.shard.tokenize import STAGES
 from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
 
 SOURCES = 8
-"""Kinds of source that the table names; the others are added up."""
+"""Kinds of source that the table lists; the others are added up in one row."""
 THROUGHPUT_BINS = 80
 
 
@@ -37,7 +37,7 @@ class MeterRow:
 
 
 def content(data: PageData) -> dict[str, Any]:
-    """The template's variables; text from outside is made visible here and escaped there."""
+    """The variables of the template. Control characters in foreign text are replaced here; the template escapes it."""
     output, history, record = data.output, data.history, data.output.record
     planned, done = len(output.specs), history.totals.shards
     parts = {
@@ -63,12 +63,12 @@ def content(data: PageData) -> dict[str, Any]:
 def _totals(data: PageData) -> list[dict[str, str]]:
     totals, record = data.history.totals, data.output.record
     codes = totals.frames * record.num_quantizers
-    tried = totals.rows + totals.rejects
+    clips = totals.rows + totals.rejects
     splits = ", ".join(f"{count(number)} in {shown(name)}" for name, number in sorted(totals.rows_by_split.items()))
     parts = (
         ("audio", span(totals.audio_seconds), f"{count(totals.frames)} frames"),
         ("clips", count(totals.rows), splits),
-        ("rejects", count(totals.rejects), f"{share(totals.rejects, tried)} of all clips"),
+        ("rejects", count(totals.rejects), f"{share(totals.rejects, clips)} of all clips"),
         ("codes", count(codes), f"{record.num_quantizers} RVQ layers"),
         ("stored", size(totals.output_bytes), f"from {size(totals.input_bytes)} of encoded audio"),
         ("shards", count(totals.shards), "all of the plan" if totals.shards == len(data.output.specs) else "so far"),
@@ -90,12 +90,12 @@ def _codes(data: PageData, information: Information) -> dict[str, Any]:
     said, could = _kilobits(information.entropy_rate[-1]), _kilobits(information.nominal_rate[-1])
     lead = (
         f"A frame is {1000 / information.frame_rate:g} ms and holds {len(stored)} codes of "
-        f"{information.nominal_bits:g} bits. By their entropy, the codes of a second say {said} of the {could} that "
-        f"they could; stored, a code takes {quantity(sample.bits_per_code, 'bits')}. {_basis(sample)}"
+        f"{information.nominal_bits:g} bits. By their entropy, the codes of a second hold {said} of the {could} that "
+        f"they could hold; stored, a code takes {quantity(sample.bits_per_code, 'bits')}. {_basis(sample)}"
     )
     caution = (
         f"{count(information.frames)} frames are few for codebooks of {count(record.model.codebook_size)} codes: "
-        "entropy and use come out lower than they are, and small files store a code less tightly than large ones."
+        "entropy and use are underestimated, and small files need more bits per code than large ones."
     )
     return {
         "lead": lead,
@@ -130,10 +130,10 @@ def _kilobits(bits: float) -> str:
 
 def _basis(sample: Sample) -> str:
     if sample.whole:
-        return f"All {count(sample.rows)} rows were looked at."
+        return f"These figures are of all {count(sample.rows)} rows."
     return (
         f"Figures of this and the next section are of {count(sample.rows)} rows of the first {count(sample.shards)} "
-        "shards in the order of their ids, which are hashes: a random sample, and always the same."
+        "shards by id. Ids are hashes, so this is a random sample, and always the same one."
     )
 
 
@@ -165,7 +165,7 @@ def _channels(channels: int) -> str:
 def _rejects(data: PageData) -> dict[str, Any]:
     totals = data.history.totals
     if not totals.rejects:
-        return {"lead": "None: every clip that was read has codes.", "reasons": [], "examples": []}
+        return {"lead": "There are none: every clip that was read has codes.", "reasons": [], "examples": []}
     meanings = {**REASONS, **READ_REASONS, **PREPARE_REASONS}
     ranked = sorted(totals.rejects_by_reason.items(), key=lambda item: (-item[1], item[0]))
     examples = [
@@ -186,8 +186,8 @@ def _rejects(data: PageData) -> dict[str, Any]:
         for reason, _ in ranked
     ]
     lead = (
-        f"{count(totals.rejects)} of {count(totals.rows + totals.rejects)} clips have no codes. Each is a row of the "
-        "rejects with what is wrong with it; here are some of each reason."
+        f"{count(totals.rejects)} of {count(totals.rows + totals.rejects)} clips have no codes. Each has a row in "
+        "rejects/ that says what is wrong with it; here are some examples of each reason."
     )
     return {"lead": lead, "reasons": _rows([(name, n, count(n)) for name, n in ranked]), "examples": examples}
 
@@ -196,20 +196,21 @@ def _work(history: History) -> dict[str, Any]:
     timeline = history.timeline(THROUGHPUT_BINS)
     lead = "The manifests do not say when their shards were made."
     if timeline is not None:
-        paused = f" {len(timeline.pauses)} pauses between are left out." if timeline.pauses else ""
+        paused = f" {len(timeline.pauses)} pauses are left out." if timeline.pauses else ""
         lead = (
             f"{moment(timeline.started)} to {moment(timeline.finished)}: {span(timeline.busy_seconds)} at work, "
-            f"{quantity(timeline.mean_speed, '')} seconds of audio in a second on average.{paused} "
-            "A shard counts evenly from its beginning to its end. Stages overlap, and several workers add up."
+            f"{quantity(timeline.mean_speed, '')} seconds of audio per second on average.{paused} "
+            "The audio of a shard is spread evenly from its beginning to its end. Stages overlap, and the times of all "
+            "workers are added up."
         )
     seconds = history.totals.seconds
     stages = [(stage, seconds[stage], span(seconds[stage])) for stage in STAGES if stage in seconds]
-    tries = [(_try(attempt), number, count(number)) for attempt, number in sorted(history.attempts.items())]
+    attempts = [(_attempt(attempt), number, count(number)) for attempt, number in sorted(history.attempts.items())]
     return {
         "lead": lead,
         "throughput": charts.throughput_plot(timeline) if timeline is not None else "",
         "stages": _rows(stages),
-        "tries": _rows(tries),
+        "attempts": _rows(attempts),
     }
 
 
@@ -217,7 +218,7 @@ def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:].removesuffix(".") + "." if words else ""
 
 
-def _try(attempt: int) -> str:
+def _attempt(attempt: int) -> str:
     return {0: "rebuilt from data", 1: "first", 2: "second", 3: "third"}.get(attempt, f"{attempt}th")
 
 
@@ -249,7 +250,7 @@ def _footer(data: PageData) -> str:
     sample = data.sample
     return (
         f"Made by moss-tok report from {count(data.history.totals.shards)} manifests and "
-        f"{count(sample.shards)} data files. This page holds all that it shows and asks nothing of any network."
+        f"{count(sample.shards)} data files. This page is complete: it loads nothing from a network."
     )
 
 

@@ -1,4 +1,4 @@
-"""From an output to its page: manifests, a sample of the data, examples of rejects and a few clips."""
+"""Gathers what the page shows: manifests, a sample of the data, examples of rejects, and a few clips."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class PageData:
     history: History
     sample: Sample
     information: Information | None
-    """None where there are no rows."""
+    """None if there are no rows."""
     examples: dict[str, list[Example]]
     clips: Sequence[ClipView]
 
 
 def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioTokenizerModel]) -> PageData:
-    """Everything for the page of an output, finished or not; the decoder is loaded only if there are clips to decode.
+    """Gather the page of an output, which may be incomplete, with `clips` clips.
 
-    Memory does not grow with the output, but for three numbers a shard. Raises StorageError, OSError, LookupError or
-    ValueError for what cannot be read.
+    The decoder is loaded only if there are clips to decode. Apart from three numbers per shard, memory does not grow
+    with the output. Raises OSError, StorageError, LookupError or ValueError for data that cannot be read.
     """
     model = output.record.model
     history = read_history(read_manifests(output.layout, output.done))

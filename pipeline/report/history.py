@@ -1,4 +1,4 @@
-"""What the manifests tell: totals, tries, and how fast it went, from one pass over them."""
+"""What the manifests say about the work: totals, attempts, and throughput over time, from one pass over them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.totals import Totals
 
 EXAMPLE_SHARDS = 3
-"""Shards whose rejects are looked at for examples of a reason."""
+"""Shards that are searched for examples of one reason."""
 PAUSE_SECONDS = 120.0
-"""A time without any shard at work that is this long, or a twentieth of the whole, is left out of the time line."""
+"""A time without work is left out of the time line if it is this long, and a twentieth of the whole."""
 
 
 @dataclass(slots=True)
 class History:
-    """Sums over the committed shards. Of each shard three numbers are kept, so that a million take 24 MB."""
+    """Sums over the committed shards. Three numbers are kept per shard, 24 MB for a million shards."""
 
     totals: Totals = field(default_factory=Totals)
     attempts: Counter[int] = field(default_factory=Counter)
-    """Shards by the try that made them, from 1; 0 for those whose manifest was rebuilt from the data."""
+    """Number of shards by the attempt that committed them, from 1; 0 if the manifest was rebuilt from the data."""
     shards_by_reason: dict[str, list[str]] = field(default_factory=dict)
-    """Ids of the first shards with rejects of a reason."""
+    """Ids of the first shards with rejects, by reason."""
     versions: Counter[tuple[tuple[str, str], ...]] = field(default_factory=Counter)
-    """Shards by the software that made them."""
+    """Number of shards by the software that made them: names and versions."""
     _started: array[float] = field(default_factory=lambda: array("d"))
     _finished: array[float] = field(default_factory=lambda: array("d"))
     _audio: array[float] = field(default_factory=lambda: array("d"))
@@ -49,7 +49,7 @@ class History:
             self._audio.append(manifest.audio_seconds)
 
     def timeline(self, bins: int) -> Timeline | None:
-        """Audio seconds per second of the time at work; None where no shard says when it was made."""
+        """Throughput over the time at work, in `bins` equal parts; None if no manifest says when its shard was made."""
         if not self._started:
             return None
         return _timeline(np.array(self._started), np.array(self._finished), np.array(self._audio), bins)
@@ -62,13 +62,13 @@ class Timeline:
     started: float
     """Unix time at which the first shard began."""
     finished: float
-    """Unix time at which the last one was there."""
+    """Unix time at which the last shard was finished."""
     busy_seconds: float
-    """Between the two, without the pauses."""
+    """Seconds between the two, without the pauses."""
     pauses: list[float]
-    """Where pauses were left out, in seconds at work."""
+    """Positions of the pauses that were left out, in seconds of the time at work."""
     speed: np.ndarray
-    """Audio seconds per second in each bin; all bins are equally long."""
+    """Seconds of audio per second in each bin."""
 
     @property
     def mean_speed(self) -> float:
@@ -76,7 +76,7 @@ class Timeline:
 
 
 def read_history(manifests: Iterable[ShardManifest]) -> History:
-    """One pass over the manifests."""
+    """The history of these manifests."""
     history = History()
     for manifest in manifests:
         history.add(manifest)

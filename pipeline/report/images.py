@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 SHADES = 64
-"""Colours of a picture: more cannot be told apart, and fewer compress better."""
+"""Number of colours in a picture. More could not be told apart; fewer compress better."""
 
 _STOPS = ((13, 17, 28), (28, 44, 84), (38, 92, 122), (62, 146, 132), (150, 192, 120), (246, 230, 150), (255, 250, 228))
-"""Equally far apart, from faint to loud; lightness only ever rises, so that it reads without colours too."""
+"""Equally spaced colours from faint to loud. Lightness only rises, so the picture is readable without colours."""
 
 
 def palette() -> np.ndarray:
@@ -34,5 +34,5 @@ def png(shades: np.ndarray) -> bytes:
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """`data` as a URI that holds it."""
+    """A data URI with `data`, of the media type `kind`."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

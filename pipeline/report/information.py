@@ -1,4 +1,4 @@
-"""How much the codes say: use and entropy of each codebook, and the bit rates that follow."""
+"""How much information codes hold: use and entropy of each codebook, and the bit rates."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Information:
     entropy: np.ndarray
     """Bits per code: see pipeline/dataset/statistics.py."""
     top: np.ndarray
-    """Share of the most frequent code."""
+    """Fraction of the codes that are the most frequent one."""
     nominal_bits: float
-    """Bits that a code could say: log2(codebook_size)."""
+    """Bits that a code could hold: log2(codebook_size)."""
     frame_rate: float
     """Frames per second."""
     frames: int
@@ -29,7 +29,7 @@ class Information:
 
     @property
     def too_few(self) -> bool:
-        """Whether there are so few frames that the entropy comes out visibly too small: fewer than ten for a code."""
+        """Whether there are fewer than ten frames per code, so that the entropy is underestimated."""
         return self.frames < 10 * 2**self.nominal_bits
 
     @property
@@ -39,7 +39,7 @@ class Information:
 
     @property
     def entropy_rate(self) -> np.ndarray:
-        """Bits per second of the first 1, 2, … layers, by the entropy of each."""
+        """Bits per second of the first 1, 2, … layers, from the entropy of each."""
         return np.asarray(np.cumsum(self.entropy) * self.frame_rate)
 
 

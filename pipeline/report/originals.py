@@ -1,4 +1,4 @@
-"""The clips of an output as their sources hold them now, by the way that the pipeline reads them."""
+"""Reads clips of an output from their sources again, as the pipeline reads them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pipeline.storage import StorageError
 
 
 class OriginalGone(LookupError):
-    """A clip cannot be had from its source any more; the message says why."""
+    """A clip cannot be read from its source any more; the message says why."""
 
 
 def read_original(output: Output, spec: ShardSpec, index: int, audio_xxh3: str, num_samples: int) -> np.ndarray:
-    """The beginning of the waveform that was encoded, float32 (channels, num_samples). Raises OriginalGone.
+    """The beginning of the waveform that was encoded: float32 (channels, num_samples).
 
-    Reads the shard's source up to the clip. `audio_xxh3` is the row's: other audio in its place is not the original.
+    Reads the shard's source up to the clip at position `index`. Raises OriginalGone if that fails, or if the clip's
+    hash is not `audio_xxh3`, that of the row: then it is not the audio that was encoded.
     """
     record = output.record
     try:
@@ -39,7 +40,7 @@ def read_original(output: Output, spec: ShardSpec, index: int, audio_xxh3: str, 
 
 
 def _prepare(raw: RawClip, config: PrepareConfig, output: Output) -> tuple[np.ndarray, str]:
-    """The clip, or the first part of a long one, and the hash of all of it."""
+    """The clip, or the first part of a long one, and the hash of the whole clip."""
     beginning = np.empty((output.record.model.channels, 0), np.float32)
     for item in prepare_clip(raw, config, target_of(output.record)):
         if isinstance(item, Reject):
@@ -48,4 +49,4 @@ def _prepare(raw: RawClip, config: PrepareConfig, output: Output) -> tuple[np.nd
             beginning = item.waveform
         if isinstance(item, Clip | ClipEnd):
             return beginning, item.info.audio_xxh3
-    raise OriginalGone("the decoder gave no end")
+    raise OriginalGone("the decoder ended without a result")

@@ -1,4 +1,4 @@
-"""The page: one HTML document that needs nothing else."""
+"""Renders the page: one self-contained HTML document."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from pipeline.report.spectrogram import RANGE_DB
 
 
 def render(data: PageData) -> bytes:
-    """The whole page."""
+    """The page as HTML."""
     return render_page("pipeline.report", "page.html", range_db=f"{RANGE_DB:g}", **content(data))

@@ -1,4 +1,4 @@
-"""Examples of the clips that got no codes."""
+"""Examples of rejects, for the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Example:
 
 
 def find_examples(output: Output, shards_by_reason: dict[str, list[str]]) -> dict[str, list[Example]]:
-    """A few rejects of each reason, the first in the order of ids; of those with one message, one is enough."""
+    """A few rejects of each reason, with different messages: the first ones by id."""
     specs = {spec.shard_id: spec for spec in output.specs}
     wanted = sorted({shard_id for shards in shards_by_reason.values() for shard_id in shards})
     examples: dict[str, list[Example]] = {reason: [] for reason in shards_by_reason}
@@ -41,7 +41,7 @@ def find_examples(output: Output, shards_by_reason: dict[str, list[str]]) -> dic
 
 
 def _collect(layout: Layout, spec: ShardSpec, examples: dict[str, list[Example]]) -> None:
-    """Add to the examples of each reason until there are enough."""
+    """Add examples of each reason from one shard, until there are enough."""
     columns = ["id", "source", "key", "stage", "reason", "message"]
     with open_file(layout, layout.rejects(spec)) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):

@@ -1,6 +1,6 @@
-"""What the data files hold: sizes, lengths, levels and how often each code is used, from a sample of bounded size.
+"""Figures about the data files from a sample of bounded size: sizes, durations, levels, how often each code is used.
 
-Ids of shards are hashes, so that the first of them in their order are a random choice, and always the same.
+Ids of shards are hashes, so the first shards by id are a random sample, and always the same one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pipeline.items import ShardSpec
 from pipeline.report.tables import open_file
 
 MAX_FRAMES = 2_000_000
-"""Frames whose codes are counted: 44 hours at 12.5 a second."""
+"""At most this many frames are counted: 44 hours at 12.5 per second."""
 MAX_SHARDS = 256
-"""Data files that are opened: on an object store each costs some round trips."""
+"""At most this many data files are opened: in an object store each costs some round trips."""
 BATCH_ROWS = 256
 NEAR_ROWS = 128
-"""Clips among the first of their shard are cheap to find again in their source: those that are shown are of these."""
+"""Only the first clips of a shard are shown: they are found quickly in their source."""
 MAX_CANDIDATES = 20_000
 
 _COLUMNS = (
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(slots=True)
 class Sample:
-    """Figures of the rows that were looked at."""
+    """Figures of the sampled rows."""
 
     counts: np.ndarray
     """int64 (num_quantizers, codebook_size): how often each code is used."""
@@ -52,25 +52,25 @@ class Sample:
     rows: int = 0
     frames: int = 0
     whole: bool = True
-    """Whether the sample is all that is committed."""
+    """Whether the sample is everything that is committed."""
     durations: list[np.ndarray] = field(default_factory=list)
     """Seconds."""
     rms: list[np.ndarray] = field(default_factory=list)
     peak: list[np.ndarray] = field(default_factory=list)
     clipped_rows: int = 0
     silent_rows: int = 0
-    """Rows of which at least nine tenths are silence."""
+    """Number of rows that are silent for at least nine tenths."""
     sources: Counter[tuple[str, int, int]] = field(default_factory=Counter)
-    """Rows by format, sample rate and channels of their source."""
+    """Number of rows by format, sample rate and channels of the source."""
     column_bytes: Counter[str] = field(default_factory=Counter)
-    """Compressed bytes by column, of whole files."""
+    """Compressed bytes by column, of the whole files."""
     codes_in_files: int = 0
-    """Codes in those files."""
+    """Number of codes in those files."""
     candidates: list[Candidate] = field(default_factory=list)
 
     @property
     def bits_per_code(self) -> float:
-        """Stored bits per code; nan without codes."""
+        """Stored bits per code; nan if there are no codes."""
         stored = sum(self.layer_bytes(layer) for layer in range(len(self.counts)))
         return 8 * stored / self.codes_in_files if self.codes_in_files else float("nan")
 
@@ -80,9 +80,9 @@ class Sample:
 
 
 def take_sample(output: Output, max_frames: int = MAX_FRAMES, max_shards: int = MAX_SHARDS) -> Sample:
-    """Read the first shards, by id, until there are enough frames.
+    """Read the first shards by id until there are enough frames.
 
-    Raises StorageError or FileNotFoundError if data cannot be had, ValueError if it is damaged.
+    Raises StorageError or FileNotFoundError for data that cannot be read, ValueError if it is damaged.
     """
     model = output.record.model
     sample = Sample(np.zeros((output.record.num_quantizers, model.codebook_size), np.int64))

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms, as pictures show them."""
+"""Log-mel spectrograms for pictures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import numpy as np
 MELS = 80
 WINDOW_SECONDS = 0.040
 COLUMNS = 560
-"""At most this many columns: more than a picture on the page has pixels."""
+"""At most about this many columns: more than a picture on the page has pixels."""
 RANGE_DB = 80.0
-"""From the loudest point down; what is fainter is drawn as black."""
+"""Range below the loudest point; what is fainter is drawn black."""
 
 
 def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:

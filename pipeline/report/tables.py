@@ -1,4 +1,4 @@
-"""Data and rejects files of an output, with errors that say which of them is damaged and what to do."""
+"""Opens data and rejects files of an output, with errors that name the damaged file and say what to do."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipeline.parquet import open_table
 
 @contextlib.contextmanager
 def open_file(layout: Layout, uri: str) -> Iterator[pq.ParquetFile]:
-    """The file, for as long as it is read.
+    """Open a Parquet file for reading.
 
-    Raises StorageError or FileNotFoundError if it cannot be had, ValueError if it is damaged.
+    Raises StorageError or FileNotFoundError if it cannot be read, ValueError if it is damaged.
     """
     with layout.open_committed(uri) as stream:
         try:
             yield open_table(stream)
         except (pa.ArrowException, OSError, LookupError, ValueError) as error:
-            raise ValueError(f"{uri}: damaged: {error}: moss-tok verify tells what else is") from error
+            raise ValueError(f"{uri}: damaged: {error}: moss-tok verify finds what else is damaged") from error

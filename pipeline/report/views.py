@@ -1,4 +1,4 @@
-"""The chosen clips as the page shows them: pictures, sounds and words."""
+"""Makes the pictures, sounds and words of the clips on the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.report.images import data_uri, png
 from pipeline.report.spectrogram import RANGE_DB, hertz_to_mel, log_mel, shades
 
 Marks = Sequence[tuple[float, str]]
-"""Percentages along an edge of a picture, and what is written there."""
+"""Labels along an edge of a picture: position in percent, and text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class ClipView:
-    """One clip."""
+    """One clip on the page."""
 
     clip_id: str
     key: str
@@ -43,7 +43,7 @@ class ClipView:
     why_no_original: str
     panels: list[Panel]
     frequencies: Marks
-    """From the top edge down."""
+    """Labels of the frequency axis, in percent from the top."""
     times: Marks
     codes: str
     """The code matrix, PNG as a data URI."""
@@ -52,7 +52,7 @@ class ClipView:
 
 
 def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int) -> ClipView:
-    """Pictures share one scale, so that they can be compared.
+    """The view of a clip. All its pictures have one scale, so that they can be compared.
 
     `bit_rates` are bits per second of the first 1, 2, … layers.
     """
@@ -103,7 +103,7 @@ def _facts(clip: ShownClip, length: float) -> list[str]:
 
 
 def _distance(reference: np.ndarray, other: np.ndarray, top: float) -> float:
-    """Mean difference of two spectrograms in dB, as far as the pictures show them."""
+    """Mean difference of two spectrograms in dB, within the range that the pictures show."""
     columns = min(reference.shape[1], other.shape[1])
     difference = shades(reference[:, :columns], top) - shades(other[:, :columns], top)
     return float(RANGE_DB * np.abs(difference).mean())
