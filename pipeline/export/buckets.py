@@ -1,4 +1,4 @@
-"""Folders for clips of similar length, so that batches of one folder waste little on padding."""
+"""Divides clips by length among folders, so that batches from one folder waste little on padding."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Limits between buckets in seconds, ascending: bucket b has clips from limit b-1 on, shorter than limit b."""
+    """Ascending limits between buckets in seconds. Bucket b has clips of at least limit b-1 and less than limit b."""
 
     limits: tuple[float, ...]
 
     def folder(self, split: str, seconds: float) -> str:
-        """`split` alone where there is one bucket, `split/bucket_03` where there are more."""
+        """The folder of a clip: `split` if there is one bucket, else for example `split/bucket_03`."""
         return f"{split}/bucket_{bisect_right(self.limits, seconds):02d}" if self.limits else split
 
 
 def equal_hours(durations: Counter[float], buckets: int) -> Buckets:
-    """Limits that give each bucket about the same sum of durations; fewer buckets where too many clips are as long.
+    """Limits that give each bucket about the same sum of durations; fewer buckets if too many clips are equally long.
 
-    `durations` counts the clips of each length, which bounds the memory by the number of lengths, not of clips.
+    `durations` has the number of clips of each length, so memory grows with the number of lengths, not of clips.
     """
     total = sum(seconds * count for seconds, count in durations.items())
     limits: list[float] = []

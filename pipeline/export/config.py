@@ -1,4 +1,4 @@
-"""The configuration of an export: typed, strict and frozen, like that of a run.
+"""The configuration of an export: typed, strict and frozen, like the configuration of a run.
 
 load_export_config("configs/export_tts.yaml", ["filters.min_seconds=1"], {"export": {"to": "moss-tts", …}})
 """
@@ -23,7 +23,7 @@ def _as_tuple(value: Any) -> Any:
 
 def _ascending(limits: tuple[float, ...]) -> tuple[float, ...]:
     if not limits or any(later <= limit for limit, later in zip((0.0, *limits), limits, strict=False)):
-        raise ValueError("limits in seconds ascend from above 0")
+        raise ValueError("limits are seconds above 0, in ascending order")
     return limits
 
 
@@ -40,7 +40,7 @@ class DatasetConfig(Section):
     uri: Annotated[str, Field(min_length=1)]
     """Its folder: a local path or any fsspec URI."""
     partial: bool = False
-    """Export what is committed of a dataset that is not complete."""
+    """Export the committed shards of a dataset that is not complete."""
     num_quantizers: Annotated[int, Field(ge=1)] | None = None
     """RVQ layers to export, from the first; all of the dataset's by default."""
 
@@ -53,60 +53,60 @@ class TargetConfig(Section):
     uri: Annotated[str, Field(min_length=1)]
     """Folder of the export: a local path or any fsspec URI."""
     file_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
-    """A file is closed when it holds about this much; also the measure of memory, of which a few files are used."""
+    """A file is closed when it holds about this much. Memory holds a few files."""
     workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that write parts, each with memory of its own. What they write does not depend on their number."""
+    """Processes that write parts, each with its own memory. The files do not depend on their number."""
 
 
 class FilterConfig(Section):
-    """Which rows are left out. Each is counted by its reason."""
+    """Which rows are left out. They are counted by reason."""
 
     min_seconds: Annotated[float, Field(ge=0)] | None = None
     """Shorter clips are left out."""
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     """Longer clips are left out."""
     languages: Names | None = None
-    """Only clips of these languages, as the column `language` spells them."""
+    """Only clips in these languages, spelled as in the column `language`."""
     require_text: bool = False
-    """Leave out clips without a transcript. Formats that cannot do without always do."""
+    """Leave out clips without a transcript. Formats that need transcripts always do."""
     min_characters_per_second: Annotated[float, Field(ge=0)] | None = None
-    """Fewer characters of text for each second of sound: parts of the clip are not in its transcript."""
+    """Fewer characters of text per second are left out: the transcript seems to miss parts of the clip."""
     max_characters_per_second: Annotated[float, Field(gt=0)] | None = None
-    """More characters of text for each second of sound: parts of the transcript are not in the clip."""
+    """More characters of text per second are left out: the clip seems to miss parts of the transcript."""
     max_silence: Fraction | None = None
     """Largest fraction of samples below -60 dBFS."""
     max_clipping: Fraction | None = None
     """Largest fraction of samples at full scale."""
     reject_lists: Names = ()
-    """Text files with the id of a clip on each line: those clips are left out."""
+    """Text files with one id of a clip per line: these clips are left out."""
 
 
 class SplitConfig(Section):
-    """Training, validation and test. By default the splits of the dataset stay as they are."""
+    """Training, validation and test splits. By default the splits of the dataset are kept."""
 
     shares: Annotated[dict[SplitName, Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = None
-    """Names of splits with their shares, such as {train: 98, validation: 1, test: 1}."""
+    """Shares of new splits by name, such as {train: 98, validation: 1, test: 1}."""
     by: Literal["clip", "speaker"] = "clip"
-    """speaker puts all clips of a speaker into one split, and leaves out clips without a speaker."""
+    """speaker: all clips of a speaker are in one split, and clips without a speaker are left out."""
     seed: int = 0
-    """Another seed, another assignment."""
+    """A different seed assigns clips differently."""
 
 
 class ReferenceConfig(Section):
-    """A second clip of the same speaker for each clip, to clone the voice from."""
+    """References: for each clip a second clip of the same speaker, to clone the voice from."""
 
     enabled: bool = False
     """Whether to look for references. The codes of the dataset are then read twice."""
     required: bool = False
-    """Leave out clips for which there is none."""
+    """Leave out clips without a reference."""
     min_seconds: Annotated[float, Field(ge=0)] = 1.0
-    """Shorter clips are no references."""
+    """Shorter clips are not used as references."""
     max_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """Longer clips are no references."""
+    """Longer clips are not used as references."""
     candidates: Annotated[int, Field(ge=2)] = 4
-    """Clips of each speaker that serve as references, drawn by hash."""
+    """Clips per speaker that are used as references, drawn by hash."""
     seed: int = 0
-    """Another seed, another draw."""
+    """A different seed draws different references."""
 
 
 class TextConfig(Section):
@@ -118,12 +118,12 @@ class TextConfig(Section):
 
 
 class MossTtsConfig(Section):
-    """The JSONL that the finetuning of MOSS-TTS reads."""
+    """JSONL for the finetuning of MOSS-TTS."""
 
     languages: dict[str, str] = Field(default_factory=dict)
-    """Other names for languages, such as {en: English, zh: Chinese}: models from v1.5 on take full names."""
+    """Names to write for languages, such as {en: English, zh: Chinese}: models from v1.5 on expect full names."""
     tokens: bool = False
-    """Write `tokens`, the number of frames, by which the model learns to keep to a length."""
+    """Write `tokens`, the number of frames, from which the model learns to keep to a length."""
     reference_field: Literal["ref_audio", "reference"] = "ref_audio"
     """How a reference is written: ref_audio and ref_audio_codes, or the lists reference and reference_audio_codes."""
 
@@ -132,50 +132,51 @@ class TokensConfig(Section):
     """Token sequences for language models."""
 
     layout: Literal["flat", "delay", "parallel"] = "flat"
-    """flat: one stream, the codes of a frame after each other. delay: a stream of text and one for each RVQ layer, each
-    layer a step later than the one before. parallel: the same without delay."""
+    """flat: one stream, all codes of a frame, then the next frame. delay: one stream of text and one per RVQ layer,
+    each layer one step later than the one before. parallel: the same streams without delay."""
     tokenizer: str | None = None
-    """tokenizer.json of the Hugging Face tokenizers library, or a folder that holds it."""
+    """A tokenizer.json of the Hugging Face tokenizers library, or a folder with one."""
     template: Annotated[tuple[Token, ...], BeforeValidator(_as_tuple)] = (TEXT, AUDIO)
-    """What a document is made of, in order: {text}, {audio}, {reference}, and special tokens by their id or their name
-    in the tokenizer."""
+    """The parts of a document, in order: {text}, {audio}, {reference}, and special tokens by id or by their name in the
+    tokenizer."""
     text_offset: Annotated[int, Field(ge=0)] = 0
     """Added to every id of the tokenizer."""
     audio_offset: Annotated[int, Field(ge=0)] | None = None
-    """Id of code 0 of layer 0. By default flat begins after the text's ids, and the others at 0."""
+    """Id of code 0 of layer 0. By default after the ids of the text in flat, and 0 in the other layouts."""
     separate_layers: bool = True
-    """flat: whether each layer has ids of its own, codebook_size after those of the layer before."""
+    """flat: whether each layer has its own ids, codebook_size after those of the layer before."""
     delays: Numbers | None = None
-    """delay: steps by which each layer is late; 0, 1, 2, … by default."""
+    """delay: delay of each layer in steps; by default 0, 1, 2, …"""
     audio_slot: Token | None = None
-    """delay, parallel: what the text stream holds beside codes."""
+    """delay, parallel: token in the text stream beside codes."""
     delay_slot: Token | None = None
-    """delay: what it holds in the steps after the last frame, while late layers end; audio_slot by default."""
+    """delay: token in the text stream after the last frame, while delayed layers end; by default audio_slot."""
     reference_slot: Token | None = None
-    """delay, parallel: what it holds beside the codes of the reference; audio_slot by default."""
+    """delay, parallel: token in the text stream beside the codes of the reference; by default audio_slot."""
     audio_pad: Annotated[int, Field(ge=0)] | None = None
-    """delay, parallel: what a code stream holds where it has no code. By default the id after its last code."""
+    """delay, parallel: token in a code stream without a code. By default the id after its last code."""
     sequence_length: Annotated[int, Field(ge=1)] | None = None
-    """Steps of a sequence; by default every document is a sequence of its own length."""
+    """Steps per sequence; by default every document is one sequence of its own length."""
     pack: Literal["whole", "cut"] = "whole"
-    """whole: documents are not cut, and what does not fit a sequence is left out. cut: they are laid end to end."""
+    """whole: documents are not cut; one that is longer than a sequence is left out. cut: documents are laid end to end
+    and cut at the ends of sequences."""
     pad: Token | None = None
-    """What fills the end of a sequence (in the text stream; code streams have audio_pad)."""
+    """Token that fills the end of a sequence in the text stream; code streams have audio_pad."""
     storage: Literal["parquet", "npy"] = "parquet"
-    """parquet: a row is a sequence. npy: arrays to map into memory, with an index beside each."""
+    """parquet: one row per sequence. npy: arrays that can be mapped into memory, each with an index beside it."""
 
 
 class AsrConfig(Section):
     """Manifests for speech recognition."""
 
     codes: bool = True
-    """Whether to write codes, or text and durations alone."""
+    """Whether to write codes; otherwise only text and durations are written."""
     buckets: Annotated[int, Field(ge=2)] | Limits | None = None
-    """Folders for clips of similar length: their number, for equal hours in each, or their limits in seconds."""
+    """Folders for clips of similar length: their number, so that each has equal hours, or their limits in seconds."""
 
 
 class ExportConfig(Section):
-    """A whole export."""
+    """The configuration of an export."""
 
     dataset: DatasetConfig
     export: TargetConfig
@@ -189,7 +190,7 @@ class ExportConfig(Section):
 
 
 def load_export_config(path: str | Path | None, overrides: Sequence[str], given: Mapping[str, Any]) -> ExportConfig:
-    """A YAML file (or nothing) with `section.key=value` overrides, and above both what is `given`, section by section.
+    """Read a YAML file (or none), apply `section.key=value` overrides, then the keys that are `given`, by section.
 
     Raises ConfigError for a file that cannot be read and for every key or value that is not allowed.
     """

@@ -1,4 +1,4 @@
-"""Which rows are left out, each for one reason that is counted: nothing is lost in silence."""
+"""Decides which rows are left out, each for one reason. Reasons are counted, so no row is lost without a trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.export.rows import ExportRow
 
 
 class Filters:
-    """The rules of a configuration, asked one row at a time."""
+    """The filters of a configuration."""
 
     def __init__(self, config: FilterConfig, need_text: bool = False) -> None:
         self._config = config
@@ -19,7 +19,7 @@ class Filters:
         self._rejected = read_ids(config.reject_lists)
 
     def reason(self, row: ExportRow) -> str | None:
-        """Why the row is left out, as the first rule that it breaks; None if it stays."""
+        """The first rule that the row breaks; None if it stays."""
         rules = self._config
         if row.id in self._rejected:
             return "reject_list"
@@ -48,10 +48,10 @@ class Filters:
 
 
 def read_ids(uris: Iterable[str]) -> frozenset[str]:
-    """The ids of text files that hold one on each line, or a JSON object with `id`; about 100 bytes of memory each.
+    """Read the ids of text files with an id, or a JSON object with `id`, on each line. An id takes about 100 bytes.
 
-    A listing of `moss-tok duplicates` also has the clips to keep, which are no rejects. Raises ValueError, and
-    FileNotFoundError for a file that is not there.
+    Lines of `moss-tok duplicates` with the action keep are ignored. Raises ValueError for a line that cannot be read,
+    and FileNotFoundError.
     """
     ids: set[str] = set()
     for uri in uris:
@@ -60,13 +60,13 @@ def read_ids(uris: Iterable[str]) -> frozenset[str]:
         except UnicodeDecodeError as error:
             raise ValueError(f"{uri}: a reject list is a text file with an id on each line: {error}") from error
         except FileNotFoundError:
-            raise FileNotFoundError(f"{uri}: filters.reject_lists names it, and it is not there") from None
+            raise FileNotFoundError(f"{uri}: filters.reject_lists names this file, and it does not exist") from None
         ids.update(found for line in lines if (found := _rejected(uri, line)))
     return frozenset(ids)
 
 
 def _rejected(uri: str, line: str) -> str | None:
-    """The id that a line rejects, if it does."""
+    """The id that a line rejects, if any."""
     if not line.lstrip().startswith("{"):
         return line.strip() or None
     try:

@@ -1,7 +1,7 @@
-"""A finished output to the Hugging Face hub, as a dataset repo that `load_dataset` and `load_codes` read.
+"""Uploads an output to the Hugging Face hub, as a dataset repo that `load_dataset` and `load_codes` read.
 
-Objects go from where they lie to the hub one by one, local or remote, each checked against its manifest on the way.
-What the repo holds already is not sent again, so the same call resumes; the card comes last.
+Objects are sent one by one from their store, each checked against its manifest. Objects that the repo has already are
+not sent again, so the same call resumes. The card is sent last.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pipeline.dataset.dataset import Output
 from pipeline.dataset.manifest import read_manifests
 
 COMMIT_FILES = 500
-UPLOAD_BYTES = 256 * 2**20  # held in memory while they are sent
+UPLOAD_BYTES = 256 * 2**20  # contents that are in memory while they are sent
 FOLDER_FILES = 10_000  # the hub refuses folders of more files
 FIRST = ("_moss_tok/run.json", "_moss_tok/plan.parquet")
 LAST = ("_moss_tok/totals.json", "README.md", "_SUCCESS")
 
-# Errors of the HTTP library, which is another one in other versions of the hub's client.
+# The base of errors of the HTTP library. Versions of the hub's client use different libraries.
 _ClientError: type[BaseException] = HfHubHTTPError.__bases__[0]
 
 
 class PushError(OSError):
-    """Nothing can be pushed, or not on; the message says why and what to do."""
+    """The output cannot be pushed; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What is to be sent, in order, and what is not."""
+    """The objects that are sent, in order, and those that are not."""
 
     sizes: Mapping[str, int]
     """Bytes of each object by its path in the output, which is its path in the repo."""
@@ -50,10 +50,10 @@ class Push:
 
 
 def plan_push(output: Output, incomplete: bool = False) -> Push:
-    """What of an output goes to a repo: committed shards with their manifests, the record, the plan and the card.
+    """Choose the objects to send: committed shards with their manifests, the record, the plan and the card.
 
-    Raises PushError for an output that is not complete, unless `incomplete` allows it, or that has no card, and
-    FileNotFoundError for an object of a committed shard that is gone.
+    Raises PushError for an output without a card, and for one that is incomplete unless `incomplete` allows it. Raises
+    FileNotFoundError if an object of a committed shard is gone.
     """
     root = output.layout.root
     present = {storage.relative(info.uri, root): info.size for info in storage.list_objects(root)}
@@ -77,7 +77,7 @@ def plan_push(output: Output, incomplete: bool = False) -> Push:
 
 
 def crowded(push: Push) -> dict[str, int]:
-    """Folders of more files than the hub takes."""
+    """Number of files by folder, of folders with more files than the hub accepts."""
     counts: dict[str, int] = {}
     for path in push.sizes:
         folder = path.rpartition("/")[0]
@@ -86,11 +86,12 @@ def crowded(push: Push) -> dict[str, int]:
 
 
 def push(output: Output, plan: Push, repo: str, public: bool, sent: Callable[[str, bool], None]) -> str:
-    """Send what the repo lacks, creating the repo if need be, private unless `public`; returns its address.
+    """Send the objects that the repo does not have; returns the address of the repo.
 
-    `sent` is called for each object with its path and whether it had to be sent. The token is HF_TOKEN of the
-    environment. Raises PushError where the hub cannot be reached or refuses, where the repo is public without `public`,
-    where it holds another dataset, and for an object that differs from its manifest.
+    The repo is created if it does not exist, private unless `public`. `sent` is called for each object with its path
+    and whether it had to be sent. The token is HF_TOKEN of the environment. Raises PushError if the hub cannot be
+    reached or refuses, if the repo is public and `public` is false, if it holds another dataset, and for an object that
+    differs from its manifest.
     """
     check_repo(repo)
     token = hub_token()
@@ -101,20 +102,20 @@ def push(output: Output, plan: Push, repo: str, public: bool, sent: Callable[[st
             "input.clips_per_shard, or larger tars"
         )
     api = HfApi(token=token)
-    with _named(repo):
+    with _translate_errors(repo):
         _open_repo(api, repo, public)
         there = _listing(api, repo)
     digests = _digests(output)
     _check_same_dataset(output, repo, there)
     additions = _additions(output, plan, there, digests, sent)
-    with _named(repo):
+    with _translate_errors(repo):
         while batch := list(_uploaded(api, repo, islice(additions, COMMIT_FILES))):
             api.create_commit(repo, batch, commit_message=f"Add {len(batch)} files", repo_type="dataset")
     return f"{api.endpoint}/datasets/{repo}"
 
 
 def hub_token() -> str:
-    """The token, from the environment. Raises PushError without one."""
+    """The token in the environment. Raises PushError if there is none."""
     token = os.environ.get("HF_TOKEN")
     if not token:
         raise PushError("no token: put one with write access into the environment variable HF_TOKEN")
@@ -122,13 +123,13 @@ def hub_token() -> str:
 
 
 def check_repo(repo: str) -> None:
-    """Raises ValueError for what is not the name of a repo with its owner."""
+    """Raises ValueError unless the name is OWNER/NAME."""
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
         raise ValueError(f"{repo}: the name of a repo is OWNER/NAME, such as me/demo-codes")
 
 
 def _check_whole(output: Output, present: Container[str]) -> None:
-    """Every committed shard has its data, and its rejects where its manifest counts some."""
+    """Check that every committed shard has its data, and its rejects if its manifest counts some."""
     layout, without_rejects = output.layout, {}
     for spec in output.committed:
         if storage.relative(layout.data(spec), layout.root) not in present:
@@ -171,7 +172,7 @@ def _check_same_dataset(output: Output, repo: str, there: Mapping[str, RepoFile]
 
 
 def _digests(output: Output) -> dict[str, str]:
-    """SHA-256 of the objects of shards by their paths, from the manifests."""
+    """SHA-256 of the objects of shards by path, from the manifests."""
     known: dict[str, str] = {}
     layout = output.layout
     specs = {spec.shard_id: spec for spec in output.specs}
@@ -189,7 +190,7 @@ def _additions(
     digests: Mapping[str, str],
     sent: Callable[[str, bool], None],
 ) -> Iterator[CommitOperationAdd]:
-    """An operation for each object that the repo lacks, or has otherwise."""
+    """Yields an operation for each object that the repo does not have, or has with other contents."""
     for path, size in plan.sizes.items():
         remote, digest = there.get(path), digests.get(path)
         if remote is not None and remote.lfs is not None and (remote.size, remote.lfs.sha256) == (size, digest):
@@ -197,7 +198,7 @@ def _additions(
             continue
         data = storage.read_bytes(storage.join(output.layout.root, path))
         if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-            raise PushError(f"{path}: other bytes than its manifest says: see moss-tok verify")
+            raise PushError(f"{path}: differs from its manifest: run moss-tok verify")
         if remote is not None and _same(remote, data):
             sent(path, False)
             continue
@@ -206,14 +207,14 @@ def _additions(
 
 
 def _same(remote: RepoFile, data: bytes) -> bool:
-    """Large files have a SHA-256, the others the name that git gives to their contents."""
+    """Whether the contents are equal. The hub knows the SHA-256 of large files, and git's hash of the others."""
     if remote.lfs is not None:
         return remote.lfs.sha256 == hashlib.sha256(data).hexdigest()
     return remote.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def _uploaded(api: HfApi, repo: str, additions: Iterator[CommitOperationAdd]) -> Iterator[CommitOperationAdd]:
-    """The same operations, the contents of large ones sent and forgotten: they are not all in memory at once."""
+    """Yields the same operations. Contents of large files are sent and freed, so that not all are in memory at once."""
     waiting: list[CommitOperationAdd] = []
     held = 0
     for addition in additions:
@@ -232,14 +233,14 @@ def _preuploaded(api: HfApi, repo: str, additions: Sequence[CommitOperationAdd])
 
 
 @contextmanager
-def _named(repo: str) -> Iterator[None]:
-    """The hub's errors as one kind, and the remedy: they are of several client libraries."""
+def _translate_errors(repo: str) -> Iterator[None]:
+    """Turns errors of the hub's client libraries into PushError with a remedy."""
     try:
         yield
     except HfHubHTTPError as error:
         raise PushError(f"{repo}: the hub refused: {error.server_message or error}") from error
     except (OfflineModeIsEnabled, _ClientError, ConnectionError) as error:
         raise PushError(
-            f"{repo}: cannot reach the hub at {constants.ENDPOINT}: {error}: push again where it can be reached, which "
-            "goes on where this stopped; --dry-run needs no network"
+            f"{repo}: cannot reach the hub at {constants.ENDPOINT}: {error}: run the same command again where it can "
+            "be reached: it continues; --dry-run needs no network"
         ) from error

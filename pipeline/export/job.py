@@ -1,4 +1,4 @@
-"""A whole export, part by part, from configuration to report."""
+"""Runs an export, part by part, from its configuration to its summary."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from pipeline.export.workers import Work, write_parts
 from pipeline.items import ShardSpec
 from pipeline.yaml_config import ConfigError
 
-READ_THREADS = 16  # a manifest is latency, not bandwidth
+READ_THREADS = 16  # reading a manifest is mostly waiting for the store
 
 
 class NothingToExport(ValueError):
-    """There is no row, or none is left; the message counts why."""
+    """No row is left to export; the message counts the reasons."""
 
 
 def run_export(config: ExportConfig, progress: OnProgress) -> ExportSummary:
-    """Do the export, or what is left of it, and write its report.
+    """Run the export, or what is left of it, and write its summary.
 
-    Raises ConfigError for settings that cannot be used, NothingToExport where every row is left out, and ValueError or
-    OSError where the dataset cannot be read; parts that are committed stay, and the same call goes on after them.
+    Raises ConfigError for settings that cannot be used, NothingToExport if every row is left out, and ValueError,
+    OSError or StorageError if the dataset cannot be read. Parts that are committed stay: the same call continues.
     """
     output = read_output(config.dataset.uri)
     specs = _shards(output, config)
@@ -55,7 +55,7 @@ def run_export(config: ExportConfig, progress: OnProgress) -> ExportSummary:
 
 
 def _shards(output: Output, config: ExportConfig) -> list[ShardSpec]:
-    """The committed shards, which are all of them unless a part is asked for."""
+    """The committed shards. Raises ConfigError if some are missing, unless dataset.partial allows it."""
     specs = output.committed
     if len(specs) < len(output.specs) and not config.dataset.partial:
         raise ConfigError(
@@ -104,7 +104,7 @@ def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec]) -> Expo
     if not report.written:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.removed.items()))
         raise NothingToExport(
-            f"{config.dataset.uri}: nothing to export: of {report.rows:,} rows all are left out: {reasons}"
+            f"{config.dataset.uri}: nothing to export: all {report.rows:,} rows are left out: {reasons}"
         )
     storage.publish(storage.join(root, "_SUCCESS"), b"")
     return report

@@ -1,4 +1,4 @@
-"""One part of an export: the files that a shard of the dataset becomes, and its manifest, which is the commit."""
+"""Writes one part of an export: the files of one shard, and the export manifest that commits them."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from typing import Any, Protocol
 from pipeline import storage
 from pipeline.export.selection import Removed, Selected
 
-OPEN_FILES = 4  # full files' worth of entries that may wait in memory
+OPEN_FILES = 4  # entries for so many full files may wait in memory
 
 
 class Format(Protocol):
-    """What a kind of export makes of rows. Entries are its own: whatever it needs until their file is full."""
+    """A format of exports. It makes an entry of each row; entries wait until there are enough for a file."""
 
     @property
     def need_text(self) -> bool:
-        """Whether a row without text is of no use."""
+        """Whether rows without text are left out."""
 
     @property
     def need_codes(self) -> bool:
-        """Whether codes have to be read."""
+        """Whether codes must be read."""
 
     def entry(self, selected: Selected) -> tuple[str, Any, int] | Removed:
-        """The folder of a row's file, its entry and the entry's size in bytes; or why the row cannot be exported."""
+        """The folder of the row's file, its entry, and the size of the entry in bytes; or why the row is left out."""
 
     def files(self, stem: str, entries: list[Any]) -> Mapping[str, bytes]:
-        """Names and contents of the files that hold these entries, one of each kind."""
+        """Contents of the files for these entries, by name; all names begin with or contain `stem`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportManifest:
-    """What is known of a committed part."""
+    """Contents of `_moss_tok/parts/<shard_id>.json`."""
 
     shard_id: str
     rows: int
-    """Rows of the shard: those written and those removed."""
+    """Rows of the shard: written and removed."""
     written: Mapping[str, int]
     """Rows by split."""
     removed: Mapping[str, int]
     """Rows left out, by reason."""
     seconds: Mapping[str, float]
-    """Audio that is written, by split."""
+    """Seconds of audio written, by split."""
     references: int
-    """Rows that are written with a reference."""
+    """Rows written with a reference."""
     files: Mapping[str, Mapping[str, Any]]
     """`size` in bytes and `sha256` of each file, by its path in the export."""
 
@@ -55,9 +55,9 @@ class ExportManifest:
 def write_part(
     root: str, shard_id: str, items: Iterable[Selected | Removed], form: Format, file_bytes: int
 ) -> ExportManifest:
-    """Write all files of a part, then commit it. The same items give the same files, byte for byte.
+    """Write all files of a part, then its manifest. The same items give the same files, byte for byte.
 
-    Files that an earlier try left are replaced: they are the same, or the beginning of them.
+    Files of an earlier attempt are replaced.
     """
     written: Counter[str] = Counter()
     removed: Counter[str] = Counter()
@@ -107,16 +107,16 @@ def export_manifest_uri(root: str, shard_id: str) -> str:
 
 
 def read_export_manifest(root: str, shard_id: str) -> ExportManifest:
-    """The manifest of a committed part. Raises ValueError for one that cannot be understood."""
+    """The manifest of a committed part. Raises ValueError if it is damaged."""
     uri = export_manifest_uri(root, shard_id)
     try:
         return ExportManifest(**json.loads(storage.read_bytes(uri)))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{uri}: not a part's manifest: {error}: delete it to have the part done again") from error
+        raise ValueError(f"{uri}: not an export manifest: {error}: delete it, and the part is done again") from error
 
 
 class _Waiting:
-    """Entries by folder, until there are enough for a file, or until all folders together hold too much."""
+    """Entries that wait, by folder, until there are enough for a file or all folders together hold too much."""
 
     def __init__(self, file_bytes: int) -> None:
         self._file_bytes = file_bytes
@@ -125,7 +125,7 @@ class _Waiting:
         self._numbers: Counter[str] = Counter()
 
     def add(self, folder: str, entry: Any, size: int) -> Iterator[tuple[str, int, list[Any]]]:
-        """Take an entry in; gives the folder, the number and the entries of what is a file now."""
+        """Add an entry. Yields folder, number and entries of a file that is full now."""
         self._entries.setdefault(folder, []).append(entry)
         self._sizes[folder] += size
         if self._sizes[folder] >= self._file_bytes:
@@ -134,7 +134,7 @@ class _Waiting:
             yield self._close(max(self._sizes, key=lambda name: (self._sizes[name], name)))
 
     def drain(self) -> Iterator[tuple[str, int, list[Any]]]:
-        """What is left, as files."""
+        """Yields the remaining entries as files."""
         for folder in sorted(self._entries):
             yield self._close(folder)
 

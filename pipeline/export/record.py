@@ -1,4 +1,4 @@
-"""What an export was made of and how: kept with it, so that it is gone on with only by the same settings."""
+"""The record of an export: its dataset and settings. An export is continued only with the same settings."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ EXPORT_VERSION = 1
 
 
 class ExportMismatch(ConfigError):
-    """The folder holds something else; the message names each difference."""
+    """The folder holds another export or other files; the message names the differences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:
-    """Contents of `_moss_tok/export.json`. Where the dataset and the export lie is no part of it."""
+    """Contents of `_moss_tok/export.json`. The locations of the dataset and the export are not part of it."""
 
     export_version: int
     fingerprint: str
-    """Of the dataset's run."""
+    """Fingerprint of the dataset."""
     shards: int
     shards_sha256: str
-    """Of the ids of the shards that are exported, which decide references and estimated buckets."""
+    """SHA-256 of the ids of the exported shards. They decide references and estimated buckets."""
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
     """SHA-256 of files that the settings name."""
@@ -48,7 +48,7 @@ def hash_of_ids(shard_ids: Sequence[str]) -> str:
 
 
 def open_export(root: str, record: ExportRecord) -> None:
-    """Begin the export at `root`, or make sure that the one there was begun with the same settings."""
+    """Begin the export at `root`, or check that the one there has the same settings. Raises ExportMismatch."""
     uri = storage.join(root, "_moss_tok", "export.json")
     if storage.stat(uri) is None:
         if others := storage.list_names(root):
@@ -63,7 +63,7 @@ def open_export(root: str, record: ExportRecord) -> None:
         raise ExportMismatch(
             f"{root} was made with other settings or of another dataset:\n  "
             + "\n  ".join(differences)
-            + "\nChoose another folder for these settings, or the old settings to go on with this one."
+            + "\nChoose another folder for these settings, or use the old settings to continue this one."
         )
 
 

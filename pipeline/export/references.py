@@ -1,9 +1,9 @@
-"""For each clip a second one of the same speaker, to clone the voice from: the same one in every run, and never itself.
+"""Chooses a reference for each clip: another clip of the same speaker, the same one in every run.
 
-Speakers' clips lie anywhere in a dataset, so all rows are looked at once before anything is written. Of each speaker of
-a split the few clips with the smallest hash stay, codes and all, in a temporary SQLite database on local disk: memory
-is SQLite's page cache whatever the dataset's size, and disk takes `candidates` clips for each speaker (8 kB for ten
-seconds of 32 layers). A clip then gets one of its speaker's candidates by its own hash.
+The clips of a speaker may be anywhere in a dataset, so all rows are read once before anything is written. For each
+speaker of a split, the clips with the smallest hashes are kept with their codes in a temporary SQLite database on local
+disk. Memory is SQLite's page cache, for a dataset of any size; the disk holds `candidates` clips per speaker (8 kB for
+ten seconds of 32 layers). Then a clip gets one of its speaker's candidates, chosen by its own hash.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ create table if not exists candidate (
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The clip that gives the voice."""
+    """The clip to clone the voice from."""
 
     id: str
     audio: str
-    """Where its sound is, as in `ExportRow.address`."""
+    """Address of its sound, as in `ExportRow.address`."""
     codes: np.ndarray
     """int16 (num_quantizers, frames)."""
 
 
 class References:
-    """Candidates of all speakers, gathered with `consider` and then asked with `of`."""
+    """Candidates of all speakers: collected with `consider`, then queried with `of`."""
 
     def __init__(self, database: Path, config: ReferenceConfig) -> None:
         self._config = config
         self._database = sqlite3.connect(database, isolation_level=None)
-        self._database.execute("pragma journal_mode = off")  # temporary: nothing of it outlives the export
+        self._database.execute("pragma journal_mode = off")  # the database is temporary
         self._database.execute("pragma synchronous = off")
         self._database.execute(_TABLE)
         self._database.execute("begin")
 
     def consider(self, split: str, row: ExportRow) -> None:
-        """Keep the row, codes included, if it is among the candidates of its speaker so far."""
+        """Keep the row, with its codes, if it is among the candidates of its speaker so far."""
         rules = self._config
         if row.speaker_id is None or not rules.min_seconds <= row.duration <= rules.max_seconds:
             return
@@ -68,7 +68,7 @@ class References:
         self._database.execute("insert into candidate values (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def of(self, split: str, row: ExportRow) -> Reference | None:
-        """The reference of a row: not the row, and not a copy of its sound under another id. None if there is none."""
+        """The reference of a row, neither the row nor a copy of its sound under another id. None if there is none."""
         if row.speaker_id is None:
             return None
         found = self._database.execute(
@@ -85,7 +85,7 @@ class References:
         return Reference(clip_id, audio, np.frombuffer(data, "<i2").reshape(layers, -1))
 
     def close(self) -> None:
-        """Keep what was gathered for the next who opens the database."""
+        """Store the candidates, so that another process can open the database."""
         self._database.execute("commit")
         self._database.close()
 

@@ -1,4 +1,4 @@
-"""The committed rows of one shard as a stream: what the exports need to know of a clip, and its first k layers."""
+"""Reads the committed rows of one shard as a stream: the columns that exports need, and the first k layers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ExportRow:
     language: str | None
     speaker_id: str | None
     codes: np.ndarray
-    """int16 (num_quantizers, frames); no layers where none were asked for."""
+    """int16 (num_quantizers, frames); without layers if none were asked for."""
 
     @property
     def duration(self) -> float:

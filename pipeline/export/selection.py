@@ -1,4 +1,4 @@
-"""What becomes of a row before any format sees it: left out for a reason, or a split with a text and a reference."""
+"""Decides about each row before a format gets it: left out for a reason, or given a split, a text and a reference."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RowSelector:
         self._references = References(database, config.references) if config.references.enabled else None
 
     def survey(self, output: Output, spec: ShardSpec) -> Iterator[ExportRow]:
-        """All rows of a shard that pass, and note of those that may be references. Codes are read only for these."""
+        """Yields the kept rows of a shard and collects candidates for references. Codes are read only for these."""
         layers = self.layers(output) if self._references else 0
         for row in read_rows(output, spec, layers):
             kept = self._keep(row)
@@ -52,7 +52,7 @@ class RowSelector:
                 yield kept
 
     def select(self, output: Output, spec: ShardSpec, with_codes: bool) -> Iterator[Selected | Removed]:
-        """Every row of a shard in source order. References must have been surveyed before."""
+        """Yields every row of a shard in source order. References must have been surveyed before."""
         for row in read_rows(output, spec, self.layers(output) if with_codes else 0):
             kept = self._keep(row)
             if isinstance(kept, Removed):

@@ -1,4 +1,4 @@
-"""Which split a row goes to: a function of the row alone, so that it never depends on order, workers or restarts."""
+"""Assigns rows to splits. The split depends only on the row, never on order, workers or restarts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _RANGE = 16**16  # values of a stable hash
 
 
 def split_of(row: ExportRow, config: SplitConfig) -> str | None:
-    """The name of the row's split; None where a speaker's name is needed and missing.
+    """The name of the row's split; None if splits are by speaker and the row has no speaker.
 
-    With `by: speaker` all clips of a speaker are in one split; a clip of an unknown speaker could be of any, so it has
-    no place. Splits are as large as their shares on average, over clips or over speakers.
+    With `by: speaker` all clips of a speaker are in one split; the split of a clip without a speaker cannot be known.
+    On average over clips or speakers, splits have the sizes of their shares.
     """
     if config.shares is None:
         return row.split
@@ -25,4 +25,4 @@ def split_of(row: ExportRow, config: SplitConfig) -> str | None:
         point -= share
         if point < 0:
             return name
-    return next(reversed(config.shares))  # rounding may leave the last bit of the range over
+    return next(reversed(config.shares))  # rounding may leave the end of the range unassigned

@@ -1,4 +1,4 @@
-"""What an export holds and what it left out: every row of the dataset is in one of the two."""
+"""The summary of an export: rows that it holds, and rows that it left out. Every row of the dataset is one of them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ExportSummary:
     written: dict[str, int] = field(default_factory=dict)
     """Rows by split."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Audio that is written, by split."""
+    """Seconds of audio written, by split."""
     removed: dict[str, int] = field(default_factory=dict)
     """Rows left out, by reason."""
     references: int = 0
-    """Rows that are written with a reference."""
+    """Rows written with a reference."""
     files: int = 0
     size: int = 0
     """Bytes of the files."""
@@ -30,6 +30,7 @@ class ExportSummary:
     """Ids of the reject lists that no row has."""
 
     def add(self, part: ExportManifest) -> None:
+        """Add the counts of a part."""
         self.rows += part.rows
         self.written = dict(Counter(self.written) + Counter(part.written))
         self.removed = dict(Counter(self.removed) + Counter(part.removed))

@@ -1,4 +1,4 @@
-"""One look at all rows before anything is written: for references, and for limits of buckets that are not given."""
+"""Reads all rows once before anything is written, for references and for the limits of buckets."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def survey(
     specs: Sequence[ShardSpec],
     progress: OnProgress,
 ) -> Buckets:
-    """Note the candidates for references in the database of `selection`, close it, and give the buckets, which stay as
-    they were first found.
+    """Collect the candidates for references in the database of `selection` and close it. Returns the buckets.
 
-    Reads nothing where neither is asked for. Memory is that of `References`, and of one number for each length of clip.
+    Limits of buckets are stored, so that a resumed export has the same ones. Reads no rows if neither references nor
+    buckets are asked for. Memory is that of `References`, and one number per length of clip.
     """
     buckets = _known_buckets(root, config)
     durations: Counter[float] = Counter()
@@ -46,7 +46,7 @@ def survey(
 
 
 def _known_buckets(root: str, config: ExportConfig) -> Buckets | None:
-    """Buckets that are given, or not asked for, or were found by an earlier try; None where they are to be found."""
+    """Buckets that are configured, not asked for, or stored by an earlier attempt; None if they must be estimated."""
     if config.export.to not in ("nemo", "lhotse") or config.asr.buckets is None:
         return Buckets(())
     if not isinstance(config.asr.buckets, int):

@@ -1,7 +1,7 @@
-"""Transcripts in the form that a trainer wants: the rules of Whisper's text normalizer, by the library that keeps them.
+"""Normalizes transcripts by the rules of Whisper's text normalizer.
 
-whisper-normalizer (MIT, pure Python, no model) holds the rules that most published word error rates are scored with, so
-that a model trained on such text is scored with what it learned.
+The library whisper-normalizer (MIT, pure Python, no model) has the rules that most published word error rates are
+computed with, so a model that is trained on such text is scored on the same spelling.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeAlias
 from pipeline.export.config import TextConfig
 
 Normalize: TypeAlias = Callable[[str, "str | None"], str]
-"""Text and its language to text; empty where nothing is left."""
+"""Takes a text and its language; returns the normalized text, empty if nothing is left."""
 
 
 def normalizer(config: TextConfig) -> Normalize:
@@ -31,5 +31,5 @@ def normalizer(config: TextConfig) -> Normalize:
 
 
 def is_english(language: str | None) -> bool:
-    """Whether a language tag (en, en-GB, en_US) or name is English's."""
+    """Whether a language tag (en, en-GB, en_US) or name means English."""
     return (language or "").lower().replace("_", "-").partition("-")[0] in ("en", "eng", "english")

@@ -1,4 +1,4 @@
-"""Parts of an export written one after the other, or by several processes: the same files either way."""
+"""Writes the parts of an export, in this process or in several. The files are the same."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from pipeline.items import ShardSpec
 
 
 class WorkerDied(OSError):
-    """A process ended before its part."""
+    """A process died before it had finished its part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every part needs to know."""
+    """What every process needs to write parts."""
 
     config: ExportConfig
     root: str
     """Folder of the export."""
     database: Path
-    """Of the references that the survey found."""
+    """Database with the candidates for references."""
     buckets: Buckets
 
 
@@ -55,9 +55,9 @@ class PartWriter:
 
 
 def write_parts(work: Work, output: Output, specs: Sequence[ShardSpec]) -> Iterator[None]:
-    """Write the parts of these shards; gives a sign after each. The first error ends it, once running parts are done.
+    """Write the parts of these shards; yields after each. The first error is raised once running parts are finished.
 
-    Raises WorkerDied where a process ended without one.
+    Raises WorkerDied if a process died.
     """
     workers = min(work.config.export.workers, len(specs))
     if workers > 1:
@@ -73,7 +73,7 @@ def write_parts(work: Work, output: Output, specs: Sequence[ShardSpec]) -> Itera
 
 
 def _in_processes(work: Work, specs: Sequence[ShardSpec], workers: int) -> Iterator[None]:
-    # Forked, a process would share the threads' locks of this one, of Arrow and of the object store's client.
+    # A forked process would inherit locks of threads: of this process, of Arrow and of the client of the store.
     spawn = multiprocessing.get_context("spawn")
     waiting = iter(specs)
     running: set[Future[None]] = set()
@@ -89,18 +89,18 @@ def _in_processes(work: Work, specs: Sequence[ShardSpec], workers: int) -> Itera
                     yield
     except BrokenProcessPool as error:
         raise WorkerDied(
-            f"one of {workers} processes that write parts died, perhaps for want of memory: fewer export.workers take "
-            "less; what is committed stays, and the same command goes on"
+            f"one of {workers} processes that write parts died, perhaps because memory ran out: set a smaller "
+            "export.workers; committed parts are kept, and the same command continues"
         ) from error
 
 
 _writer: PartWriter | None = None
-"""Of a process that writes parts."""
+"""The writer of a worker process."""
 
 
 def _begin(work: Work) -> None:
     global _writer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main process ends the others
     _writer = PartWriter(work, read_output(work.config.dataset.uri))
 
 

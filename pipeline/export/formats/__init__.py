@@ -1,4 +1,4 @@
-"""The format that a configuration asks for, made ready."""
+"""The formats of exports, one module each. `make_format` makes the one that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.export.tokens.format import Tokens
 from pipeline.export.tokens.tokenizer import TextTokenizer
 
 SECTIONS = {"moss-tts": "moss_tts", "tokens": "tokens", "nemo": "asr", "lhotse": "asr"}
-"""The section of the configuration that belongs to each format."""
+"""The section of the configuration for each format."""
 
 
 def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, tokenizer: TextTokenizer | None) -> Format:
-    """Raises ConfigError for settings that do not fit each other or the dataset."""
+    """The format of an export. Raises ConfigError for settings that do not fit each other or the dataset."""
     if config.export.to == "moss-tts":
         return MossTts(config.moss_tts)
     if config.export.to == "nemo":

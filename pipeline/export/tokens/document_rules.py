@@ -1,4 +1,4 @@
-"""From the settings of token sequences to the layout of their documents, which must be one that can be read back."""
+"""Makes the layout of documents from the settings, and checks that documents can be read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.yaml_config import ConfigError
 def document_layout(
     config: TokensConfig, tokenizer: TextTokenizer | None, num_quantizers: int, codebook_size: int
 ) -> DocumentLayout:
-    """The layout that a configuration asks for. Raises ConfigError for one that could not be read back."""
+    """The layout of documents. Raises ConfigError for a layout whose documents could not be read back."""
     template = tuple(part if part in (TEXT, AUDIO, REFERENCE) else _id(part, tokenizer) for part in config.template)
     _check_template(template, tokenizer)
     vocabulary = tokenizer.vocabulary_size if tokenizer else 0
@@ -22,7 +22,7 @@ def document_layout(
     audio_slot = _slot(config.audio_slot, tokenizer, flat)
     delay_slot = audio_slot if config.delay_slot is None else _id(config.delay_slot, tokenizer)
     reference_slot = audio_slot if config.reference_slot is None else _id(config.reference_slot, tokenizer)
-    # MOSS-TTS marks the late steps of a reference like its frames.
+    # MOSS-TTS has the same token beside the delayed last steps of a reference as beside its frames.
     reference_slots = (reference_slot, reference_slot if config.reference_slot is not None else delay_slot)
     audio_pad = audio_offset + codebook_size if config.audio_pad is None else config.audio_pad
     if config.sequence_length is not None and config.pad is None:
@@ -76,7 +76,7 @@ def _delays(config: TokensConfig, num_quantizers: int) -> tuple[int, ...]:
 def _check_template(template: tuple[int | str, ...], tokenizer: TextTokenizer | None) -> None:
     for name in (TEXT, AUDIO, REFERENCE):
         if template.count(name) > 1:
-            raise ConfigError(f"tokens.template: {name} is there twice")
+            raise ConfigError(f"tokens.template: {name} occurs twice")
     if AUDIO not in template:
         raise ConfigError("tokens.template: no {audio}")
     if TEXT in template and tokenizer is None:
@@ -87,7 +87,7 @@ def _check_template(template: tuple[int | str, ...], tokenizer: TextTokenizer | 
 
 
 def _check_ids(layout: DocumentLayout) -> None:
-    """Text, codes and marks must be told apart by their ids alone."""
+    """Check that the ids of text, codes and special tokens do not overlap. Raises ConfigError."""
     if layout.delays is None:
         layers = layout.num_quantizers if layout.separate_layers else 1
         codes = range(layout.audio_offset, layout.audio_offset + layers * layout.codebook_size)

@@ -1,7 +1,7 @@
-"""One clip as a document of a language model, by a template of text, codes and special tokens, and back again.
+"""Converts a clip to a document of a language model, by a template of text, codes and special tokens, and back.
 
-A document is int64 (steps, streams): one stream in the flat layout; otherwise the text stream and then one for each RVQ
-layer. There the text stream holds a slot token beside codes, and the code streams hold `audio_pad` beside text.
+A document is int64 (steps, streams). The flat layout has one stream; the others have a stream of text and one per RVQ
+layer. The text stream has a slot token beside codes, and code streams have `audio_pad` beside text.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from pipeline.yaml_config import Section
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a document is made of."""
+    """The content of a document."""
 
     text: np.ndarray
-    """Ids of the tokenizer."""
+    """Token ids of the text, int64."""
     codes: np.ndarray
     """int16 (num_quantizers, frames)."""
     reference: np.ndarray
-    """Codes of the reference; no frames where the template has none."""
+    """Codes of the reference; without frames if the template has no reference."""
 
 
 class DocumentLayout(Section):
-    """Everything that is needed to write documents and to read them; stands with every file as JSON."""
+    """Everything that is needed to write and read documents. Every file has it as JSON."""
 
     template: tuple[int | str, ...]
-    """{text}, {audio}, {reference}, and ids."""
+    """{text}, {audio}, {reference}, and ids of special tokens."""
     num_quantizers: int
     codebook_size: int
     text_offset: int
     vocabulary_size: int
-    """Ids of the tokenizer; 0 without one."""
+    """Number of ids of the tokenizer; 0 without a tokenizer."""
     audio_offset: int
     separate_layers: bool
     delays: tuple[int, ...] | None
-    """Of each code stream; None in the flat layout."""
+    """Delay of each code stream in steps; None in the flat layout."""
     audio_slots: tuple[int, int]
-    """Text stream beside codes, and beside the steps after the last frame."""
+    """Tokens in the text stream beside codes, and beside the steps after the last frame."""
     reference_slots: tuple[int, int]
     audio_pad: int
     pad: int | None
@@ -54,7 +54,7 @@ class DocumentLayout(Section):
 
     @property
     def largest_id(self) -> int:
-        """Of all streams."""
+        """The largest id in any stream."""
         size = self.codebook_size * (self.num_quantizers if self.separate_layers and self.delays is None else 1)
         fixed = [token for token in self.template if isinstance(token, int)]
         return max(
@@ -64,7 +64,7 @@ class DocumentLayout(Section):
         )
 
     def document(self, content: Content) -> np.ndarray | None:
-        """The document of a clip; None where its text has an id that the layout needs as a mark."""
+        """The document of a clip; None if its text contains an id that the layout uses as a special token."""
         text = content.text.astype(np.int64) + self.text_offset
         if np.isin(text, self.marks).any():
             return None
@@ -76,7 +76,7 @@ class DocumentLayout(Section):
         )
 
     def content(self, document: np.ndarray) -> Content:
-        """The inverse of `document`. Raises ValueError for what is not a document of this layout."""
+        """The inverse of `document`. Raises ValueError for anything that is not a document of this layout."""
         empty = np.empty((self.num_quantizers, 0), np.int16)
         found: dict[str, np.ndarray] = {TEXT: np.empty(0, np.int64), AUDIO: empty, REFERENCE: empty}
         at = 0
@@ -98,7 +98,7 @@ class DocumentLayout(Section):
 
     @property
     def marks(self) -> list[int]:
-        """Ids of the text stream that are no text."""
+        """Ids in the text stream that are not text: special tokens and slots."""
         slots = [] if self.delays is None else [*self.audio_slots, *self.reference_slots]
         return [*(part for part in self.template if isinstance(part, int)), *slots]
 

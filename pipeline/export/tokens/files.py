@@ -1,7 +1,7 @@
-"""Sequences in files: Parquet, or arrays to map into memory with an index beside each; docs/exports.md has the layout.
+"""Writes and reads files of sequences: Parquet, or arrays that can be mapped into memory, each with an index beside it.
 
-Both carry the layout of their documents as JSON under `moss_tok.tokens` in the metadata of the Parquet file, so a file
-alone tells how to read it.
+docs/exports.md describes the files. Both kinds have the layout of their documents as JSON under `moss_tok.tokens` in
+the metadata of a Parquet file, so a file says itself how to read it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PIECES = pa.schema(
 
 
 def parquet_files(stem: str, sequences: Iterable[Packed], layout: DocumentLayout) -> Mapping[str, bytes]:
-    """A row for each sequence: `tokens` step by step, the streams side by side; `ids` and `lengths` of its clips."""
+    """One row per sequence: `tokens` step by step with all streams of a step, `ids` and `lengths` of its clips."""
     rows = [
         {
             "tokens": _steps(sequence, layout).reshape(-1).astype(np.int32),
@@ -51,7 +51,7 @@ def parquet_files(stem: str, sequences: Iterable[Packed], layout: DocumentLayout
 
 
 def npy_files(stem: str, sequences: Iterable[Packed], layout: DocumentLayout) -> Mapping[str, bytes]:
-    """All steps of the file's sequences end to end as one array, and an index with a row for each piece of a clip."""
+    """One array with the steps of all sequences end to end, and an index with a row for each piece of a clip."""
     dtype = np.uint16 if layout.largest_id < 2**16 else np.uint32
     steps: list[np.ndarray] = []
     pieces = []
@@ -71,9 +71,9 @@ def npy_files(stem: str, sequences: Iterable[Packed], layout: DocumentLayout) ->
 
 
 def read_documents(folder: str) -> Iterator[tuple[str, Content]]:
-    """Every document of a split's folder, with the id of its clip: what was written, codes and all.
+    """Yields the id and the content of every document in the folder of a split.
 
-    Raises FileNotFoundError for a folder without sequences and ValueError for files that hold none.
+    Raises FileNotFoundError for a folder without sequences, and ValueError for files that are not sequences.
     """
     uris = [info.uri for info in storage.list_objects(folder) if info.uri.endswith(".parquet")]
     if not uris:

@@ -1,4 +1,4 @@
-"""Codes as steps of a sequence, and back: frame after frame in one stream, or one stream for each layer, late or not.
+"""Converts codes to steps of a sequence and back: all layers in one stream, or one stream per layer with delays.
 
 Shapes: codes are (num_quantizers, frames); steps are (steps, streams).
 """
@@ -22,7 +22,7 @@ def flatten(codes: np.ndarray, offset: int, codebook_size: int, separate_layers:
 def unflatten(
     ids: np.ndarray, num_quantizers: int, offset: int, codebook_size: int, separate_layers: bool
 ) -> np.ndarray:
-    """The inverse of `flatten`: int16 (num_quantizers, frames). Raises ValueError for ids that are no codes."""
+    """The inverse of `flatten`: int16 (num_quantizers, frames). Raises ValueError for ids that are not codes."""
     if len(ids) % num_quantizers:
         raise ValueError(f"{len(ids)} ids are not whole frames of {num_quantizers} codes")
     first = _first_ids(num_quantizers, offset, codebook_size, separate_layers)

@@ -1,4 +1,4 @@
-"""Documents into sequences, and back. Their order is kept, so that the sequences depend on them alone."""
+"""Packs documents into sequences, and unpacks them. Their order is kept, so sequences depend only on the documents."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ class Packed:
     ids: tuple[str, ...]
     """The clips in it, in order."""
     pieces: tuple[np.ndarray, ...]
-    """Of each clip its document or a piece of it: (steps, streams)."""
+    """The document of each clip, or a piece of it: (steps, streams)."""
 
     @property
     def lengths(self) -> list[int]:
         return [len(piece) for piece in self.pieces]
 
     def steps(self, length: int | None, padding: np.ndarray) -> np.ndarray:
-        """(length, streams), filled up with the step `padding`; without a length as long as it is."""
+        """The sequence (length, streams), filled up with the step `padding`; not filled up if `length` is None."""
         missing = 0 if length is None else length - sum(self.lengths)
         return np.concatenate([*self.pieces, np.tile(padding, (missing, 1))])
 
 
 def pack(documents: Iterable[tuple[str, np.ndarray]], length: int | None, cut: bool) -> Iterator[Packed]:
-    """Sequences of at most `length` steps; without a length, one for each document.
+    """Yields sequences of at most `length` steps; without a length, one sequence per document.
 
-    Cut, documents lie end to end and all sequences but the last are full. Whole, a document that does not fit into what
-    is left begins the next sequence; it must not be longer than one.
+    With `cut`, documents are laid end to end and cut, so that all sequences but the last are full. Without, a document
+    that does not fit the rest of a sequence begins the next one. Raises ValueError if it is longer than a sequence.
     """
     waiting: list[tuple[str, np.ndarray]] = []
-    room = length or 0
+    left = length or 0
     for clip_id, document in documents:
         if length is None:
             yield Packed((clip_id,), (document,))
             continue
-        if not cut and len(document) > room and waiting:
+        if not cut and len(document) > left and waiting:
             yield _packed(waiting)
-            waiting, room = [], length
-        while len(document) > room:
+            waiting, left = [], length
+        while len(document) > left:
             if not cut:
                 raise ValueError(f"{clip_id}: {len(document)} steps do not fit a sequence of {length}")
-            waiting.append((clip_id, document[:room]))
-            document = document[room:]
+            waiting.append((clip_id, document[:left]))
+            document = document[left:]
             yield _packed(waiting)
-            waiting, room = [], length
+            waiting, left = [], length
         waiting.append((clip_id, document))
-        room -= len(document)
-        if room == 0:
+        left -= len(document)
+        if left == 0:
             yield _packed(waiting)
-            waiting, room = [], length
+            waiting, left = [], length
     if waiting:
         yield _packed(waiting)
 
 
 def unpack(sequences: Iterable[Packed]) -> Iterator[tuple[str, np.ndarray]]:
-    """The documents again: pieces of one clip follow each other."""
+    """Yields the id and the document of each clip. Pieces of one clip must follow each other."""
     clip_id: str | None = None
     pieces: list[np.ndarray] = []
     for sequence in sequences:

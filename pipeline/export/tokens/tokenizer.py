@@ -1,4 +1,4 @@
-"""The tokenizer of a language model, from its tokenizer.json alone: no model, no code of a repository."""
+"""Loads the tokenizer of a language model from its tokenizer.json. No model and no code of a repository is loaded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FILE = "tokenizer.json"
 
 
 class TextTokenizer:
-    """Text to ids, and names of special tokens to their ids."""
+    """Converts text to ids, and names of special tokens to ids."""
 
     def __init__(self, tokenizer: Tokenizer, where: str, sha256: str) -> None:
-        # A transcript that spells out a special token is text: it must not end a document or begin another.
+        # A special token that is spelled out in a transcript is text: it must not end or begin a document.
         tokenizer.encode_special_tokens = True
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -29,12 +29,12 @@ class TextTokenizer:
         self.vocabulary_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text, without the tokens that the tokenizer puts around a sentence."""
+        """Ids of the text, without the tokens that the tokenizer adds around a sentence."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def id_of(self, name: str) -> int:
-        """The id of a token. Raises ConfigError if the vocabulary has none of this name."""
+        """The id of a token. Raises ConfigError if the vocabulary does not have it."""
         token_id = self._tokenizer.token_to_id(name)
         if token_id is None:
             raise ConfigError(f"{self._where}: no token {name!r}: name one of its vocabulary, or give a number")
@@ -42,13 +42,13 @@ class TextTokenizer:
 
 
 def tokenizer_of(config: ExportConfig) -> TextTokenizer | None:
-    """The tokenizer that an export uses, if it does."""
+    """The tokenizer of an export; None if it uses none."""
     uri = config.tokens.tokenizer if config.export.to == "tokens" else None
     return None if uri is None else load_tokenizer(uri)
 
 
 def load_tokenizer(uri: str) -> TextTokenizer:
-    """A tokenizer.json, or that of a folder. Raises ConfigError if there is none or if it cannot be understood."""
+    """Load a tokenizer.json, or the one in a folder. Raises ConfigError if it does not exist or cannot be read."""
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
@@ -57,7 +57,9 @@ def load_tokenizer(uri: str) -> TextTokenizer:
     try:
         data = storage.read_bytes(where)
     except FileNotFoundError as error:
-        raise ConfigError(f"{where}: not there: tokens.tokenizer names a {FILE} or a folder that holds one") from error
+        raise ConfigError(
+            f"{where}: no such file: tokens.tokenizer names a {FILE} or a folder that holds one"
+        ) from error
     try:
         tokenizer = Tokenizer.from_buffer(data)
     except Exception as error:  # the library has no errors of its own
