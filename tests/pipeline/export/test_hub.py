@@ -223,7 +223,7 @@ def test_a_damaged_shard_is_not_sent(output: Path, push: Push, server: Hub):
     data = bytearray(path.read_bytes())
     data[1000] ^= 1
     path.write_bytes(data)
-    assert f"{path.name}: other bytes than its manifest says" in push(output, status=2)
+    assert f"{path.name}: differs from its manifest" in push(output, status=2)
 
 
 @pytest.mark.parametrize("folder", ["data", "rejects"])

@@ -208,7 +208,7 @@ def test_text_with_an_id_that_marks_something_is_left_out(tokenizer: TextTokeniz
     ("settings", "complaint"),
     [
         ({"template": ("{text}",)}, "no {audio}"),
-        ({"template": ("{audio}", "{audio}")}, "{audio} is there twice"),
+        ({"template": ("{audio}", "{audio}")}, "{audio} occurs twice"),
         ({"template": ("{reference}", "{text}", "{audio}")}, "put a token between"),
         ({"template": ("<none>", "{audio}")}, "no token '<none>'"),
         ({"audio_offset": 10}, "codes would have the ids 10 to 4105, and text has the ids 0 to"),
