@@ -1,11 +1,11 @@
-"""How fast the encoder is on this machine's CPU, against its own sgemm rate and against the plain algorithm.
+"""Speed of the encoder on this machine's CPU, compared with its sgemm rate and with the plain algorithm.
 
     python -m benchmarks.codec [--models tiny 100m full] [--cases 10s 60s 5min ragged] [--no-baseline] [--threads N]
 
 For each model and case: x real time, useful GFLOP/s as a share of the sgemm rate measured right before and after, and
-the process's peak memory over what the model itself holds. Useful are the products of the clips' own frames (45.6
-GFLOP per second of audio for the full size); "with attention" adds the window's own operations. The codes of both
-implementations are compared.
+the process's peak memory beyond the model's own. Useful operations are the matrix products of the clips' own frames
+(45.6 GFLOP per second of audio for the full size); "with attention" adds those of the attention window. The codes of
+both implementations are compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The published algorithm in its plain form, to compare with: pads a batch to its longest clip, attends through a dense
-mask over all pairs of steps in every layer, and quantizes with the loop over 512-wide residuals.
+"""The published algorithm in its plain form, as a baseline. It pads a batch to its longest clip, uses a dense attention
+mask over all pairs of steps in every layer, and quantizes with a loop over residuals of width 512.
 
-Uses the weights of the model it is compared with. Eager, float32.
+It uses the weights of the model that it is compared with, in eager mode and float32.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How fast the encoder is on a GPU, against its bfloat16 matmul rate and against the plain padded algorithm.
+"""Speed of the encoder on a GPU, compared with its bfloat16 matmul rate and with the plain padded algorithm.
 
     python -m benchmarks.codec_cuda [--model full] [--frames 1024] [--compile] [--no-baseline]
 
 Builds a random model on the device. Cases: 64 clips of 10 s, and 256 clips of log-normal length, 0.5 to 60 s, in
 batches of about `--frames` frames, which is also the static number of frames in a group of rows. Prints x real time,
 useful TFLOP/s (45.6 GFLOP per second of audio at full size) and their share of the rate of an 8192 x 8192 bfloat16
-product measured in the same run. The baseline is the padded, dense-mask algorithm under bfloat16 autocast. Ends by
-comparing a clip alone with the same clip in a batch.
+product measured in the same run. The baseline is the padded, dense-mask algorithm under bfloat16 autocast. At the end
+a clip that was encoded alone is compared with the same clip in a batch.
 """
 
 from __future__ import annotations

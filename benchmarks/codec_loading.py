@@ -1,4 +1,4 @@
-"""Seconds and memory to load a full-size random checkpoint from disk, whole or one half, in either precision.
+"""Time and memory to load a full-size random checkpoint from disk, whole or one half, in both precisions.
 
     python -m benchmarks.codec_loading [FOLDER]
 

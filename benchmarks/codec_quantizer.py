@@ -3,8 +3,8 @@
     python -m benchmarks.codec_quantizer [--vectors 1000000] [--threads N]
 
 The loop runs in float64 (the reference) and in float32 (what the release computes), at the released sizes: 768 ->
-512, 32 quantizers of 1024 x 8. A vector counts once, at its first differing layer, because every later layer then
-sees another residual.
+512, 32 quantizers of 1024 x 8. A vector counts once, at its first differing layer, because the later layers
+then get another residual.
 """
 
 from __future__ import annotations

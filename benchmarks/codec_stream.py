@@ -1,8 +1,8 @@
-"""Twelve hours of audio through `encode_stream`, fed from an iterator of blocks: flat memory, and codes that match.
+"""Twelve hours of audio through `encode_stream`, from an iterator of blocks: memory stays flat, and codes match.
 
     python -m benchmarks.codec_stream [--hours 12] [--model cat-tiny] [--num-quantizers 8]
 
-The clip is noise whose blocks follow from their index, so that nothing of it is kept. Prints memory at every tenth.
+The clip is noise that is made from the index of each block, so that none of it is kept. Prints memory ten times.
 At the end the last 10 s chunk's codes are compared with those of a second stream that was saved half-way and resumed.
 """
 

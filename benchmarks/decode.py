@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.decode [--seconds 120] [--clip-seconds 12] [--rate 24000]
 
-Each row is one kind of file, made here from a rising tone with noise. The columns are decoding alone, resampling alone
-and the whole preparation of a clip: decode, downmix to mono, resample.
+Each row is one kind of file, made here from a rising tone with noise. The columns are decoding only, resampling only,
+and the whole preparation of a clip: decode, mix to mono, resample.
 """
 
 from __future__ import annotations

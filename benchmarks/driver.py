@@ -1,9 +1,9 @@
-"""What the driver spends on a shard, with actors that do nothing: scheduling, Ray's calls, totals, logs and heartbeat.
+"""CPU time of the driver per shard, with actors that do nothing: scheduling, Ray calls, totals, logs, heartbeat.
 
     python -m benchmarks.driver [--shards 20000] [--actors 8] [--shards-per-actor 4]
 
-Real Ray, real actors, the real driver; only the work is missing. Its memory is printed as the run goes on, for it must
-not grow with the shards that are done.
+Ray, the actors and the driver are real; only the work is missing. The memory of the driver is printed during the run,
+because it must not grow with the number of finished shards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.items import ShardSpec
 
 
 class IdleTokenizer:
-    """An actor that says at once that it has committed a shard."""
+    """An actor that returns a manifest at once, without doing any work."""
 
     def __init__(self, *_: Any) -> None:
         self._shards = 0
@@ -42,7 +42,7 @@ class IdleTokenizer:
 
 
 def manifest_of(spec: ShardSpec) -> ShardManifest:
-    """A manifest of the size that they have."""
+    """A manifest of realistic size."""
     values: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(ShardManifest)}
     names = {"shard_id": spec.shard_id, "split": spec.split, "uri": spec.uri, "version": spec.version}
     stages = dict.fromkeys(("read", "prepare", "encode", "write"), 1.0)
@@ -53,8 +53,8 @@ def manifest_of(spec: ShardSpec) -> ShardManifest:
     )
 
 
-def rules_alone(shards: int) -> None:
-    """The cost of the queue itself."""
+def scheduler_only(shards: int) -> None:
+    """The cost of the scheduler without Ray."""
     specs = [
         ShardSpec(split="train", format="webdataset", uri=f"s3://bucket/{number}.tar", size=1, version="1")
         for number in range(shards)
@@ -65,7 +65,7 @@ def rules_alone(shards: int) -> None:
     while attempt is not None:
         scheduler.committed(attempt)
         attempt = scheduler.next(0)
-    print(f"the queue alone: {(time.process_time() - started) / shards * 1e6:.1f} us of CPU for each shard")
+    print(f"the scheduler only: {(time.process_time() - started) / shards * 1e6:.1f} us of CPU for each shard")
 
 
 def config_of(actors: int, shards_per_actor: int) -> Config:
@@ -93,15 +93,15 @@ def with_ray(config: Config, shards: int) -> None:
     from pipeline.distributed.driver import _Driver
 
     class Watched(_Driver):
-        """Says now and then how far it is."""
+        """Prints progress now and then."""
 
         def _assign(self, *arguments: Any) -> None:
             super()._assign(*arguments)
-            if self.totals.shards >= self.next_word:
-                self.next_word += shards // 5
+            if self.totals.shards >= self.next_report:
+                self.next_report += shards // 5
                 say(self.totals.shards)
 
-        next_word = 1
+        next_report = 1
 
     def say(done: int) -> None:
         spent.append((done, time.thread_time(), sum(process.cpu_times()[:2])))
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--actors", type=int, default=8)
     parser.add_argument("--shards-per-actor", type=int, default=4)
     arguments = parser.parse_args()
-    rules_alone(arguments.shards)
+    scheduler_only(arguments.shards)
     with_ray(config_of(arguments.actors, arguments.shards_per_actor), arguments.shards)
 
 

@@ -1,4 +1,4 @@
-"""Exports: clips a second, and peak memory as the dataset grows. Each export runs in a process of its own.
+"""Speed of exports in clips per second, and peak memory as the dataset grows. Each export runs in its own process.
 
 python -m benchmarks.export [--shards 2 8] [--clips 2000]
 """

@@ -1,9 +1,9 @@
-"""Clips of many hours beside short ones: the memory that reader and actor take, and the speed.
+"""Clips of many hours beside short ones: memory of reader and actor, and speed.
 
 python -m benchmarks.long_clip --hours 1 12
 
-Each length is a run of its own with a local Ray, one actor and cat-tiny: one FLAC of that length at 16 kHz, with speech
-from the demo corpus every other minute and silence between, and ten short clips behind it in the same shard.
+Each length is its own run with a local Ray, one actor and cat-tiny. The shard has one FLAC of that length at 16 kHz,
+with speech of the demo corpus in every other minute and silence between, and after it ten short clips.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Size of a data file: bits for each code, with everything else in the file, and the bytes that 8 of 32 layers take.
+"""Size of a data file: bits per code, counting everything in the file, and the bytes of 8 of 32 layers.
 
 python -m benchmarks.output [--clips 10000] [--frames 125]
 """

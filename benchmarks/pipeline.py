@@ -1,4 +1,4 @@
-"""The pipeline around the codec: does decoding keep up, and is the encoder ever left waiting?
+"""Speed of the pipeline around the codec: does decoding keep up, and does the encoder ever wait?
 
     python -m benchmarks.pipeline [--kinds "FLAC 16k" …] [--hours 6] [--speed 5000] [--folder DIR]
 

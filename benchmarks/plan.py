@@ -1,9 +1,9 @@
-"""A run over a million shards, up to the moment at which its first shard could be handed out.
+"""Start of a run over a million shards, up to the moment at which an actor could get the first shard.
 
     python -m benchmarks.plan [--shards 1000000] [--done 0.9]
 
-Two processes, for the peak of memory of each: `begin` lists the input, plans it and stores the plan; `resume` finds the
-plan, the totals and the manifests of the shards that are done, and puts the rest in the queue. The store is simulated
+It has two processes, so that each has its own peak memory: `begin` lists the input, plans it and stores the plan;
+`resume` reads the plan, the totals and the manifests of finished shards, and queues the rest. The store is simulated
 (benchmarks/store_of_many.py); codec, Ray and everything else that a driver loads are loaded.
 """
 

@@ -1,4 +1,4 @@
-"""What each process of a run costs, seen from outside: CPU time and memory by the kind of process."""
+"""Measures CPU time and memory of the processes of a run from outside, by kind of process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading codes into numpy: `load_codes` beside plain `load_dataset`, in clips a second and in bytes.
+"""Speed of reading codes into numpy: `load_codes` and plain `load_dataset`, in clips per second and in bytes.
 
 python -m benchmarks.read [--clips 20000] [--frames 125] [--num-quantizers 8]
 """

@@ -1,4 +1,4 @@
-"""A codec that only takes time: what is left of the pipeline without a GPU, at any speed one likes."""
+"""A codec that only takes time, to measure the rest of the pipeline without a GPU, at any speed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Batch:
 
 
 class StandIn:
-    """A GPU of `speed` x real time whose codes are random: it does one thing after the other while its process is idle.
+    """Behaves like a GPU of `speed` x real time with random codes. It works on one batch after the other.
 
-    Each thing is noted in a file of this process in `folder`.
+    Each batch is recorded in a file of this process in `folder`.
     """
 
     def __init__(self, speed: float, folder: Path, sample_rate: int, samples_per_frame: int, num_quantizers: int):
@@ -46,7 +46,7 @@ class StandIn:
         self._codes = np.random.default_rng(0).integers(0, 1024, (num_quantizers, longest), dtype=np.int16)
 
     def launch(self, clips: Sequence[Clip]) -> Future[list[CodedClip]]:
-        """Begin with these as soon as the last ones are done."""
+        """Begin a batch as soon as the last one is done."""
         done_at = self.occupy(sum(clip.info.num_samples for clip in clips), len(clips))
         coded = [self.coded(clip.info) for clip in clips]
 
@@ -60,7 +60,7 @@ class StandIn:
         return StandInStream(self)
 
     def occupy(self, num_samples: int, clips: int) -> float:
-        """Take the time that so many samples take; returns when that is over."""
+        """Reserve the time for so many samples; returns the moment at which it ends."""
         started = max(self._free_at, time.monotonic())
         seconds = num_samples / self._sample_rate
         self._free_at = started + seconds / self._speed
@@ -72,7 +72,7 @@ class StandIn:
 
 
 class StandInStream:
-    """A long clip, part by part."""
+    """Encodes a long clip part by part."""
 
     def __init__(self, encoder: StandIn) -> None:
         self._encoder = encoder
@@ -86,7 +86,7 @@ class StandInStream:
 
 
 def actor_with(speed: float, folder: Path) -> type[TokenizerActor]:
-    """What `run` makes actors of: everything as in a real run, but for the codec."""
+    """The class of the actors: as in a real run, except for the codec."""
 
     class StandInActor(TokenizerActor):
         def load(self) -> Encoder:
@@ -98,6 +98,6 @@ def actor_with(speed: float, folder: Path) -> type[TokenizerActor]:
 
 
 def batches(folder: Path) -> list[Batch]:
-    """What the stand-ins of a run have noted, in order of time."""
+    """The recorded batches of a run, in order of time."""
     lines = [line for path in folder.glob("batches-*.jsonl") for line in path.read_text().splitlines()]
     return sorted((Batch(*json.loads(line)) for line in lines), key=lambda batch: batch.started)

@@ -1,10 +1,10 @@
-"""A large tar through `storage.open_read` against the plain stream of s3fs, on a real S3 server behind a slow line.
+"""Reading a large tar with `storage.open_read` and with the plain stream of s3fs, from an S3 server on a slow line.
 
 python -m benchmarks.storage [--megabytes 64] [--delay 0.04] [--rate 20]
 
 The line adds a delay to each request and limits each connection, as object stores do; the server is SeaweedFS on this
-machine. Both read every member through tarfile, in turns, and the same bytes must come. CPU seconds are those of this
-process, which is client and line at once.
+machine. Both read every member with tarfile, in turns, and must get the same bytes. CPU seconds are those of this
+process, which contains the client and the line.
 """
 
 from __future__ import annotations

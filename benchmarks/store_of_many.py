@@ -1,7 +1,7 @@
-"""A store that exists only as its listing: a million tars, and the manifests of most of them.
+"""A simulated store that has only a listing: a million tars, and the manifests of most of them.
 
-It answers as s3fs does, entry for entry and in pages of 1,000 names, but from memory and at once: what is measured with
-it is what the project does with a listing, not what a store or its client takes for one.
+It answers like s3fs, entry by entry and in pages of 1,000 names, but at once from memory. So benchmarks with it measure
+what the project does with a listing, and not the time of a store or its client.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     ray job submit --working-dir . -- python jobs/prepare_asr.py --dataset s3://bucket/codes --out s3://bucket/shar
     python jobs/prepare_asr.py --dataset out/demo --out out/nemo --to nemo --set dataset.num_quantizers=4 asr.buckets=3
 
-Begins with configs/export_asr.yaml: normalized transcripts, the first 8 RVQ layers, clips in buckets of similar length.
-It runs in one process; the same job again goes on where it stopped.
+Starts from configs/export_asr.yaml: normalized transcripts, the first 8 RVQ layers, clips in buckets of similar length.
+It runs in one process. The same job again continues.
 """
 
 from __future__ import annotations

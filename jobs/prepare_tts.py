@@ -4,8 +4,8 @@
     python jobs/prepare_tts.py --dataset out/demo --out out/tokens --to tokens \\
         --set tokens.tokenizer=qwen/tokenizer.json tokens.layout=delay 'tokens.audio_slot="<|audio_pad|>"'
 
-Begins with configs/export_tts.yaml: clips of 1 to 30 seconds whose transcript fits their length, each with a second
-clip of the same speaker where there is one. It runs in one process; the same job again goes on where it stopped.
+Starts from configs/export_tts.yaml: clips of 1 to 30 seconds whose transcript fits their length, each with a second
+clip of the same speaker if there is one. It runs in one process. The same job again continues.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     ray job submit --working-dir . -- python jobs/tokenize_audioset.py \\
         --train 's3://bucket/audioset/train-*.tar' --eval 's3://bucket/audioset/eval-*.tar' --output s3://bucket/codes
 
-Takes AudioSet as WebDataset tars (audio, and .json with the labels) or as Parquet (audio bytes, and columns of labels).
-Labels get a column of their own, everything else that the source says of a clip stays in `metadata`. Clips that were
-never more than a broken download become rejects. Submitting the same job again resumes it.
+Reads AudioSet as WebDataset tars (audio, and .json with the labels) or as Parquet (audio bytes, and columns of labels).
+Labels have a column of their own; other fields of the source are in `metadata`. Clips whose download was broken become
+rejects. Submitting the same job again resumes it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CONFIG = Path(__file__).parent.parent / "configs" / "audioset.yaml"
 
 
 def arguments_of(argv: list[str] | None = None) -> list[str]:
-    """The arguments of `moss-tok` that do what these ask for."""
+    """The arguments of `moss-tok` for these arguments of the job."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", nargs="+", metavar="URI", help="tars or Parquet files of the train split; globs too")
-    parser.add_argument("--eval", nargs="+", metavar="URI", help="those of the evaluation split")
+    parser.add_argument("--train", nargs="+", metavar="URI", help="tars or Parquet files of the train split, or globs")
+    parser.add_argument("--eval", nargs="+", metavar="URI", help="tars or Parquet files of the eval split, or globs")
     parser.add_argument("--output", metavar="URI", help="folder of the dataset of codes")
-    parser.add_argument("--config", default=str(CONFIG), help="configuration to begin with (default: %(default)s)")
+    parser.add_argument("--config", default=str(CONFIG), help="configuration to start from (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="set a key of the configuration")
     given = parser.parse_intermixed_args(argv)
     splits = {name: uris for name, uris in (("train", given.train), ("eval", given.eval)) if uris}

@@ -1,4 +1,4 @@
-"""Write the tables of columns in docs/output.md from schemas/: one source for names, types, units and descriptions.
+"""Write the tables of columns in docs/output.md from schemas/, the one source of names, types and descriptions.
 
 python scripts/column_tables.py            # rewrites the tables between their marks
 """

@@ -1,4 +1,4 @@
-"""Write the pages of the typed configurations: one source for keys, types, defaults and descriptions.
+"""Write the pages of the configurations from their classes, the one source of keys, types and defaults.
 
 python scripts/configuration_page.py            # rewrites docs/configuration.md and docs/export-configuration.md
 """
@@ -30,8 +30,8 @@ EXPORT_INTRODUCTION = """\
 
 <!-- Made by scripts/configuration_page.py from pipeline/export/config.py. -->
 
-The sections of the file that `moss-tok export --config` takes, and the keys of `--set section.key=value`. OUTPUT,
-`--to` and `--out` set `dataset.uri`, `export.to` and `export.uri`. [exports.md](exports.md) says what the formats are.
+The sections of the file for `moss-tok export --config`, and the keys of `--set section.key=value`. OUTPUT, `--to` and
+`--out` set `dataset.uri`, `export.to` and `export.uri`. [exports.md](exports.md) describes the formats.
 """
 
 PAGES: dict[Path, tuple[str, type[Section]]] = {
@@ -41,7 +41,7 @@ PAGES: dict[Path, tuple[str, type[Section]]] = {
 
 
 def page(path: Path) -> str:
-    """The whole page as Markdown."""
+    """A page as Markdown."""
     introduction, root = PAGES[path]
     parts = [introduction]
     for name, field in root.model_fields.items():

@@ -2,8 +2,8 @@
 
 python scripts/install_browser.py            # .venv/bin/chromium
 
-Needs no root. In this order: Playwright's own build, a browser that is installed, Debian's packages unpacked into the
-environment. Each is started before it is taken: one that lacks a library is no browser.
+Does not need root. It tries Playwright's own build, a browser that is installed, and Debian's packages unpacked into
+the environment, in this order. Each is started first, because one that lacks a library does not work.
 """
 
 from __future__ import annotations

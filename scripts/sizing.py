@@ -2,8 +2,8 @@
 
     python scripts/sizing.py [--gpu-speed 5000] [--decode-speed 1130] [--gpu-price 2.5] [--core-price 0.04] [--gpus 8]
 
-Give it what you measured: `python -m benchmarks.codec_cuda` prints the speed of a GPU, `python -m benchmarks.decode`
-that of a core, and your bill the prices.
+Pass your own measurements: `python -m benchmarks.codec_cuda` prints the speed of a GPU, `python -m benchmarks.decode`
+the speed of a core. Take prices from your provider.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument("--to", required=True, choices=("moss-tts", "tokens", "nemo", "lhotse"), help="the format")
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder or URI of the export")
-    parser.add_argument("--config", metavar="FILE", help="YAML file to begin with, such as configs/export_tts.yaml")
+    parser.add_argument("--config", metavar="FILE", help="YAML file to start from, such as configs/export_tts.yaml")
     _add_set(parser, "-s")
 
 
@@ -49,7 +49,7 @@ def job_arguments(description: str | None, formats: Sequence[str], config: Path,
     parser.add_argument("--dataset", required=True, metavar="URI", help="the dataset of codes")
     parser.add_argument("--out", required=True, metavar="URI", help="folder of the export")
     parser.add_argument("--to", choices=formats, default=formats[0], help="default: %(default)s")
-    parser.add_argument("--config", default=str(config), help="configuration to begin with (default: %(default)s)")
+    parser.add_argument("--config", default=str(config), help="configuration to start from (default: %(default)s)")
     _add_set(parser)
     given = parser.parse_args(argv)
     overrides = ["--set", *given.set] if given.set else []
