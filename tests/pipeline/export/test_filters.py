@@ -73,7 +73,7 @@ def test_reject_lists_are_files_of_ids(tmp_path: Path):
     (tmp_path / "c.bin").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"c\.bin: a reject list is a text file"):
         Filters(FilterConfig(reject_lists=(str(tmp_path / "c.bin"),)))
-    with pytest.raises(FileNotFoundError, match=r"none: filters\.reject_lists names it"):
+    with pytest.raises(FileNotFoundError, match=r"none: filters\.reject_lists names this file"):
         Filters(FilterConfig(reject_lists=(str(tmp_path / "none"),)))
 
 
