@@ -3,13 +3,14 @@
 Nobody has to remember to mark a test. Before the run, each test is followed through its fixtures and helpers, and gets
 the marker `slow` where that leads to a place at which processes are started. Ways that are not seen so, for instance
 through functions of the pipeline, are noticed when it happens: a fast test that starts a process fails, and is then
-marked by hand. So is a test that takes seconds without any process. `make fast` runs the fast ones.
+marked by hand. So is a test that takes more than 3 seconds of CPU time without any process.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -23,6 +24,9 @@ OURS = ("tests", "benchmarks", "examples", "scripts")
 """Packages whose functions are followed. The pipeline starts processes only through Ray."""
 HARMLESS = {"uname", "ldconfig", "gcc", "ld", "lscpu"}
 """Programs by which libraries ask what machine this is."""
+
+FAST_CPU_SECONDS = 15.0
+"""Far above what a fast test may take, which is 3: CPU time too is longer on a busy or slow machine."""
 
 started: list[str] = []
 """What the current test has started."""
@@ -58,9 +62,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 def _watched(item: pytest.Item) -> Generator[None, object, object]:
     started.clear()
+    before = time.process_time()
     result = yield
-    if started and item.get_closest_marker("slow") is None:
-        pytest.fail(f"a fast test starts a process: mark it with @pytest.mark.slow. It starts {started[0]}")
+    if item.get_closest_marker("slow") is None:
+        if started:
+            pytest.fail(f"a fast test starts a process: mark it with @pytest.mark.slow. It starts {started[0]}")
+        if (seconds := time.process_time() - before) > FAST_CPU_SECONDS:
+            pytest.fail(f"a fast test takes {seconds:.0f} s of CPU time: make it faster, or mark it @pytest.mark.slow")
     return result
 
 

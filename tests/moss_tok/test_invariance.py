@@ -39,6 +39,7 @@ def random_clip(draw: torch.Generator, longest: float) -> Tensor:
     return torch.randn(max(1, int(duration * RATE)), generator=draw) * loudness
 
 
+@pytest.mark.slow
 def test_random_batches_of_real_and_random_clips(cat_tiny, real_clips):
     """200 batches from a pool of clips of 0.08 to 75 s, each compared with the clip alone."""
     draw = torch.Generator().manual_seed(6)
@@ -54,6 +55,7 @@ def test_random_batches_of_real_and_random_clips(cat_tiny, real_clips):
         assert_clips_equal(cat_tiny, [pool[i] for i in chosen], [alone[i] for i in chosen])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, 3, 5, 16])
 def test_any_number_of_threads(golden, threads):
     torch.set_num_threads(1)
@@ -66,6 +68,7 @@ def test_any_number_of_threads(golden, threads):
     assert torch.equal(golden.model.decode(alone[2][0]).audio, audio)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     frames=st.lists(st.integers(1, 140), min_size=1, max_size=5),

@@ -74,6 +74,7 @@ def test_codes_are_those_of_the_plain_algorithm(model, clips):
     assert len(output.audio_codes[0].unique()) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3, 4])
 def test_no_neighbour_thread_or_chunk_is_seen(model, clips, threads):
     torch.set_num_threads(1)

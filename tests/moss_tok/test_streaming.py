@@ -16,6 +16,7 @@ from moss_tok import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_duration", [0.08, 0.4, 2, 10])
 def test_streaming_equals_offline_past_every_window(golden, chunk_duration):
     """Clips of 13 and 31 s (mono) and 9 s (stereo, windows from 1 s), bit for bit: codes, hidden states and sound."""

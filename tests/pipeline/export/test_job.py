@@ -70,6 +70,7 @@ def test_an_export_that_died_is_finished_with_the_bytes_of_a_whole_one(
     assert {path: path.stat().st_mtime_ns for path in committed} == times, "a committed part was done again"
 
 
+@pytest.mark.slow
 def test_several_processes_write_the_same_bytes_even_after_one_was_killed(
     export: Callable[..., Any], contents: Callable[..., Any], dataset: Path, tmp_path: Path
 ):

@@ -200,6 +200,7 @@ def test_a_dataset_can_be_sent_to_another_process(output: Path, load: Load):
     assert np.array_equal(pickle.loads(pickle.dumps(dataset))[7]["codes"], dataset[7]["codes"])
 
 
+@pytest.mark.slow
 def test_ranks_and_workers_of_a_stream_share_the_shards(output: Path, load: Load):
     seen: list[str] = []
     for rank in range(2):
