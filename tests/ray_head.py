@@ -8,16 +8,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 from tests.support import kill, wait_for
 
 BIN = Path(sys.executable).parent
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,37 @@ def ray_head(log: Path, *options: str, environment: Mapping[str, str] | None = N
     given.pop("RAY_ADDRESS", None)
     command = [
         *(str(BIN / "ray"), "start", "--block", "--head", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
-        *("--port=0", "--object-store-memory=150000000", f"--temp-dir={folder}", *options),
+        # Each head takes free ports, or a second one on this machine would have no agent to give a job to.
+        *("--port=0", "--dashboard-agent-listen-port=0", "--object-store-memory=150000000"),
+        *(f"--temp-dir={folder}", *options),
     ]
-    with log.open("w") as sink:
-        process = subprocess.Popen(command, env=given, stdout=sink, stderr=sink, start_new_session=True)
-    try:
-        address = folder / "ray_current_cluster"  # which Ray writes last
+    address = folder / "ray_current_cluster"  # which Ray writes last
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("w") as sink:
+            process = subprocess.Popen(command, env=given, stdout=sink, stderr=sink, start_new_session=True)
         wait_for(lambda: (address.exists() and bool(address.read_text())) or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
+        if process.poll() is not None:
+            raise RuntimeError(log.read_text())
+        return process
+
+    process = again_if_late(start)
+    try:
         yield RayHead(process, address.read_text(), folder, token)
     finally:
         stop(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def again_if_late(start: Callable[[], Result]) -> Result:
+    """Start a Ray node, again if it was late: it ends if its processes have not all started within 15 s."""
+    for _ in range(4):
+        try:
+            return start()
+        except Exception as error:  # Ray has no type for this
+            if "timed out" not in str(error):
+                raise
+    return start()
 
 
 def stop(head: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,8 @@ import shutil
 import signal
 from collections import Counter
 from dataclasses import asdict
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,7 @@ STEPS = {
     "after the plan": ("pipeline.storage", "create", 1, "after"),
     "after the record": ("pipeline.storage", "create", 2, "after"),
     "while it reads": ("pipeline.steps.read.files", "RawClip", 2, "before"),
-    "while it prepares": ("pipeline.shard.chunks", "prepare_clip", 2, "after"),
+    "while it prepares": ("pipeline.steps.prepare", "Preparer.prepare", 2, "after"),
     "before it encodes": ("pipeline.steps.encode", "Encoder.encode", 1, "before"),
     "after it encoded": ("pipeline.steps.encode", "Encoder.encode", 1, "after"),
     "before the data": ("pipeline.storage", "create", 3, "before"),
@@ -107,11 +109,16 @@ def test_a_process_that_is_killed_at_a_step_loses_and_doubles_nothing(
 
 
 DEATHS = {
-    "driver": ("pipeline.distributed.scheduler", "Schedule.committed", 1, "before"),
+    "driver": ("pipeline.distributed.scheduler", "Scheduler.committed", 1, "before"),
     "actor that encodes": ("pipeline.steps.encode", "Encoder.launch", 1, "after"),
     "actor that has data but no manifest": ("pipeline.dataset.commit", "commit", 1, "before"),
-    "reader": ("pipeline.shard.chunks", "prepare_clip", 2, "before"),
+    "reader": ("pipeline.steps.prepare", "Preparer.prepare", 2, "before"),
 }
+
+
+@pytest.mark.parametrize(("module", "name"), sorted({point[:2] for point in (STEPS | DEATHS).values()}))
+def test_there_is_a_function_of_each_step(module: str, name: str):
+    assert callable(attrgetter(name)(import_module(module)))
 
 
 @pytest.mark.parametrize("who", DEATHS)
@@ -125,7 +132,7 @@ def test_a_run_with_ray_goes_on_after_its_own_death_and_outlives_that_of_the_oth
     }
     arguments = ["tokenize", CONFIG, f"output.uri={output}", "cluster.actors=1", *settings(inputs)]
     result = run_command(*arguments, environment=environment)
-    assert mark.exists(), "this step was never reached"
+    assert mark.exists(), f"this step was never reached: {result.stderr}"
     assert result.returncode == (-signal.SIGKILL if who == "driver" else 0), result.stderr
     assert ("an actor that died" in result.stderr) == who.startswith("actor")
     if who == "driver":

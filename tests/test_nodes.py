@@ -12,6 +12,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+from tests.ray_head import again_if_late
 from tests.support import (
     CONFIG,
     DEADLINE_SECONDS,
@@ -42,11 +43,14 @@ def cluster() -> Iterator[Cluster]:
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        cluster = Cluster(
-            initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "num_gpus": 0, "_system_config": NOTICE_SOON}
-        )
+        head = NODE | {"num_cpus": 0, "num_gpus": 0, "_system_config": NOTICE_SOON}
+        cluster = again_if_late(lambda: Cluster(initialize_head=True, head_node_args=head))
         stack.callback(cluster.shutdown)
         yield cluster
+
+
+def add_node(cluster: Cluster, **resources: float) -> Any:
+    return again_if_late(lambda: cluster.add_node(**resources, **NODE))
 
 
 def start_run(cluster: Cluster, output: Path, *settings: str) -> Any:
@@ -63,14 +67,14 @@ def test_a_run_outlives_its_only_node_and_goes_on_with_the_one_that_joins(
     clean: dict[str, bytes], cluster: Cluster, tmp_path: Path
 ):
     output = tmp_path / "codes"
-    first = cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
+    first = add_node(cluster, num_cpus=2, num_gpus=1)
     run = start_run(cluster, output, "cluster.gpus_per_actor=0.6", "run.max_attempts=1")
     wait_for(lambda: commits(output) > 0 or run.poll() is not None)
     held = hold("ray::TokenizerActor")
     assert len(held) == 1
     cluster.remove_node(first, allow_graceful=False)
     kill(held)
-    cluster.add_node(num_cpus=2, num_gpus=1, **NODE)
+    add_node(cluster, num_cpus=2, num_gpus=1)
     _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
     assert "lost its node and goes back to the queue" in complaint
@@ -82,14 +86,14 @@ def test_a_reader_that_went_with_its_node_is_no_fault_of_the_shard(
 ):
     """And an actor that there is no room for, of two that are asked for, holds nothing up."""
     output = tmp_path / "codes"
-    cluster.add_node(num_cpus=1, num_gpus=1, **NODE)  # the actor takes all of it
-    readers = cluster.add_node(num_cpus=1, **NODE)
+    add_node(cluster, num_cpus=1, num_gpus=1)  # the actor takes all of it
+    readers = add_node(cluster, num_cpus=1)
     run = start_run(cluster, output, "cluster.actors=2", "run.max_attempts=1", "cluster.shards_per_actor=1")
     held: list[psutil.Process] = []
     wait_for(lambda: bool(held.extend(hold("ray::_prepare")) or held) or run.poll() is not None)
     cluster.remove_node(readers, allow_graceful=False)
     kill(held)
-    cluster.add_node(num_cpus=1, **NODE)
+    add_node(cluster, num_cpus=1)
     _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
     assert "capacity for 1 of 2 now, the others wait: an actor needs 1 GPUs and 1 CPUs on one node" in complaint

@@ -26,6 +26,7 @@ Nodes: TypeAlias = "Mapping[str, Mapping[str, float]]"
 
 MIN_SLOTS, MAX_SLOTS = 2, 64  # each open shard has up to 40 MB of waveforms in the object store
 ANSWER_SECONDS = 5.0
+LOCAL_STARTS = 5
 READER_CPUS = 1.0  # at least one reader must run beside the actors, or they wait forever
 
 
@@ -69,7 +70,7 @@ def connect(cluster: ClusterConfig) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         try:
-            ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+            _init(options, 1 if address else LOCAL_STARTS)
         finally:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray has installed a handler that aborts the process
     except SystemExit:  # raised by Ray's handler, possibly while it is being replaced
@@ -80,6 +81,23 @@ def connect(cluster: ClusterConfig) -> None:
         signals.check()
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ClusterError(f"{where} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _init(options: Mapping[str, Any], attempts: int) -> None:
+    """Call `ray.init`, and call it again if Ray did not start in time.
+
+    A Ray node exits if one of its own processes has not started within 15 s. On a machine with ten busy processes for
+    each core, one start in fifty fails like that. Processes that a failed start leaves behind end with this process.
+    """
+    for further in reversed(range(attempts)):
+        try:
+            ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+            return
+        except Exception as error:  # Ray has no type for a late start
+            if not further or "timed out" not in str(error):
+                raise
+            signals.check()
+            logger.warning("Ray did not start in time, perhaps because this machine is busy: trying again (%s)", error)
 
 
 def _probe(address: str) -> None:

@@ -35,6 +35,7 @@ def first_differences(found: Tensor, expected: Tensor) -> Tensor:
     return torch.where(differs.any(0), differs.int().argmax(0), -1)
 
 
+@pytest.mark.slow
 def test_codes_are_those_of_the_plain_loop(golden):
     """Differences are allowed only where two codebook rows tie to within rounding (at most 1 vector in 1,000)."""
     quantizer = golden.model.quantizer

@@ -182,6 +182,29 @@ def test_a_cluster_that_cannot_be_had_is_one_error_that_names_it(
         connect(ClusterConfig(address=address))
 
 
+def test_a_local_ray_that_is_late_is_started_again_and_one_that_cannot_start_is_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    outcomes = [Exception("The current node timed out during startup."), None]
+    monkeypatch.setattr(ray, "init", lambda **options: raise_or_return(outcomes.pop(0)))
+    connect(ClusterConfig())
+    assert outcomes == []
+    assert "Ray did not start in time" in caplog.text
+    outcomes = [Exception("No space left on device"), None]
+    with pytest.raises(ClusterError, match="a local Ray cannot be used: Exception: No space left on device"):
+        connect(ClusterConfig())
+    assert outcomes == [None]
+    outcomes = [Exception("The current node timed out during startup.")] * cluster.LOCAL_STARTS
+    with pytest.raises(ClusterError, match="a local Ray cannot be used: Exception: The current node timed out"):
+        connect(ClusterConfig())
+    assert outcomes == []
+
+
+def raise_or_return(outcome: Exception | None) -> None:
+    if outcome:
+        raise outcome
+
+
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 @pytest.mark.usefixtures("no_ray")
 def test_an_address_that_refuses_is_not_tried_again_and_again(scheme: str, listener: socket.socket):

@@ -17,6 +17,7 @@ from pipeline.shard.chunks import prepare_shard
 from pipeline.steps.plan import plan_shards
 from pipeline.steps.prepare import Target
 from pipeline.steps.reject_reasons import PREPARE_REASONS
+from tests.ray_head import again_if_late
 from tests.support import DEADLINE_SECONDS
 
 MONO = Target(sample_rate=24_000, channels=1, samples_per_frame=1920)
@@ -71,7 +72,8 @@ def ray_with_a_bad_decoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("KILLED_ONCE", f"{folder}/")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("RAY_ADDRESS", raising=False)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        options = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+        again_if_late(lambda: ray.init(address="local", num_cpus=2, **options))
         yield
         ray.shutdown()
 

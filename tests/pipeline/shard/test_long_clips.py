@@ -150,6 +150,7 @@ def config_of(folder: Path, output: Path, **batch: int) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_long_clip_beside_short_ones_has_the_codes_of_the_whole(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
