@@ -14,7 +14,8 @@ from moss_tok import MossAudioTokenizerModel
 from moss_tok.quantizer import Quantizer
 from moss_tok.rope import rope_table
 from moss_tok.stack import Patch
-from moss_tok.transformer import Stage, TransformerLayer
+from moss_tok.stage import Stage
+from moss_tok.transformer import TransformerLayer
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel
-from moss_tok.codec import Parts
+from moss_tok.packed_codec import Parts
 from moss_tok.weights import assign_weights
 
 # (layers at 100, 50 and 25 Hz with d = 768; layers at 12.5 Hz with d = 1280). "100m" keeps the widths of the release.

@@ -12,31 +12,21 @@ encoded: frames = ceil(samples / downsample_rate).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from moss_tok import arguments
-from moss_tok.attention import Span
 from moss_tok.checkpoint import Checkpoint, resolve
 from moss_tok.chunked import in_chunks
 from moss_tok.config import MossAudioTokenizerConfig
-from moss_tok.execution import Execution
-from moss_tok.numerics import Numerics, Work, choose, unprobed
 from moss_tok.outputs import DecoderOutput, EncoderOutput
-from moss_tok.packing import pack_waveforms
-from moss_tok.precision import exact_float32
-from moss_tok.quantizer import ResidualQuantizer
-from moss_tok.stack import Stack, StreamState
-from moss_tok.transfer import to_device
+from moss_tok.packed_codec import PackedCodec, Parts
 from moss_tok.weights import assign_weights, save_weights
 
-Parts = Literal["all", "encoder", "decoder"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -44,21 +34,13 @@ class UntrainedModelWarning(UserWarning):
     """The loaded weights are random: codes are well defined, but decoding them does not give the sound back."""
 
 
-class MossAudioTokenizerModel(nn.Module):
+class MossAudioTokenizerModel(PackedCodec):
     """A codec; get one from `from_pretrained`. `parts` says which directions it can run."""
 
     def __init__(self, config: MossAudioTokenizerConfig, keys: set[str], parts: Parts) -> None:
-        super().__init__()
-        self.config = config
-        self.parts = parts
-        self.execution: Execution | None = None
-        self.numerics: Numerics = unprobed(torch.float32)
-        """Which kernels it computes with, chosen by a probe when it is loaded or moved."""
+        super().__init__(config, keys, parts)
         self.checkpoint: Checkpoint | None = None
-        rate = Fraction(config.sampling_rate, config.downsample_rate)
-        self.encoder = Stack(config.encoder, "encoder", keys, rate) if parts != "decoder" else None
-        self.quantizer = ResidualQuantizer(config.quantizer, encodes=parts != "decoder", decodes=parts != "encoder")
-        self.decoder = Stack(config.decoder, "decoder", keys, rate) if parts != "encoder" else None
+        """Where the weights came from; None for a codec that was not loaded."""
 
     @classmethod
     def from_pretrained(
@@ -99,38 +81,6 @@ class MossAudioTokenizerModel(nn.Module):
             )  # fmt: skip
         return model.to(device).eval()
 
-    def to(self, device: str | torch.device) -> MossAudioTokenizerModel:  # type: ignore[override]
-        """Move to a device. Precision is chosen when loading: the quantizer must stay float32."""
-        if isinstance(device, torch.dtype):
-            raise TypeError("precision is chosen when loading: from_pretrained(..., dtype=...)")
-        return super().to(device)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MossAudioTokenizerModel:
-        # Every conversion of a module comes through here: half, double, bfloat16, type.
-        if fn(torch.zeros(1)).dtype != torch.float32:
-            raise TypeError("precision is chosen when loading: from_pretrained(..., dtype=...)")
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._prepare()
-        return self
-
-    def _prepare(self) -> None:
-        """Choose the kernels for where the weights lie now, and make what they use of the weights."""
-        stages = [stage for stack in (self.encoder, self.decoder) if stack is not None for stage in stack.stages]
-        linears = [linear for stage in stages for linear in stage.linears]
-        if self.device.type == "cpu":
-            transformers = Work(
-                [linear.shape for linear in linears], [part for stage in stages for part in stage.operations]
-            )
-            quantizer = Work(self.quantizer.shapes, self.quantizer.operations)
-            self.numerics = choose(transformers, quantizer, self.dtype)
-        else:
-            self.numerics = unprobed(self.dtype)
-        for linear in linears:
-            linear.prepare(self.numerics.products)
-        for stage in stages:
-            stage.bind(self.numerics)
-        self.quantizer.bind(self.numerics)
-
     # What the model is.
 
     @property
@@ -163,20 +113,6 @@ class MossAudioTokenizerModel(nn.Module):
     @property
     def trained(self) -> bool:
         return self.config.trained
-
-    @property
-    def device(self) -> torch.device:
-        return self.quantizer.input_proj.bias.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of the transformers' matrix products."""
-        stack = self.decoder if self.encoder is None else self.encoder
-        return torch.float32 if stack is None else stack.stages[0].product_dtype
-
-    @property
-    def _execution(self) -> Execution:
-        return self.execution or Execution.for_device(self.device, self.dtype)
 
     @property
     def name_or_path(self) -> str | None:
@@ -249,7 +185,7 @@ class MossAudioTokenizerModel(nn.Module):
         """
         save_weights(self, self.config, Path(folder))
 
-    # The packed core.
+    # Batches through the packed core, whole or in chunks.
 
     def _encode(self, clips: list[Tensor], num_quantizers: int | None, chunk_duration: float | None) -> EncoderOutput:
         count = arguments.quantizer_count(num_quantizers, self.num_quantizers)
@@ -269,48 +205,3 @@ class MossAudioTokenizerModel(nn.Module):
         size = None if chunk_duration is None else arguments.chunk_frames(chunk_duration, self.config)
         parts = in_chunks([clip[:count] for clip in clips], size, self.decode_step)
         return DecoderOutput.padded([torch.cat(part, dim=1) for part in parts])
-
-    @torch.no_grad()
-    def encode_step(
-        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None, *, num_quantizers: int
-    ) -> tuple[list[tuple[Tensor, Tensor]], list[StreamState]]:
-        """One chunk (C, samples) of each of several streams -> codes (num_quantizers, frames) and hidden (frames, D)
-        of each.
-
-        A chunk that is not whole frames ends its stream: it is zero-padded. `states` is None for whole clips, which
-        leave no new ones.
-        """
-        if self.encoder is None:
-            raise RuntimeError("this codec was loaded with parts='decoder': it cannot encode")
-        spans = [
-            Span(past, -(-chunk.shape[1] // self.downsample_rate))
-            for past, chunk in zip(_pasts(states, chunks), chunks, strict=True)
-        ]
-        packed = pack_waveforms(chunks, self.downsample_rate, self.device)
-        with exact_float32(self.device):
-            hidden, new_states = self.encoder(packed, spans, states, execution=self._execution)
-            codes = self.quantizer.encode(hidden, num_quantizers)
-        lengths = [span.length for span in spans]
-        return list(zip(torch.split(codes, lengths, dim=1), torch.split(hidden, lengths), strict=True)), new_states
-
-    @torch.no_grad()
-    def decode_step(
-        self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None
-    ) -> tuple[list[Tensor], list[StreamState]]:
-        """Codes (num_quantizers, frames) of each of several streams -> audio (C, frames * downsample_rate) of each."""
-        if self.decoder is None:
-            raise RuntimeError("this codec was loaded with parts='encoder': it cannot decode")
-        spans = [Span(past, chunk.shape[1]) for past, chunk in zip(_pasts(states, chunks), chunks, strict=True)]
-        with exact_float32(self.device):
-            hidden = self.quantizer.decode(to_device(torch.cat(list(chunks), dim=1), self.device))
-            samples, new_states = self.decoder(hidden, spans, states, execution=self._execution)
-        rate = self.downsample_rate * self.number_channels
-        audio = [
-            clip.view(-1, self.number_channels).T
-            for clip in torch.split(samples, [span.length * rate for span in spans])
-        ]
-        return audio, new_states
-
-
-def _pasts(states: Sequence[StreamState] | None, chunks: Sequence[Tensor]) -> list[int]:
-    return [0] * len(chunks) if states is None else [state.frames for state in states]

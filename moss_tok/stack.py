@@ -15,7 +15,7 @@ from moss_tok.attention import Span
 from moss_tok.config import ModuleConfig, PatchConfig
 from moss_tok.execution import Execution
 from moss_tok.patch import patch_down, patch_up
-from moss_tok.transformer import Stage
+from moss_tok.stage import Stage
 
 
 @dataclass(frozen=True)
