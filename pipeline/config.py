@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from moss_tok import DEFAULT_MODEL
+from pipeline.redaction import has_secret
 from pipeline.yaml_config import Section, read_document, validate
 
 SPLIT_PATTERN = r"^\w+(\.\w+)*$"  # what Hugging Face Datasets accepts as a split's name
@@ -29,6 +30,15 @@ def _as_tuple(values: Any) -> Any:
 def _non_empty(uris: tuple[str, ...]) -> tuple[str, ...]:
     if not uris or not all(uris):
         raise ValueError("give at least one URI or glob, none of them empty")
+    return _without_secrets(uris)
+
+
+def _without_secrets(uris: tuple[str, ...]) -> tuple[str, ...]:
+    if any(has_secret(uri) for uri in uris):
+        raise ValueError(
+            "a URI with a password, a signature or a token would be written into the output: let the store's client "
+            "find its credentials, or name the audio files in a local input list, from which secrets go no further"
+        )
     return uris
 
 
@@ -95,6 +105,10 @@ class InputConfig(Section):
     recordings: str | None = None
     """List of the recordings that supervisions of Lhotse name. By default the file in the same folder that has
     "recordings" in its name where the list of supervisions has "supervisions"."""
+    allow: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_without_secrets)] | None = None
+    """Folders and URIs that an input list may point to, and below, and that links in folders and redirects of web
+    servers may lead to; s3:// alone allows all of S3. Beside the list, and below, is always allowed. By default the
+    remote kinds of storage that input.splits names are, and no local files elsewhere."""
     clips_per_shard: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
     """Rows or files in a shard; a WebDataset tar is always one shard. The parts of one file stay together in a shard,
     which may then have up to four times as many."""

@@ -55,6 +55,8 @@ class ShardSpec:
     """Number of the line that the range begins with (list)."""
     members: tuple[str, ...] = ()
     """Paths of the files, relative to `uri` (files only)."""
+    root: str = ""
+    """The part of the input's URI before any wildcard: local links that lead out of it are not followed."""
     size: int
     """Bytes that the shard will read, as far as the listing tells."""
     clips: int | None = None

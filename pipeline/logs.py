@@ -2,7 +2,7 @@
 
 Code logs as everywhere in Python: `logger.info("…", extra={"shard": …})`. The format `text` shows the message. The
 format `json` makes each record an object on a line of its own, with its extra fields and those that hold for the whole
-process. Times are UTC.
+process. Times are UTC. Secrets of URIs are cut out of every line, wherever it comes from.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import time
 from typing import Any, Literal
 
 from tqdm import tqdm
+
+from pipeline.redaction import redact
 
 LogFormat = Literal["text", "json"]
 
@@ -59,7 +61,7 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             document["error"] = self.formatException(record.exc_info)
         # ASCII, so that a name that is not UTF-8 can be written too.
-        return json.dumps(document, default=str, ensure_ascii=True)
+        return json.dumps(_redacted(document), default=str, ensure_ascii=True)
 
 
 class _Text(logging.Formatter):
@@ -72,9 +74,9 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if hasattr(record, "plain") and not self._with_fields:
-            return record.getMessage()
+            return redact(record.getMessage())
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        return super().format(record) + (fields if self._with_fields else "")
+        return redact(super().format(record) + (fields if self._with_fields else ""))
 
 
 class _Terminal(logging.Handler):
@@ -87,6 +89,10 @@ class _Terminal(logging.Handler):
             sys.stderr.flush()
         except Exception:
             self.handleError(record)
+
+
+def _redacted(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: redact(value) if isinstance(value, str) else value for name, value in document.items()}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

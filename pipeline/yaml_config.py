@@ -14,9 +14,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.constructor import ConstructorError
 
+from pipeline.redaction import redact
+
 
 class ConfigError(ValueError):
-    """The configuration cannot be used. The message names each key and the values that it allows."""
+    """The configuration cannot be used. The message names each key and the values that it allows.
+
+    Secrets of URIs are left out of it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class Section(BaseModel):

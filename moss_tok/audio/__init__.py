@@ -149,6 +149,10 @@ def _checked(
                 block = next(blocks, None)
             if block is None:
                 break
+            if container.exact and declared is not None and total + block.shape[1] > declared:
+                block = block[:, : declared - total]
+                if not block.shape[1]:
+                    break
             total += block.shape[1]
             check_length(total, info.sample_rate, info.channels, limits)
             _check_values(block, limits)

@@ -33,8 +33,8 @@ class Container:
 
     `demuxer` is FFmpeg's name for the format, or None if libsndfile reads it. `declared` is the number of samples per
     channel that an intact file gives at least by its own account, or None if it gives none; it counts at
-    `declared_rate` Hz, or at the stream's own rate if that is None. `start` is the byte where the format begins, after
-    ID3 tags.
+    `declared_rate` Hz, or at the stream's own rate if that is None. If that is `exact`, what follows is padding and
+    no audio. `start` is the byte where the format begins, after ID3 tags.
     """
 
     format: str
@@ -42,6 +42,7 @@ class Container:
     declared: int | None = None
     declared_rate: int | None = None
     start: int = 0
+    exact: bool = False
 
 
 _PYAV_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -69,9 +70,9 @@ def identify(file: BufferedIOBase, name: str | None = None) -> Container:
         raise AudioError("empty", "the clip has 0 bytes; an audio file is expected")
     head = _at(file, 0, 64)
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        tag, says_empty = walk_wav(file)
-        believed = tag in _WAV_TAGS and not says_empty  # libsndfile reads nothing where the size says 0
-        return Container("wav", None if believed else "wav")
+        wav = walk_wav(file)
+        believed = wav.tag in _WAV_TAGS and not wav.says_empty  # libsndfile reads nothing where the size says 0
+        return Container("wav", None if believed else "wav", wav.num_samples, exact=wav.num_samples is not None)
     if head[:4] == b"OggS":
         return _ogg(file, size)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
@@ -100,10 +101,10 @@ def identify(file: BufferedIOBase, name: str | None = None) -> Container:
             return Container(format_name, demuxer)
     if name is not None and name.lower().endswith(".g722") and not _is_text(head):
         return Container("g722", "g722")
-    shown = head[:12].decode("latin-1").encode("unicode_escape").decode("ascii")
-    raise AudioError(
+    kind = "text" if _is_text(head) else "other data"
+    raise AudioError(  # without a byte of it: whoever names this file may not be one who may read it
         "not_audio",
-        f"the first bytes are {shown!r}, no audio signature; read are WAV, FLAC, MP3, Ogg (Vorbis, Opus, FLAC, Speex), "
+        f"the first bytes are no audio signature but {kind}; read are WAV, FLAC, MP3, Ogg (Vorbis, Opus, FLAC, Speex), "
         "M4A/MP4, AAC, WebM/Matroska, AIFF, AU, CAF, W64, WavPack, TTA, AMR, WMA, NIST, and G.722 named *.g722",
     )
 

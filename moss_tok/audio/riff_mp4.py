@@ -7,6 +7,7 @@ without a word.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from io import BufferedIOBase
 
 from moss_tok.audio.limits import AudioError
@@ -16,22 +17,37 @@ _WAV_SLACK = 64  # bytes that the data chunk alone may claim too many
 _WAV_HEADER = 44  # bytes; writers that count their own header as data are common
 
 
-def walk_wav(file: BufferedIOBase) -> tuple[int | None, bool]:
+_PLAIN_TAGS = (1, 3)  # integers and floats
+_BLOCK_TAGS = (0x02, 0x11, 0x31)  # MS and IMA ADPCM, GSM 6.10: the last block is filled up with anything
+_EXTENSIBLE = 0xFFFE
+_WIDTHS = (1, 2, 3, 4, 8)  # bytes of a sample
+
+
+@dataclass(frozen=True, slots=True)
+class WavFile:
+    """What a WAV file says of itself."""
+
+    tag: int | None
+    """Format tag; None without a `fmt ` chunk."""
+    says_empty: bool
+    """Whether the data chunk says 0 bytes though audio follows."""
+    num_samples: int | None
+    """Samples per channel without those that fill up the last block, where the coding has blocks and the file tells."""
+
+
+def walk_wav(file: BufferedIOBase) -> WavFile:
     """Walk a RIFF, RIFX or RF64 file to its data chunk.
 
     A size of 0, or the largest of its kind, is what writers to a pipe leave: legal, and the audio is what follows.
 
-    Returns:
-        The format tag (None without a `fmt ` chunk), and whether the data chunk says 0 bytes though audio follows.
-
     Raises:
-        AudioError: truncated, or no_samples.
+        AudioError: truncated, no_samples, or decode_error where the header contradicts itself.
     """
     size = file.seek(0, 2)
     head = _at(file, 0, 12)
     order = ">" if head[:4] == b"RIFX" else "<"
     riff_size = struct.unpack(order + "I", head[4:8])[0] + 8
-    offset, tag, data_size64 = 12, None, 0
+    offset, form, fact, data_size64 = 12, b"", 0, 0
     for _ in range(_MAX_CHUNKS):
         header = _at(file, offset, 8)
         if len(header) < 8:
@@ -39,7 +55,9 @@ def walk_wav(file: BufferedIOBase) -> tuple[int | None, bool]:
         chunk, length = header[:4], struct.unpack(order + "I", header[4:])[0]
         offset += 8
         if chunk == b"fmt ":
-            tag = struct.unpack(order + "H", _at(file, offset, 2).ljust(2, b"\0"))[0]
+            form = _at(file, offset, min(length, 40))
+        elif chunk == b"fact":
+            fact = struct.unpack(order + "I", _at(file, offset, 4).ljust(4, b"\0"))[0]
         elif chunk == b"ds64":
             data_size64 = struct.unpack("<Q", _at(file, offset + 8, 8).ljust(8, b"\0"))[0]
         elif chunk == b"data":
@@ -52,11 +70,44 @@ def walk_wav(file: BufferedIOBase) -> tuple[int | None, bool]:
                 raise _truncated("the WAV data chunk", length, size - offset)
             if length == 0 and not _audio_follows(_at(file, offset, 8), size - offset, order):
                 raise AudioError("no_samples", "the WAV data chunk is empty")
-            return tag, length == 0
+            tag = _check_wav_format(form, order)
+            present = size - offset if streamed or not length else min(length, size - offset)
+            return WavFile(tag, length == 0, _wav_samples(tag, form, fact, present, order))
         offset += length + (length & 1)
     if riff_size > size:
         raise _truncated("the RIFF header", riff_size, size)
     raise AudioError("no_samples", "the WAV file has no data chunk")
+
+
+def _check_wav_format(form: bytes, order: str) -> int | None:
+    """The format tag. Raises AudioError where bits, bytes and channels cannot be right together.
+
+    Decoders take the one or the other for granted: 24-bit samples read as 16-bit ones are noise at full scale.
+    """
+    if len(form) < 16:
+        return struct.unpack(order + "H", form[:2])[0] if len(form) >= 2 else None
+    tag, channels, rate, byte_rate, block, bits = struct.unpack(order + "HHIIHH", form[:16])
+    coding = struct.unpack(order + "H", form[24:26])[0] if tag == _EXTENSIBLE and len(form) >= 26 else tag
+    if coding not in _PLAIN_TAGS or not channels or not bits:
+        return int(tag)
+    width = (bits + 7) // 8
+    others = {channels * other for other in _WIDTHS} - {channels * width}
+    if block != channels * width or (rate and byte_rate % rate == 0 and byte_rate // rate in others):
+        raise AudioError(
+            "decode_error",
+            f"the WAV header contradicts itself: samples of {bits} bits, {channels} channels, {block} bytes for one of "
+            f"each, and {byte_rate} bytes a second at {rate} Hz",
+        )
+    return int(tag)
+
+
+def _wav_samples(tag: int | None, form: bytes, fact: int, size: int, order: str) -> int | None:
+    """What the fact chunk says, if it is that of a file of so many blocks, the last of them filled up."""
+    if tag not in _BLOCK_TAGS or len(form) < 20:
+        return None
+    block, in_block = struct.unpack(order + "H", form[12:14])[0], struct.unpack(order + "H", form[18:20])[0]
+    possible = -(-size // block) * in_block if block else 0
+    return fact if fact and possible - in_block < fact <= possible else None
 
 
 def _audio_follows(following: bytes, size: int, order: str) -> bool:
@@ -74,10 +125,10 @@ def check_caf(file: BufferedIOBase) -> None:
         header = _at(file, offset, 12)
         if len(header) < 12:
             return
-        kind, length = struct.unpack(">4sq", header)
+        length = struct.unpack(">4xq", header)[0]
         if length < 0:
             return
-        _check_fits(f"the CAF chunk {kind!r}", offset + 12, length, size)
+        _check_fits("a chunk of the CAF file", offset + 12, length, size)
         offset += 12 + length
 
 
@@ -91,7 +142,7 @@ def check_wave64(file: BufferedIOBase) -> None:
         length = struct.unpack("<16xQ", header)[0]
         if length < 24:
             return
-        _check_fits(f"the Wave64 chunk {header[:4]!r}", offset, length, size)
+        _check_fits("a chunk of the Wave64 file", offset, length, size)
         offset += length + 7 & ~7
 
 
@@ -108,7 +159,7 @@ def check_mp4(file: BufferedIOBase) -> None:
         has_index |= kind == b"moov"
         if length < 8:  # 0: up to the end of the file; less than its own header: FFmpeg will judge
             break
-        _check_fits(f"the MP4 box {kind!r}", offset, length, size)
+        _check_fits("a box of the MP4 file", offset, length, size)
         offset += length
     if not has_index:
         raise AudioError("truncated", "the MP4 file has no 'moov' box, the index of its samples: it was cut")

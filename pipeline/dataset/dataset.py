@@ -123,7 +123,13 @@ def with_absolute_uris(config: Config) -> Config:
     # A hub repo "owner/name" looks like a relative path: it is one only if there is such a folder.
     if storage.is_local(name) and storage.list_names(name):
         name = storage.absolute(name)
-    return config.model_copy(update={"output": output, "model": config.model.model_copy(update={"name": name})})
+    places = config.input.allow
+    if places is not None:
+        places = tuple(place if storage.kind_of(place) else storage.absolute(place) for place in places)
+    inputs = config.input.model_copy(update={"allow": places})
+    return config.model_copy(
+        update={"input": inputs, "output": output, "model": config.model.model_copy(update={"name": name})}
+    )
 
 
 def open_output(config: Config) -> Output:

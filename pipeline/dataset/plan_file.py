@@ -28,6 +28,7 @@ _PLAN_SCHEMA = pa.schema(
         ("stop", pa.int64()),
         ("first_line", pa.int64()),
         ("members", pa.list_(pa.binary())),
+        ("root", pa.binary()),
         ("size", pa.int64()),
         ("clips", pa.int64()),
         ("version", pa.string()),
@@ -39,6 +40,7 @@ def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
     """The plan as the bytes of a Parquet file, made column by column because a plan may have a million shards."""
     columns: dict[str, list[Any]] = {name: [getattr(spec, name) for spec in specs] for name in _PLAN_SCHEMA.names}
     columns["uri"] = [os.fsencode(uri) for uri in columns["uri"]]
+    columns["root"] = [os.fsencode(root) for root in columns["root"]]
     columns["members"] = [[os.fsencode(member) for member in members] for members in columns["members"]]
     sink = io.BytesIO()
     pq.write_table(pa.table(columns, schema=_PLAN_SCHEMA), sink, compression="zstd")
@@ -57,11 +59,12 @@ def read_plan(data: bytes) -> list[ShardSpec]:
     return specs
 
 
-def _spec(*, split: str, format: str, uri: bytes, members: list[bytes], **rest: Any) -> ShardSpec:
+def _spec(*, split: str, format: str, uri: bytes, members: list[bytes], root: bytes = b"", **rest: Any) -> ShardSpec:
     return ShardSpec(
         split=sys.intern(split),  # one string object for a million shards
         format=sys.intern(RENAMED_FORMATS.get(format, format)),
         uri=os.fsdecode(uri),
+        root=sys.intern(os.fsdecode(root)),
         members=tuple(os.fsdecode(member) for member in members),
         **rest,
     )

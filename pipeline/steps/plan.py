@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple, cast
 
@@ -19,10 +20,11 @@ from pipeline import storage
 from pipeline.concurrency import in_order
 from pipeline.config import InputConfig
 from pipeline.items import ShardSpec, file_version
+from pipeline.redaction import has_secret, redact_uri
 from pipeline.steps.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of
 from pipeline.steps.jsonl_csv import read_records
 from pipeline.steps.listed_clips import file_of, listed_clips
-from pipeline.storage import ObjectInfo
+from pipeline.storage import NotAFile, ObjectInfo
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +63,16 @@ def plan_shards(config: InputConfig) -> list[ShardSpec]:
     for (split, pattern), (kind, objects) in zip(patterns, listings, strict=True):
         owner = f"{pattern} (split {split})"
         for info in objects:
+            if has_secret(info.uri):
+                raise PlanError(f"{redact_uri(info.uri)}: listed with a signature or token, which a plan must not hold")
             if info.uri in owners:
                 raise PlanError(
                     f"{info.uri}: matched by {owners[info.uri]} and by {owner}, so its clips "
                     "would be in the dataset twice: change input.splits so that one of them matches it"
                 )
             owners[info.uri] = owner
-        specs.extend(_PLANNERS[kind](split, objects, config))
+        root = storage.root_of(pattern)
+        specs.extend(replace(spec, root=root) for spec in _PLANNERS[kind](split, objects, config))
     if not specs:
         first = ", ".join([*islice(owners, 3), *(["..."] if len(owners) > 3 else [])])
         raise PlanError(f"no clips in {first}: the input lists or Parquet files have no rows")
@@ -206,7 +211,14 @@ def _plan_ranges(
     config: InputConfig,
 ) -> Iterator[ShardSpec]:
     """A shard for each range of each object. A few objects are looked into at the same time."""
-    found = in_order(lambda info: ranges_of(info.uri, config), objects, LISTING_THREADS)
+
+    def ranges_or_whole(info: ObjectInfo) -> list[Range]:
+        try:
+            return ranges_of(info.uri, config)
+        except NotAFile:
+            return [Range(0, None, 0, None)]  # the reader rejects it by name
+
+    found = in_order(ranges_or_whole, objects, LISTING_THREADS)
     for info, ranges in zip(objects, found, strict=True):
         for part in ranges:
             yield ShardSpec(

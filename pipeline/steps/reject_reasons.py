@@ -7,7 +7,9 @@ READ_REASONS = {
     "bad_record": "A record of the input list cannot be understood or names no audio.",
     "no_audio": "The sample or row holds no audio.",
     "too_many_bytes": "The encoded clip is larger than input.max_clip_bytes.",
-    "not_a_file": "The tar member is a link or a device, which is never followed.",
+    "not_a_file": "The tar member is a link or a device, or the file is a device, a pipe or a socket: none is opened.",
+    "not_allowed": "An input list points to, or a local link leads to, what it may not: see input.allow.",
+    "unreachable": "The store of the clip cannot be reached from here, while others can.",
     "damaged_source": "The tar or Parquet file is cut or corrupt from here on.",
 }
 

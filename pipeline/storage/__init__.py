@@ -4,30 +4,48 @@ Every address is a URI: `s3://bucket/key`, `hf://datasets/…`, or a local path 
 Publishing is all or nothing: a reader finds the whole object or none.
 """
 
+from pipeline.storage.allowed import AllowedPlaces, kind_of
 from pipeline.storage.conditions import supports_conditional_create
-from pipeline.storage.errors import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, StoreUnavailable
+from pipeline.storage.errors import (
+    AccessRefused,
+    DamagedObject,
+    NotAFile,
+    NotAllowed,
+    NotAnObject,
+    ObjectTooLarge,
+    StorageError,
+    StoreUnavailable,
+    Unreachable,
+)
 from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
-from pipeline.storage.location import absolute, is_local, join, relative
+from pipeline.storage.location import absolute, is_local, join, relative, root_of
 from pipeline.storage.positioned import PositionedIO
 from pipeline.storage.publishing import create, publish, published_file, remove
-from pipeline.storage.reading import open_read, read_ahead, read_bytes, read_ranges
+from pipeline.storage.reading import Fetched, open_read, read_ahead, read_bytes, read_ranges
 from pipeline.storage.stale import remove_stale
 from pipeline.storage.streaming import gauge as bytes_ahead
 
 __all__ = [
+    "AccessRefused",
+    "AllowedPlaces",
     "DamagedObject",
+    "Fetched",
+    "NotAFile",
+    "NotAllowed",
     "NotAnObject",
     "ObjectInfo",
     "ObjectTooLarge",
     "PositionedIO",
     "StorageError",
     "StoreUnavailable",
+    "Unreachable",
     "absolute",
     "bytes_ahead",
     "changed",
     "create",
     "is_local",
     "join",
+    "kind_of",
     "list_names",
     "list_objects",
     "open_read",
@@ -39,6 +57,7 @@ __all__ = [
     "relative",
     "remove",
     "remove_stale",
+    "root_of",
     "stat",
     "stat_all",
     "supports_conditional_create",

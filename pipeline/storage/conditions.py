@@ -8,9 +8,8 @@ import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pipeline.storage.errors import StorageError
+from pipeline.storage.errors import StorageError, status_and_code
 from pipeline.storage.location import Location
-from pipeline.storage.retrying import status_and_code
 
 logger = logging.getLogger(__name__)
 

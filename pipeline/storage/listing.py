@@ -36,13 +36,14 @@ def list_objects(pattern: str) -> list[ObjectInfo]:
 
     Below the folder or glob, names with a leading dot are left out, and folders of such names with all that is in them:
     some belong to files that are still being written. Local links to files are followed, those to folders are not.
+    Devices, pipes and sockets are listed, since they have names of files; to read one is a NotAFile.
     """
     location = Location.of(pattern)
     infos = []
     for path, detail in location.retry("list", _find, location).items():
         if detail.get("islink"):
             detail = _follow(location, path, detail)
-        if detail["type"] == "file" and not _is_folder_marker(path) and not _hidden(path, location.path):
+        if detail["type"] in ("file", "other") and not _is_folder_marker(path) and not _hidden(path, location.path):
             infos.append(_info(location, path, detail))
     return sorted(infos, key=lambda info: info.uri)
 

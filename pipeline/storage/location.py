@@ -11,8 +11,18 @@ from typing import Any, TypeVar, cast
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.redaction import redact_uri
+from pipeline.storage.allowed import AllowedPlaces, checking_client, kind_of
 from pipeline.storage.client import client_options, is_s3, prepare_client, serves_ranges
-from pipeline.storage.errors import NotAnObject, StorageError, translate_errors
+from pipeline.storage.errors import (
+    MISSING_STATUS,
+    NotAnObject,
+    StorageError,
+    Unreachable,
+    harmless,
+    status_and_code,
+    translate_errors,
+)
 from pipeline.storage.retrying import with_retries
 
 Result = TypeVar("Result")
@@ -23,31 +33,35 @@ class Location:
     """The place of one object or folder. Made by `Location.of`."""
 
     uri: str
+    """For people and for messages: without secrets."""
     filesystem: Any
     """An fsspec file system."""
     path: str
     """The path in that file system."""
 
     @classmethod
-    def of(cls, uri: str) -> Location:
+    def of(cls, uri: str, places: AllowedPlaces | None = None) -> Location:
         """The location that a URI or a local path stands for.
 
-        Raises StorageError if this kind of storage is not installed, NotAnObject if the URI cannot be understood or
-        holds credentials.
+        `places` are given where an input list names the URI: it may hold a secret then, which goes to the store and
+        nowhere else, and has to lie in these places.
+
+        Raises Unreachable if this kind of storage is not installed, StoreUnavailable if its server does not answer,
+        NotAllowed for another place, NotAnObject if the URI cannot be understood or holds a secret that it may not.
         """
+        shown = redact_uri(uri)
+        if places is not None:
+            places.check(uri)
+        elif shown != uri:
+            raise NotAnObject(_no_secrets(shown))
         if "://" not in uri:  # fsspec would take "::" in a file's name for a chain of URIs
             return cls(uri, LocalFileSystem(), LocalFileSystem._strip_protocol(uri))
-        _refuse_credentials(uri)
-        try:
-            filesystem, path = cast("tuple[Any, str]", url_to_fs(uri, **client_options(uri)))
-        except ImportError as error:
-            raise StorageError(f"{uri}: this kind of storage is not installed: {error}") from error
-        except (
-            Exception
-        ) as error:  # each kind of storage raises its own errors for an address that it does not understand
-            raise NotAnObject(f"{uri}: no such kind of storage: {error}") from error
+        options = client_options(uri)
+        if places is not None and is_web(uri):
+            options["get_client"] = partial(checking_client, places)
+        filesystem, path = _connect(uri, shown, options)
         prepare_client(filesystem)
-        return cls(uri, filesystem, path)
+        return cls(shown, filesystem, path)
 
     @property
     def is_local(self) -> bool:
@@ -81,6 +95,8 @@ class Location:
         Errors name the object. A local disk is asked once, because there a second try has the same result.
         """
         once = partial(call, *arguments, **options)
+        if is_web(self.uri):
+            once = partial(_unmasked, once)
         with translate_errors(self.uri, action):
             return once() if self.is_local else with_retries(self.uri, action, once)
 
@@ -99,6 +115,17 @@ def join(uri: str, *parts: str) -> str:
     return posixpath.join(uri, *parts)
 
 
+def root_of(pattern: str) -> str:
+    """The folder, or the object, that a pattern begins with: all of it where it has no wildcard."""
+    location = Location.of(pattern)
+    path = location.uri_of(location.path)
+    if location.is_local and posixpath.lexists(path):
+        return path  # a name may hold what elsewhere is a wildcard
+    parts = path.split("/")
+    fixed = next((number for number, part in enumerate(parts) if any(mark in part for mark in "*?[")), len(parts))
+    return "/".join(parts[:fixed])
+
+
 def relative(uri: str, folder: str) -> str:
     """The path of an object below a folder, both as this package spells them. Raises ValueError if it is not there."""
     prefix = f"{folder.rstrip('/')}/"
@@ -107,12 +134,43 @@ def relative(uri: str, folder: str) -> str:
     return uri[len(prefix) :]
 
 
-def _refuse_credentials(uri: str) -> None:
-    """URIs are written into rows, plans and messages, so they must not hold a secret."""
-    scheme, _, rest = uri.partition("://")
-    user, at, place = rest.partition("/")[0].rpartition("@")
-    if at and ":" in user and scheme != "github":  # github://owner:repository@branch
-        raise NotAnObject(
-            f"{scheme}://…@{place}: a URI must not hold credentials, since URIs are written into the output: set "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws, or what the store's client reads"
-        )
+def is_web(uri: str) -> bool:
+    return kind_of(uri) in ("http", "https")
+
+
+def _connect(uri: str, shown: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The file system and the path there. Some kinds of storage are connected to here already."""
+    connect = partial(url_to_fs, uri, **options)
+    try:
+        try:
+            return cast("tuple[Any, str]", connect())
+        except (FileNotFoundError, PermissionError):
+            raise
+        except (OSError, EOFError):
+            with translate_errors(shown, "reach"):
+                return cast("tuple[Any, str]", with_retries(shown, "reach", connect))
+    except StorageError:
+        raise
+    except ImportError as error:
+        raise Unreachable(f"{shown}: this kind of storage is not installed: {error}") from error
+    except Exception as error:  # each kind of storage has its own errors for an address that it does not understand
+        raise NotAnObject(f"{shown}: no such kind of storage: {error}") from harmless(error)
+
+
+def _unmasked(call: Callable[[], Result]) -> Result:
+    """What `call` returns. fsspec says of every failure of a web server that there is no such file."""
+    try:
+        return call()
+    except FileNotFoundError as error:
+        if error.__cause__ is None or status_and_code(error)[0] in MISSING_STATUS:
+            raise
+        cause = error.__cause__
+    raise cause
+
+
+def _no_secrets(shown: str) -> str:
+    return (
+        f"{shown}: it was given with a password, a signature or a token, which would be written into the output: let "
+        "the store's client find its credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws, "
+        "FSSPEC_…), or name the audio files in an input list, from which secrets go no further"
+    )

@@ -11,7 +11,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from pipeline.storage.errors import DamagedObject, NotAnObject, ObjectTooLarge, StorageError, translate_errors
+from pipeline.storage.allowed import AllowedPlaces, store_of
+from pipeline.storage.errors import (
+    DamagedObject,
+    NotAFile,
+    NotAnObject,
+    ObjectTooLarge,
+    StorageError,
+    StoreUnavailable,
+    Unreachable,
+    translate_errors,
+)
 from pipeline.storage.location import Location
 from pipeline.storage.streaming import RangedStream, fetcher
 
@@ -33,13 +43,13 @@ def open_read(uri: str) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(stream, STREAM_BUFFER))
 
 
-def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
-    """The whole object.
+def read_bytes(uri: str, max_bytes: int | None = None, places: AllowedPlaces | None = None) -> bytes:
+    """The whole object; `places` are those of `Location.of`.
 
     Raises FileNotFoundError if it does not exist, NotAnObject if nothing at this address ever could, ObjectTooLarge if
     it has more than `max_bytes`.
     """
-    location = Location.of(uri)
+    location = Location.of(uri, places)
     return location.retry("read", _read, location, max_bytes)
 
 
@@ -60,20 +70,35 @@ def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     return parts
 
 
-Fetched: TypeAlias = "bytes | FileNotFoundError | NotAnObject | ObjectTooLarge | None"
+Fetched: TypeAlias = "bytes | FileNotFoundError | NotAnObject | ObjectTooLarge | Unreachable | StoreUnavailable | None"
 
 
-def read_ahead(uris: Iterable[str | None], max_bytes: int) -> Iterator[Fetched]:
+def read_ahead(uris: Iterable[str | None], max_bytes: int, places: AllowedPlaces | None = None) -> Iterator[Fetched]:
     """`read_bytes` of each URI in order, a few at a time. If an object cannot be read, the result is the error.
 
     None gives None, so that results and URIs stay in step. Up to READ_AHEAD objects are held besides the current one.
     Of large objects it is as many as fit in AHEAD_BYTES, estimated from the size of the latest, but at least one.
+
+    `places` are given for the URIs of an input list, and each of them may be in another store. A store that cannot be
+    reached is then the result too, and one that did not answer is not asked again.
     """
+    silent: dict[str, StoreUnavailable] = {}
 
     def fetch(uri: str | None) -> Fetched:
+        if uri is None:
+            return None
+        store = store_of(uri)
+        if store in silent:
+            return silent[store]
         try:
-            return None if uri is None else read_bytes(uri, max_bytes)
+            return read_bytes(uri, max_bytes, places)
         except (FileNotFoundError, NotAnObject, ObjectTooLarge) as error:
+            return error
+        except (Unreachable, StoreUnavailable) as error:
+            if places is None:
+                raise
+            if isinstance(error, StoreUnavailable):
+                silent[store] = error
             return error
 
     pending: deque[Future[Fetched]] = deque()
@@ -93,6 +118,8 @@ def read_ahead(uris: Iterable[str | None], max_bytes: int) -> Iterator[Fetched]:
 def _open(location: Location) -> BinaryIO:
     if location.serves_ranges:
         return _open_ranges(location, _info(location))
+    if location.is_local:
+        _info(location)  # to open a pipe would wait for somebody to write
     return cast(BinaryIO, location.filesystem.open(location.path, "rb"))
 
 
@@ -102,13 +129,15 @@ def _open_ranges(location: Location, info: dict[str, Any]) -> BinaryIO:
 
 def _info(location: Location) -> dict[str, Any]:
     info = cast("dict[str, Any]", location.filesystem.info(location.path))
+    if info["type"] == "other":
+        raise NotAFile(f"{location.uri}: a device, a pipe or a socket, which is never opened")
     if info["type"] != "file":
         raise NotAnObject(f"{location.uri}: not a file but a {info['type']}")
     return info
 
 
 def _read(location: Location, max_bytes: int | None) -> bytes:
-    if max_bytes is None and not location.serves_ranges:
+    if max_bytes is None and not location.serves_ranges and not location.is_local:
         return cast(bytes, location.filesystem.cat_file(location.path))
     info = _info(location)
     size: int | None = info["size"]  # None where a web server does not tell it

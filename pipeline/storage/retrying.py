@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import logging
 import random
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
+from pipeline.redaction import redact_uri
 from pipeline.storage.errors import (
     ADDRESS_ERRNOS,
     DamagedObject,
     ObjectTooLarge,
     StorageError,
     StoreUnavailable,
+    chain,
     describe_error,
+    harmless,
+    is_unknown_host,
+    status_and_code,
 )
 
 RETRY_SECONDS = 60.0
@@ -48,7 +52,7 @@ class RetryBudget:
     """The time that one call may spend on being tried again, and the pause after each failure."""
 
     def __init__(self, uri: str, action: str) -> None:
-        self._uri = uri
+        self._uri = redact_uri(uri)
         self._action = action
         self._pause = FIRST_PAUSE_SECONDS
         self._until: float | None = None
@@ -66,7 +70,7 @@ class RetryBudget:
         if now >= self._until:
             raise StoreUnavailable(
                 f"{self._uri}: cannot {self._action} it, tried for {RETRY_SECONDS:.0f} s: {describe_error(error)}"
-            ) from error
+            ) from harmless(error)
         pause = self._pause * random.uniform(0.5, 1.0)  # so that a thousand workers do not come back together
         # A person sees one warning a call: a dozen calls that all wait would fill the screen.
         level = logging.WARNING if self._pause < 1 <= 2 * self._pause else logging.INFO
@@ -92,35 +96,9 @@ def is_permanent(error: BaseException) -> bool:
     status, code = status_and_code(error)
     if status is not None and status >= 300:
         return (status < 500 and status not in RETRYABLE_STATUS and code not in RETRYABLE_CODES) or status == 501
-    for link in _chain(error, "__cause__"):
+    for link in chain(error, "__cause__"):
         if isinstance(link, PERMANENT) or type(link).__name__ in _PERMANENT_NAMES:
             return True
         if isinstance(link, OSError) and link.errno in ADDRESS_ERRNOS:
             return True
-    for link in _chain(error, "__context__"):
-        if isinstance(link, socket.gaierror) and link.errno != socket.EAI_AGAIN:
-            return True  # no host of this name
-    return type(error) is ValueError  # an address that the client cannot make sense of
-
-
-def status_and_code(error: BaseException) -> tuple[int | None, str]:
-    """The HTTP status that an error of a client library stands for, or None, and the error code of S3, or ""."""
-    for link in _chain(error, "__cause__"):
-        response = getattr(link, "response", None)
-        if isinstance(response, dict):
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            code = str(response.get("Error", {}).get("Code", ""))
-        else:
-            status, code = getattr(response, "status_code", None) or getattr(link, "status", None), ""
-        if isinstance(status, int):
-            return status, code
-    return None, ""
-
-
-def _chain(error: BaseException | None, attribute: str) -> Iterator[BaseException]:
-    """The error and those behind it: what it was raised from, or what was being handled when it was raised."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        yield error
-        error = getattr(error, attribute)
+    return is_unknown_host(error) or type(error) is ValueError  # an address that the client cannot make sense of

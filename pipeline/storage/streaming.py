@@ -15,10 +15,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pipeline.storage.errors import StorageError, translate_errors
+from pipeline.storage.errors import StorageError, status_and_code, translate_errors
 from pipeline.storage.location import Location
 from pipeline.storage.positioned import PositionedIO
-from pipeline.storage.retrying import RetryBudget, status_and_code
+from pipeline.storage.retrying import RetryBudget
 
 FIRST_RANGE = 2**20
 RANGE = 4 * 2**20

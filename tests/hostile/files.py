@@ -154,8 +154,8 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 LINES: dict[bytes, str] = {
     b'{"audio": "gone.wav"}': "missing",
     b'{"audio": "."}': "missing",
-    b'{"audio": "fifo.wav"}': "missing",
-    b'{"audio": "/dev/zero"}': "missing",
+    b'{"audio": "fifo.wav"}': "not_a_file",
+    b'{"audio": "/dev/zero"}': "not_allowed",
     b'{"audio": "a\\u0000b.wav"}': "missing",
     b'{"audio": "gone\\ud800.wav"}': "missing",
     b'{"audio": "reference://::https://127.0.0.1/x"}': "bad_record",

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 
 from pipeline import storage
 from pipeline.config import InputConfig
-from pipeline.items import RawClip, Reject, ShardSpec, file_version
+from pipeline.items import Origin, RawClip, Reject, ShardSpec, file_version
 from pipeline.steps.read.arrow import read_arrow
-from pipeline.steps.read.files import read_files
+from pipeline.steps.read.fields import clean
+from pipeline.steps.read.files import places_below, read_files, unreadable
 from pipeline.steps.read.input_list import read_input_list
 from pipeline.steps.read.librispeech import read_librispeech
 from pipeline.steps.read.parquet import read_parquet
 from pipeline.steps.read.webdataset import read_webdataset
+from pipeline.storage import NotAFile, NotAllowed
 
 
 class SourceChanged(RuntimeError):
@@ -39,7 +41,18 @@ def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
     each.
     """
     _check_unchanged(spec)
-    return _READERS[spec.format](spec, config)
+    return _READERS[spec.format](spec, config) if spec.members else _read_object(spec, config)
+
+
+def _read_object(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
+    """The clips of an object that is none where it is a pipe, or a link that leads out of the input."""
+    try:
+        if places := places_below(spec, config):
+            places.check(spec.uri)
+        clips = _READERS[spec.format](spec, config)
+        yield from clips
+    except (NotAFile, NotAllowed) as error:
+        yield unreadable(Origin(index=0, source=clean(spec.uri), key=""), error)
 
 
 def _check_unchanged(spec: ShardSpec) -> None:

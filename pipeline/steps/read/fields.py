@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pipeline.config import InputConfig
 from pipeline.items import JSON, Description, Origin, Reject
+from pipeline.redaction import redact
 from pipeline.steps.columns import LABELS_COLUMNS, LANGUAGE_COLUMNS, SPEAKER_COLUMNS, find_column
 
 MAX_DEPTH = 64  # levels of metadata; some JSON parsers stop at a hundred
@@ -97,9 +98,9 @@ def to_json(value: Any, depth: int = 0) -> JSON:
 
 
 def clean(text: str) -> str:
-    """The text with lone surrogates replaced. UTF-8 cannot hold them, and names in a tar and JSON escapes may have
-    them."""
-    return _SURROGATE.sub("\ufffd", text)
+    """The text with lone surrogates replaced and the secrets of URIs cut out. UTF-8 cannot hold lone surrogates, and
+    names in a tar and JSON escapes may have them."""
+    return _SURROGATE.sub("\ufffd", redact(text))
 
 
 def read_reject(origin: Origin, reason: str, message: str) -> Reject:

@@ -8,13 +8,21 @@ from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean, read_reject
-from pipeline.storage import NotAnObject, ObjectTooLarge
+from pipeline.storage import (
+    AllowedPlaces,
+    NotAFile,
+    NotAllowed,
+    NotAnObject,
+    ObjectTooLarge,
+    StoreUnavailable,
+    Unreachable,
+)
 
 
 def read_files(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
     """Each file of the shard. Its key is the path relative to the folder that the files of the shard share."""
     uris = [f"{spec.uri}/{member}" for member in spec.members]
-    for index, data in enumerate(storage.read_ahead(uris, config.max_clip_bytes)):
+    for index, data in enumerate(storage.read_ahead(uris, config.max_clip_bytes, places_below(spec, config))):
         origin = Origin(index=index, source=clean(uris[index]), key=clean(spec.members[index]))
         if isinstance(data, bytes):
             yield RawClip(origin=origin, name=origin.key, data=data)
@@ -22,10 +30,23 @@ def read_files(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
             yield unreadable(origin, data)
 
 
-def unreadable(origin: Origin, error: FileNotFoundError | NotAnObject | ObjectTooLarge | None) -> Reject:
-    """The reject for an object that is missing, too large or not a file."""
+def places_below(spec: ShardSpec, config: InputConfig) -> AllowedPlaces | None:
+    """Where the links of a local input may lead; None where there are no links."""
+    if not spec.root or not storage.is_local(spec.root):
+        return None
+    return AllowedPlaces(folders=(spec.root, *(config.allow or ())))
+
+
+def unreadable(origin: Origin, error: Exception | None) -> Reject:
+    """The reject for an object that is missing, too large, out of reach or not a file."""
     if isinstance(error, ObjectTooLarge):
         return read_reject(origin, "too_many_bytes", f"{error}: see input.max_clip_bytes")
+    if isinstance(error, NotAFile):
+        return read_reject(origin, "not_a_file", str(error))
+    if isinstance(error, NotAllowed):
+        return read_reject(origin, "not_allowed", str(error))
+    if isinstance(error, Unreachable | StoreUnavailable):
+        return read_reject(origin, "unreachable", str(error))
     if isinstance(error, NotAnObject):
         return read_reject(origin, "missing", str(error))
     return read_reject(origin, "missing", "the file is not there")

@@ -14,12 +14,16 @@ from typing import Any
 from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
+from pipeline.redaction import redact_uri
 from pipeline.steps.jsonl_csv import Record, read_records
 from pipeline.steps.listed_clips import ListedClip, listed_clips
 from pipeline.steps.read.fields import clean, describe, read_reject
 from pipeline.steps.read.files import unreadable
 from pipeline.steps.read.recordings import find_recordings
+from pipeline.storage import AllowedPlaces, Fetched, StoreUnavailable, Unreachable
 
+FEW_FILES = 10
+"""As many of a shard, or a tenth of them, may be out of reach without it being an outage."""
 HELD_BYTES = 64 * 2**20
 """Limit for the records of one file that are held together. For those after it the file is fetched and decoded
 again."""
@@ -50,14 +54,16 @@ def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | 
         files, ahead = tee(_files(records, config, recordings))
         folder = storage.join(spec.uri.rpartition("/")[0], config.audio_folder)
         wanted = (_uri(file.path, folder) if file.wanted else None for file in ahead)
-        audio = storage.read_ahead(wanted, config.max_clip_bytes)
+        audio = storage.read_ahead(wanted, config.max_clip_bytes, _places(spec, folder, config))
+        outage = _Outage(spec.clips)
         index = 0
         for file, data in zip(files, audio, strict=True):
+            outage.notice(data)
             first_of_file = True
             for record, clip in file.clips:
                 origin = Origin(
                     index=index,
-                    source=clean(_uri(file.path, folder) if file.path else spec.uri),
+                    source=clean(redact_uri(_uri(file.path, folder) if file.path else spec.uri)),
                     key=clean(_key(record, clip)),
                     segment=clip.segment,
                 )
@@ -70,12 +76,47 @@ def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | 
                     description = describe(clip.fields, config)
                     yield RawClip(
                         origin=origin,
-                        name=clean(clip.path),
+                        name=clean(redact_uri(clip.path)),
                         data=data,
                         description=description,
                         shares_data=not first_of_file,
                     )
                     first_of_file = False
+        outage.end()
+
+
+class _Outage:
+    """Whether stores that cannot be reached are a fault of some records, or of the network, and to be waited for."""
+
+    def __init__(self, clips: int | None) -> None:
+        self._most = max(FEW_FILES, (clips or 0) // 10)
+        self._out_of_reach = 0
+        self._reached = 0
+        self._error: Exception | None = None
+
+    def notice(self, data: Fetched) -> None:
+        """Take what has become of a file. Raises its error where there are too many like it."""
+        if isinstance(data, Unreachable | StoreUnavailable):
+            self._out_of_reach += 1
+            self._error = data
+            if self._out_of_reach > self._most:
+                raise data
+        elif data is not None:
+            self._reached += 1
+
+    def end(self) -> None:
+        """Raise the latest error where no file at all could be reached."""
+        if self._error is not None and not self._reached:
+            raise self._error
+
+
+def _places(spec: ShardSpec, folder: str, config: InputConfig) -> AllowedPlaces:
+    """Where the records may point."""
+    beside = (spec.uri.rpartition("/")[0], folder)
+    if config.allow is not None:
+        return AllowedPlaces(folders=(*beside, *config.allow))
+    kinds = {storage.kind_of(uri) for uris in config.splits.values() for uri in uris}
+    return AllowedPlaces(folders=beside, kinds=tuple(sorted(kinds)))
 
 
 def _files(records: Iterator[Record], config: InputConfig, recordings: Mapping[str, Any]) -> Iterator[_File]:
@@ -105,4 +146,5 @@ def _uri(path: str, folder: str) -> str:
 def _key(record: Record, clip: ListedClip) -> str:
     if not clip.path:
         return f"byte {record.start}"
-    return clip.path if clip.segment is None else f"{clip.path}#{clip.segment.fragment}"
+    path = redact_uri(clip.path)
+    return path if clip.segment is None else f"{path}#{clip.segment.fragment}"

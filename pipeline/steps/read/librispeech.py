@@ -14,14 +14,15 @@ from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import JSON, Description, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean
-from pipeline.steps.read.files import read_files
-from pipeline.storage import NotAnObject, ObjectTooLarge
+from pipeline.steps.read.files import places_below, read_files
+from pipeline.storage import AllowedPlaces, NotAnObject, ObjectTooLarge
 
 MAX_TRANSCRIPT_BYTES = 16 * 2**20
 
 
 def read_librispeech(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
     """Each audio file of the shard, with its transcript and its speaker; the chapter is in the metadata."""
+    places = places_below(spec, config)
     chapter, texts, metadata = "", dict[str, str](), dict[str, JSON]()
     for member, item in zip(spec.members, read_files(spec, config), strict=True):
         if isinstance(item, Reject):
@@ -33,7 +34,7 @@ def read_librispeech(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip |
             this := f"{folder}/{stem.rpartition('-')[0]}"
         ) != chapter:  # neighbouring files mostly belong to one chapter
             chapter = this
-            texts, metadata = _transcripts(f"{this}.trans.txt")
+            texts, metadata = _transcripts(f"{this}.trans.txt", places)
         description = _describe(stem, texts, metadata)
         yield RawClip(origin=item.origin, name=item.name, data=item.data, description=description)
 
@@ -46,13 +47,13 @@ def _describe(stem: str, texts: dict[str, str], metadata: dict[str, JSON]) -> De
     return Description(text=texts.get(stem), speaker_id=clean(parts[0]), metadata=metadata)
 
 
-def _transcripts(uri: str) -> tuple[dict[str, str], dict[str, JSON]]:
+def _transcripts(uri: str, places: AllowedPlaces | None) -> tuple[dict[str, str], dict[str, JSON]]:
     """The texts of a chapter by name of the clip, and metadata for its clips.
 
     Both are empty if there is no such file; the metadata say why it cannot be read.
     """
     try:
-        data = storage.read_bytes(uri, MAX_TRANSCRIPT_BYTES)
+        data = storage.read_bytes(uri, MAX_TRANSCRIPT_BYTES, places)
     except FileNotFoundError:
         return {}, {}
     except (NotAnObject, ObjectTooLarge) as error:

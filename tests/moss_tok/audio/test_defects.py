@@ -141,6 +141,56 @@ def test_a_wav_that_lacks_its_last_bytes_is_refused(lost):
     assert refusal(clip("wav 16")[:-lost]).reason == "truncated"
 
 
+def with_wav_fields(
+    wav: bytes, block: int | None = None, bits: int | None = None, byte_rate: int | None = None
+) -> bytes:
+    """The WAV file with another header."""
+    changed = bytearray(wav)
+    for offset, kind, value in ((28, "<I", byte_rate), (32, "<H", block), (34, "<H", bits)):
+        if value is not None:
+            struct.pack_into(kind, changed, offset, value)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("bits", [8, 12, 16, 20, 24, 32, 64])
+def test_a_wav_that_lies_about_its_bits_is_refused(subtype, channels, bits):
+    wav = with_soundfile("WAV", subtype, 16_000, channels, 0.5)
+    real = struct.unpack_from("<H", wav, 34)[0]
+    if (bits + 7) // 8 == (real + 7) // 8:
+        assert decode(with_wav_fields(wav, bits=bits))[1].shape == (channels, 8000)
+        return
+    assert refusal(with_wav_fields(wav, bits=bits)).reason == "decode_error"
+    error = refusal(with_wav_fields(wav, bits=bits, block=channels * (bits + 7) // 8))  # only the rate of bytes is left
+    assert error.reason == "decode_error"
+    if bits < 64:
+        assert f"samples of {bits} bits" in str(error)
+
+
+def test_writers_that_leave_the_rate_of_bytes_out_are_read():
+    wav = with_soundfile("WAV", "PCM_16", 16_000, 1, 0.5)
+    for byte_rate in (0, 1, 12_345):
+        assert decode(with_wav_fields(wav, byte_rate=byte_rate))[1].shape == (1, 8000)
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
+def test_what_fills_up_the_last_block_of_a_wav_is_no_sound(subtype):
+    wav = bytearray(with_soundfile("WAV", subtype, 24_000, 1, 0.987))
+    fact = wav.index(b"fact") + 8
+    struct.pack_into("<I", wav, fact, 0)
+    padded = decode(bytes(wav))[1]
+    assert padded.shape[1] > 23_688
+    struct.pack_into("<I", wav, fact, 23_688)
+    waveform = decode(bytes(wav))[1]
+    assert np.array_equal(waveform, padded[:, :23_688])
+    blocks = list(decode_blocks(bytes(wav), block_seconds=0.1)[1])
+    assert np.array_equal(np.concatenate(blocks, axis=1), waveform)
+    for nonsense in (0, 1, 10, 10**9):  # no count of samples whose last block is filled up
+        struct.pack_into("<I", wav, fact, nonsense)
+        assert np.array_equal(decode(bytes(wav))[1], padded)
+
+
 def nan_in(index: int, value: float) -> bytes:
     samples = np.zeros(1_000, np.float32)
     samples[index] = value

@@ -100,7 +100,16 @@ def test_supervisions_find_their_recordings_in_the_list_beside(tmp_path: Path) -
     elsewhere.mkdir()
     path.rename(elsewhere / "said.jsonl.gz")
     assert (
-        len(infos(run(elsewhere / "said.jsonl.gz", recordings=str(tmp_path / "corpus_recordings_train.jsonl.gz")))) == 3
+        len(
+            infos(
+                run(
+                    elsewhere / "said.jsonl.gz",
+                    recordings=str(tmp_path / "corpus_recordings_train.jsonl.gz"),
+                    allow=str(tmp_path),
+                )
+            )
+        )
+        == 3
     )
     rejects = run(elsewhere / "said.jsonl.gz")
     assert [item.reason for item in rejects if isinstance(item, Reject)] == 3 * ["bad_record"]

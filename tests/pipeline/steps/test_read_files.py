@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def test_any_name_that_a_disk_can_hold_is_read(tmp_path: Path, read_all: Callabl
     item.origin.source.encode("utf-8")
 
 
-def test_links_are_read_through_and_dangling_ones_are_missed_by_name(
+def test_links_are_read_through_where_they_may_lead_and_dangling_ones_are_missed_by_name(
     tmp_path: Path, read_all: Callable[..., Any]
 ) -> None:
     (tmp_path / "blobs").mkdir()
@@ -72,6 +73,46 @@ def test_links_are_read_through_and_dangling_ones_are_missed_by_name(
     (tmp_path / "files" / "a.wav").symlink_to("../blobs/0f3c")
     (tmp_path / "files" / "b.wav").symlink_to("../blobs/gone")
     (tmp_path / "files" / "c.wav").symlink_to("c.wav")
-    first, gone, circle = read_all(tmp_path / "files")
-    assert first.data == b"data"
+    (tmp_path / "files" / "d.wav").symlink_to("sub/e.wav")
+    (tmp_path / "files" / "sub").mkdir()
+    (tmp_path / "files" / "sub" / "e.wav").write_bytes(b"within")
+    first, gone, circle, inner, _ = read_all(tmp_path / "files", allow=str(tmp_path / "blobs"))
+    assert (first.data, inner.data) == (b"data", b"within")
     assert gone.reason == circle.reason == "missing"
+    first, gone, circle, inner, _ = read_all(tmp_path / "files")
+    assert (first.reason, gone.reason, circle.reason, inner.data) == (
+        "not_allowed",
+        "not_allowed",
+        "missing",
+        b"within",
+    )
+    assert f"such as {tmp_path}/files" in first.message
+    (named,) = read_all(tmp_path / "files" / "a.wav")
+    assert named.data == b"data"
+
+
+def test_what_is_no_file_is_a_reject_and_is_not_opened(tmp_path: Path, read_all: Callable[..., Any]) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    (tmp_path / "b.wav").write_bytes(b"data")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "c.wav"))
+        (tmp_path / "d.wav").symlink_to("/dev/zero")
+        fifo, sound, socket_file, device = read_all(tmp_path, allow="/dev")
+    assert sound.data == b"data"
+    assert {item.reason for item in (fifo, socket_file, device)} == {"not_a_file"}
+    assert "never opened" in fifo.message
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet", "a.arrow", "a.jsonl"])
+def test_an_object_that_is_a_pipe_or_a_link_to_elsewhere_is_a_reject_of_its_own(
+    tmp_path: Path, read_all: Callable[..., Any], name: str
+) -> None:
+    (tmp_path / "pipes").mkdir()
+    os.mkfifo(tmp_path / "pipes" / name)
+    (item,) = read_all(tmp_path / "pipes")
+    assert (item.reason, item.origin.source) == ("not_a_file", f"{tmp_path}/pipes/{name}")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"secret")
+    (tmp_path / "links" / name).symlink_to("../elsewhere")
+    (item,) = read_all(tmp_path / "links")
+    assert item.reason == "not_allowed"

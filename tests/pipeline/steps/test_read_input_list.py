@@ -67,7 +67,7 @@ def test_paths_are_relative_absolute_or_uris(manifest: Callable[..., Path], tmp_
     remote = f"memory://{uuid.uuid4().hex}/c.wav"
     storage.publish(remote, b"data of c")
     paths = ["a.wav", "sub/b.wav", "./sub/../a.wav", f"{tmp_path}/sub/b.wav", f"file://{tmp_path}/a.wav", remote]
-    items = read_all(manifest(*({"audio": path} for path in paths)))
+    items = read_all(manifest(*({"audio": path} for path in paths)), allow="memory://")
     assert [item.data for item in items] == [f"data of {name}".encode() for name in "ababac"]
     assert [item.origin.key for item in items] == paths
 
@@ -114,16 +114,16 @@ def test_configured_columns_win(manifest: Callable[..., Path], read_all: ReadAll
         ({"audio": "reference://::https://host/refs.json"}, "bad_record", "not the path or URI of one file"),
         ({"audio": "simplecache::file:///etc/hostname"}, "bad_record", "not the path or URI of one file"),
         ({"audio": "gone.wav"}, "missing", "not there"),
-        ({"audio": "../../../../../../../../gone.wav"}, "missing", "not there"),
+        ({"audio": "../../../../../../../../gone.wav"}, "not_allowed", "input.allow"),
         ({"audio": "a.wav/below.wav"}, "missing", "Not a directory"),
         ({"audio": "sub"}, "missing", "directory"),
         ({"audio": "."}, "missing", "directory"),
-        ({"audio": "/dev/zero"}, "missing", "not a file"),
-        ({"audio": "fifo.wav"}, "missing", "not a file"),
+        ({"audio": "/dev/zero"}, "not_allowed", "such as /dev"),
+        ({"audio": "fifo.wav"}, "not_a_file", "a device, a pipe or a socket"),
         ({"audio": "nul\0.wav"}, "missing", "null byte"),
         ({"audio": "lone\ud800.wav"}, "missing", "surrogates"),
         ({"audio": "n" * 5000}, "missing", "too long"),
-        ({"audio": "nosuch://host/a.wav"}, "missing", "no such kind of storage"),
+        ({"audio": "nosuch://host/a.wav"}, "not_allowed", "nosuch://"),
         ({"audio": "large.wav"}, "too_many_bytes", "2000 bytes, and 1000 are allowed"),
     ],
 )
@@ -181,7 +181,7 @@ def test_tables_with_quotes_and_line_breaks_keep_their_fields(tmp_path: Path, re
 def test_a_store_that_fails_is_not_the_clips_fault(
     manifest: Callable[..., Path], read_all: ReadAll, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(uri: str, max_bytes: int) -> bytes:
+    def fail(uri: str, max_bytes: int, places: Any) -> bytes:
         raise StorageError(f"{uri}: cannot read it: timeout")
 
     monkeypatch.setattr(storage.reading, "read_bytes", fail)
