@@ -76,7 +76,7 @@ def test_an_interrupt_stops_the_run_before_its_end_and_says_how_to_go_on(
     assert process.returncode == 130
     opened = read_output(str(output))
     assert len(opened.done) < len(opened.specs), "it went on to the end"
-    assert "to go on: moss-tok tokenize" in complaint
+    assert "To resume: moss-tok tokenize" in complaint
     assert "Traceback" not in complaint
     resumed = run_command(*many_shards(output))
     assert resumed.returncode == 0, resumed.stderr
@@ -98,7 +98,7 @@ if os.environ.pop("INTERRUPT_A_FORK", None):
     ended = run_command(*many_shards(output), environment=environment)
     assert "Exception ignored" in ended.stderr
     assert ended.returncode == 130
-    assert "to go on: moss-tok tokenize" in ended.stderr
+    assert "To resume: moss-tok tokenize" in ended.stderr
     assert not data_files(output)
 
 

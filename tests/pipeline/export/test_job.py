@@ -85,7 +85,7 @@ def test_several_processes_write_the_same_bytes_even_after_one_was_killed(
             killed.append(victim.pid)
 
     given = {"dataset": {"uri": str(dataset)}, "export": {"to": "moss-tts", "uri": str(tmp_path / "two")}}
-    with pytest.raises(WorkerDied, match=r"one of 2 processes .* died.*the same command goes on"):
+    with pytest.raises(WorkerDied, match=r"one of 2 processes .* died.*the same command continues"):
         run_export(load_export_config(None, settings, given), kill_one)
     assert len(killed) == 1
     assert 0 < len(parts(tmp_path / "two")) < 8
