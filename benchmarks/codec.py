@@ -118,12 +118,12 @@ def best_of(run: Callable[[], list[Tensor]]) -> tuple[float, list[Tensor]]:
 
 
 def now() -> float:
-    """Seconds. On one thread, of CPU time: neighbours on the machine then count only through its caches."""
+    """Seconds; with one thread, of CPU time, so that other processes disturb only through the caches."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def sgemm_rate() -> float:
-    """Operations per second of products of 2048 x 2048 matrices, kept up for SGEMM_SECONDS as an encoder is: what a
+    """Operations per second of products of 2048 x 2048 matrices, kept up for SGEMM_SECONDS like an encoder: what a
     processor does for a tenth of a second is no limit for what it does for ten."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     a @ b
@@ -135,7 +135,7 @@ def sgemm_rate() -> float:
 
 
 def reset_peak() -> None:
-    """Start the process's memory high-water mark anew (Linux)."""
+    """Reset the peak memory of the process (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -90,7 +90,7 @@ def mixed_clips() -> list[Tensor]:
 
 
 def by_frames(clips: list[Tensor], budget: int) -> list[list[Tensor]]:
-    """Longest first, into the first batch with room for it."""
+    """Batches of about equal frames: longest clip first, into the first batch that it fits."""
     batches: list[list[Tensor]] = []
     room: list[int] = []
     for clip in sorted(clips, key=Tensor.numel, reverse=True):

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def described(index: int, frames: int) -> ClipInfo:
-    """A clip with a transcript and a speaker."""
+    """The info of a clip with a transcript and a speaker."""
     text = f"the words of clip {index} " * (frames // 30)
     description = Description(text=text, language="en", speaker_id=f"speaker {index % SPEAKERS}")
     return replace(info(index, frames), description=description)
@@ -67,7 +67,7 @@ def in_own_process(dataset: str, to: str, out: str, settings: Sequence[str]) -> 
 
 
 def measured(dataset: str, to: str, out: str, settings: Sequence[str]) -> tuple[float, int, int]:
-    """CPU seconds, bytes written, and by how many bytes the peak of the process's memory rose."""
+    """CPU seconds, bytes written, and growth of the process's peak memory in bytes."""
     config = load_export_config(None, settings, {"dataset": {"uri": dataset}, "export": {"to": to, "uri": out}})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def measure(hours: float, folder: Path) -> str:
-    """A row of the table."""
+    """Run one length; returns a row of the table."""
     size = write_input(folder / "clips", hours)
     config = parse_config(
         {
@@ -59,7 +59,7 @@ def measure(hours: float, folder: Path) -> str:
 
 
 def write_input(folder: Path, hours: float) -> int:
-    """The long clip and ten short ones; bytes of the long one."""
+    """Write the long clip and ten short ones; returns the size of the long one in bytes."""
     folder.mkdir()
     speech = np.concatenate([sf.read(path, dtype="int16")[0] for path in sorted(CORPUS.glob("*.wav"))])
     minute = np.resize(speech, 60 * RATE)

@@ -53,7 +53,7 @@ SHORT = "2 to 20 s"
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run gave."""
+    """The figures of one run."""
 
     audio_seconds: float
     shards: int
@@ -169,7 +169,7 @@ def print_rates(tar: Path) -> None:
 def _rates_alone(tar: Path, processes: int) -> tuple[float, float]:
     """Means over so many processes at once: cores share caches and memory, in a run as well as here."""
     code = f"import pathlib, benchmarks.pipeline as b; b.print_rates(pathlib.Path({str(tar)!r}))"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as Ray has it in tasks of one CPU
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as Ray sets it in tasks of one CPU
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)

@@ -32,7 +32,7 @@ def config_of() -> Config:
 
 
 def begin(shards: int, done: float, folder: Path) -> None:
-    """List, plan and store; what the store then holds is left in `folder` for the other process."""
+    """List, plan and store the plan; `folder` gets the contents of the store for the other process."""
     from pipeline.dataset.dataset import open_output
     from pipeline.distributed.driver import _Driver
 
@@ -56,7 +56,7 @@ def begin(shards: int, done: float, folder: Path) -> None:
 
 
 def resume(shards: int, done: float, folder: Path) -> None:
-    """Take up the output that `begin` left, as if most of its shards had been done."""
+    """Resume the output of `begin`, as if most of its shards were committed."""
     from pipeline.dataset.dataset import open_output
     from pipeline.distributed.driver import _Driver
 

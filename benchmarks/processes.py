@@ -25,13 +25,13 @@ OTHER = "other Ray"
 
 @dataclass(slots=True)
 class Usage:
-    """One process."""
+    """The usage of one process."""
 
     kind: str
     cpu: list[tuple[float, float]] = field(default_factory=list)
-    """Moments of the monotonic clock, and the CPU seconds that it had used by then."""
+    """Moments of the monotonic clock, each with the CPU seconds used until then."""
     peak_private: int = 0
-    """Bytes without those that it shares with others, which are mostly the object store."""
+    """Bytes of memory, without shared memory, which is mostly the object store."""
 
     def cpu_seconds(self, since: float, until: float) -> float:
         """CPU seconds between two moments."""
@@ -40,7 +40,7 @@ class Usage:
 
 
 class Watch:
-    """Looks at this process and all of its descendants a few times a second, from a thread."""
+    """Measures this process and its descendants a few times per second, in a thread."""
 
     def __init__(self, period: float = 0.25) -> None:
         self._period = period
@@ -50,7 +50,7 @@ class Watch:
         self._usage: dict[int, Usage] = {}
         self.driver = Usage("driver, main thread")
         self.peak_store = 0
-        """Most bytes of the object store that were in use."""
+        """Peak use of the object store in bytes."""
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Watch:
@@ -62,7 +62,7 @@ class Watch:
         self._thread.join()
 
     def by_kind(self) -> dict[str, list[Usage]]:
-        """The processes that had something to do."""
+        """The processes that were busy, by kind."""
         kinds: dict[str, list[Usage]] = {}
         for usage in self._usage.values():
             if usage.kind != IDLE:
@@ -83,7 +83,7 @@ class Watch:
 
     def _look(self, process: psutil.Process, kind: str) -> None:
         usage = self._usage.setdefault(process.pid, Usage(kind))
-        if usage.kind in (IDLE, OTHER):  # a worker gets its title when it is given work
+        if usage.kind in (IDLE, OTHER):  # Ray sets the title of a worker when it gets work
             usage.kind = kind
         times = process.cpu_times()
         memory: Any = process.memory_info()
@@ -99,13 +99,13 @@ def _kind(command: str) -> str:
 
 
 class _ObjectStore:
-    """The object store of the node that the run is on."""
+    """Ray's object store on this node."""
 
     def __init__(self) -> None:
         self._state: Any = None
 
     def bytes_in_use(self) -> int:
-        """0 while there is no Ray."""
+        """Bytes in use; 0 while Ray is not running."""
         if not ray.is_initialized():
             return 0
         if self._state is None:

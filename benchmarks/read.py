@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def plain(output: str, cache: str, layers: int, clips: int) -> None:
-    """What a user of `datasets` alone would write; a tenth of the clips where it takes long."""
+    """Read with `datasets` only; a tenth of the clips where that takes long."""
     names = [layer_column(layer) for layer in range(layers)]
     load: Callable[[], Any] = lambda: datasets.load_dataset(output, split="train", cache_dir=cache)  # noqa: E731
     report(f"load_dataset, first time, all {LAYERS} layers", clips, load)
@@ -72,7 +72,7 @@ def plain(output: str, cache: str, layers: int, clips: int) -> None:
 
 
 class Counter:
-    """Bytes that left the store."""
+    """Counts the bytes that are read from the store."""
 
     total = 0
 

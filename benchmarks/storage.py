@@ -76,7 +76,7 @@ def read_members(opened: Callable[[], BinaryIO]) -> str:
 
 
 def tar_of(megabytes: int) -> bytes:
-    """Members of half a megabyte, as a ten-second FLAC has."""
+    """A tar with members of half a megabyte, the size of a ten-second FLAC."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as tar:
         for number in range(2 * megabytes):

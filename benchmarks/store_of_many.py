@@ -18,7 +18,7 @@ _MODIFIED = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class StoreOfMany(AbstractFileSystem):  # type: ignore[misc]
-    """Tars below `bucket/audio/`, manifests below `bucket/codes/_moss_tok/shards/`, and what is written to it."""
+    """Has tars below `bucket/audio/`, manifests below `bucket/codes/_moss_tok/shards/`, and what is written to it."""
 
     protocol = PROTOCOL
     tars = 0
@@ -83,5 +83,5 @@ class StoreOfMany(AbstractFileSystem):  # type: ignore[misc]
 
 
 def register() -> None:
-    """Make `manyshards://` an address."""
+    """Register the protocol `manyshards://`."""
     fsspec.register_implementation(PROTOCOL, StoreOfMany, clobber=True)

@@ -40,7 +40,7 @@ WAIT_WARNING_SECONDS = 60.0  # a run without a ready actor warns this often
 MAX_START_FAILURES = 5  # the run ends after so many failed starts in a row, if no actor is left
 
 OnDone: TypeAlias = "Callable[[ActorHandle, Future[Any]], None]"
-"""Is given a call of an actor that has ended."""
+"""Gets the actor and the future of a call that has ended."""
 _Reply: TypeAlias = "tuple[ActorHandle, OnDone, Future[Any]]"
 
 

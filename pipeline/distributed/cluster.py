@@ -55,7 +55,7 @@ class ActorShape:
 def connect(cluster: ClusterConfig) -> None:
     """Join the configured cluster, or the one that a submitted job is in, or start Ray on this machine alone.
 
-    Raises ClusterError, and KeyboardInterrupt where a signal ended Ray's start.
+    Raises ClusterError, and KeyboardInterrupt if a signal ended the start of Ray.
     """
     address = joined_address(cluster)
     options: dict[str, Any] = {"address": address}

@@ -46,7 +46,7 @@ class RunSummary:
 
     output: Output
     totals: Totals
-    """Of the whole dataset, including what earlier runs committed."""
+    """Totals of the whole dataset, including what earlier runs committed."""
     this_run: Totals
     failures: list[Failure]
     """Shards that were given up."""

@@ -1,4 +1,4 @@
-"""A function over tasks on a Ray cluster, the results as they come; what dies is tried again."""
+"""Runs a function on many tasks on a Ray cluster. A task whose process dies is retried."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WAIT_SECONDS = 1.0
 
 
 class TaskFailed(RuntimeError):
-    """A task that ended its process, or raised, in each of MAX_ATTEMPTS attempts."""
+    """A task raised an error, or its process died, in each of MAX_ATTEMPTS attempts."""
 
 
 def map_on_ray(
@@ -28,8 +28,8 @@ def map_on_ray(
 ) -> Iterator[Result]:
     """Run `function` on each task, one CPU (and one GPU with `gpu`) each, in processes that stay between tasks.
 
-    Results come in the order in which they are ready. A task is tried up to MAX_ATTEMPTS times: its process or node may
-    be gone. Raises TaskFailed, ClusterError and KeyboardInterrupt; what was done stays done.
+    Yields results in the order in which they are ready. A failed task is retried, up to MAX_ATTEMPTS attempts: its
+    process or node may be gone. Raises TaskFailed, ClusterError and KeyboardInterrupt.
     """
     connect(cluster)
     try:

@@ -61,7 +61,7 @@ def prepare_remotely(
 
     A decoder that needs more than `stall_seconds` for one block is ended with its process.
 
-    Raises what the reader raises, and ReaderDied if a reader dies before it has named a clip.
+    Raises what the reader raises, and ReaderDied if a reader that isolates clips dies before it has named one.
     """
     reading = _Reading(
         spec=spec,

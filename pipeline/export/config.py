@@ -110,7 +110,7 @@ class ReferenceConfig(Section):
 
 
 class TextConfig(Section):
-    """The text that is written."""
+    """How transcripts are written."""
 
     normalize: Literal["none", "basic", "whisper"] = "none"
     """basic: lower case, no punctuation, no bracketed remarks, letters and accents kept. whisper: the rules by which
@@ -140,7 +140,7 @@ class TokensConfig(Section):
     """The parts of a document, in order: {text}, {audio}, {reference}, and special tokens by id or by their name in the
     tokenizer."""
     text_offset: Annotated[int, Field(ge=0)] = 0
-    """Added to every id of the tokenizer."""
+    """This number is added to every id of the tokenizer."""
     audio_offset: Annotated[int, Field(ge=0)] | None = None
     """Id of code 0 of layer 0. By default after the ids of the text in flat, and 0 in the other layouts."""
     separate_layers: bool = True

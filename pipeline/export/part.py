@@ -30,7 +30,7 @@ class Format(Protocol):
         """The folder of the row's file, its entry, and the size of the entry in bytes; or why the row is left out."""
 
     def files(self, stem: str, entries: list[Any]) -> Mapping[str, bytes]:
-        """Contents of the files for these entries, by name; all names begin with or contain `stem`."""
+        """Contents of the files for these entries, by name. Every name contains `stem`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ _COLUMNS = (
     *("id", "source", "key", "start", "num_frames", "num_samples", "sample_rate", "clipping", "silence", "audio_xxh3"),
     *("text", "language", "speaker_id"),
 )
-_OWN_FILE = ("files", "list")  # formats of which a clip is an audio file of its own
+_OWN_FILE = ("files", "list")  # formats in which a clip is an audio file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class ExportRow:
     audio: str
     """Where the clip's sound is: the URI of its file, or `URI#key` for a clip inside a tar or a Parquet file."""
     start: float | None
-    """Seconds of the file where the clip begins; None where it is all of it."""
+    """Seconds of the file at which the clip begins; None if the clip is the whole file."""
     num_frames: int
     num_samples: int
     sample_rate: int
@@ -50,7 +50,7 @@ class ExportRow:
 
     @property
     def address(self) -> str:
-        """`audio`, with the seconds of the file where the clip is a part of it, as a media fragment: #t=1.5,4."""
+        """`audio`; if the clip is a part of its file, with a media fragment in seconds: #t=1.5,4."""
         return (
             self.audio if self.start is None else f"{self.audio}#t={self.start:.10g},{self.start + self.duration:.10g}"
         )

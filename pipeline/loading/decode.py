@@ -42,14 +42,14 @@ def decode_row(row: Row, model: MossAudioTokenizerModel) -> np.ndarray:
 
 
 def decode_batch(rows: list[Row], model: MossAudioTokenizerModel) -> list[np.ndarray]:
-    """`decode_row` of each, together; the sound of a row does not depend on the others."""
+    """Decode rows in one batch. The sound of a row does not depend on the others."""
     decoded = model.batch_decode([torch.from_numpy(row.codes.astype(np.int64)) for row in rows])
     audio = decoded.audio.float().cpu().numpy()
     return [np.ascontiguousarray(audio[number, :, : row.num_samples]) for number, row in enumerate(rows)]
 
 
 def decode_in_pieces(row: Row, model: MossAudioTokenizerModel) -> Iterator[np.ndarray]:
-    """`decode_row` as pieces (channels, n), end to end the same sound, in memory that does not grow with its length."""
+    """Yield the sound of `decode_row` in pieces (channels, n). Memory does not grow with the length of the clip."""
     codes = torch.from_numpy(row.codes.astype(np.int64))
     left = row.num_samples
     for piece in decode_stream(model, torch.split(codes, PIECE_FRAMES, dim=1)):

@@ -27,7 +27,7 @@ CHECKS = {
     "sources": "sampled clips can still be read from the source that was planned",
     "encoded again": "sampled clips give the same row when they are encoded again",
 }
-"""Every check, in the order of the findings, with what it asks."""
+"""Every check, in order, with what must hold."""
 
 MAX_DIFFERENCES = 1000
 """Differences that are kept with details; all are counted."""

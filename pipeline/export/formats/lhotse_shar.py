@@ -25,7 +25,7 @@ _BYTES_OF_A_ROW = 2048  # two headers, the array's manifest and the cut
 
 
 class LhotseShar:
-    """A folder of Shar for each split, or for each of its buckets; within a file, clips are sorted by length."""
+    """Writes a folder of Shar per split, or per bucket of a split. In a file, clips are sorted by length."""
 
     need_text = True
 

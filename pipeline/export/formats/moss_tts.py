@@ -1,4 +1,4 @@
-"""The JSONL that the finetuning scripts of MOSS-TTS read, with codes in place: their `prepare_data.py` is not needed.
+"""JSONL for the finetuning scripts of MOSS-TTS. It contains codes, so their `prepare_data.py` is not needed.
 
 The rules are those of `finetuning/README.md` and `finetuning/dataset.py` in github.com/OpenMOSS/MOSS-TTS:
 
@@ -23,7 +23,7 @@ from pipeline.export.selection import Selected
 
 
 class MossTts:
-    """A folder of JSONL files for each split, which is what the option --train-jsonl takes."""
+    """Writes a folder of JSONL files for each split, for the option --train-jsonl."""
 
     need_text = True
     need_codes = True
@@ -62,6 +62,6 @@ def frames_first(codes: np.ndarray) -> list[list[int]]:
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:
-    """A line of JSONL in UTF-8; what of a local name is not UTF-8 becomes an escape, which reads back as it was."""
+    """A line of JSONL in UTF-8. Bytes of names that are not UTF-8 become escapes, which are read back unchanged."""
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"

@@ -16,7 +16,7 @@ from pipeline.export.selection import Selected
 
 
 class Nemo:
-    """A folder of manifests for each split, or for each of its buckets; within a file, clips are sorted by length."""
+    """Writes a folder of manifests per split, or per bucket of a split. In a file, clips are sorted by length."""
 
     need_text = True
 

@@ -15,7 +15,7 @@ from pipeline.export.tokens.tokenizer import TextTokenizer
 
 
 class Tokens:
-    """A folder of sequences for each split. A sequence does not continue in the next file: the last one is padded."""
+    """Writes a folder of sequences per split. A sequence does not continue in the next file: the last one is padded."""
 
     need_codes = True
 
