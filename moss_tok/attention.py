@@ -1,17 +1,17 @@
-"""Causal attention over a sliding window, for many clips laid end to end, behind one small interface.
+"""Causal attention over a sliding window, for many clips in one packed matrix, behind one small interface.
 
-A query at position p attends to the keys p - context < k <= p of its own clip. A stage uses a `WindowAttention` so,
-for each layer: `load` the keys and values that streams bring along, `write` the new ones, `attend`, `save`.
+A query at position p attends to the keys p - context < k <= p of its own clip. For each layer, a stage uses a
+`WindowAttention` in this order: `load` the cached keys and values of the streams, `write` the new ones, `attend`,
+`save`.
 
 `TiledAttention` runs everywhere. It cuts each clip, counted from its first step, into tiles of queries. The keys of
-tile j are the steps [j * tile - context, (j + 1) * tile) under one band mask; tiles near a clip's start have fewer;
-the last tile is padded to full size. So a tile has the same shape, the same mask and the same key positions whatever
-the batch, the clip's length, or the chunks a stream was cut into, and its results are the same, bit for bit.
+tile j are the steps [j * tile - context, (j + 1) * tile) under one band mask; tiles near a clip's start have fewer; the
+last tile is padded to full size. So a tile has the same shape, the same mask and the same key positions whatever the
+batch, the clip's length, or the chunks that a stream was cut into, and its results are the same, bit for bit.
 
-`VarlenAttention` feeds the packed CUDA kernel. There the unit is a block of `context` queries with the keys of its own
-and the previous block, laid out as a sequence of its own, for the same reason.
-
-Neither ever makes a T x T matrix. Shapes: H heads, D head_dim.
+`VarlenAttention` uses the packed CUDA kernel. There the unit is a block of `context` queries with the keys of its own
+and the previous block, passed as a sequence of its own, for the same reason. Neither ever makes a T x T matrix. Shapes:
+H heads, D head_dim.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TASKS_PER_LANE = 4
 
 @dataclass(frozen=True)
 class Span:
-    """The steps of one clip in a packed matrix: `length` new ones, after `past` steps seen in earlier calls."""
+    """The steps of one clip in a packed matrix: `length` new ones, which follow `past` steps of earlier calls."""
 
     past: int
     length: int
@@ -48,7 +48,7 @@ class Span:
 
 @dataclass(frozen=True)
 class WindowShape:
-    """What the attention of a stage looks like: `context` keys for a query, in `num_heads` heads of `head_dim`."""
+    """The parameters of a stage's attention: each query sees `context` keys, in `num_heads` heads of `head_dim`."""
 
     context: int
     num_heads: int
@@ -56,13 +56,13 @@ class WindowShape:
 
 
 class WindowAttention(Protocol):
-    """One stage's attention over a packed batch; rows number the new steps of all clips, in order."""
+    """The attention of one stage over a packed batch. Rows are the new steps of all clips, in order."""
 
     def load(self, cached: Sequence[Tensor]) -> None:
         """Take one layer's cached keys and values, (steps, 2, H, D) for each clip."""
 
     def write(self, rows: slice, qkv: Tensor) -> None:
-        """Store the rotated q, k and v (n, 3, H, D) of these rows; rows past the last clip are ignored."""
+        """Store the rotated q, k and v (n, 3, H, D) of these rows. Rows after the last clip are ignored."""
 
     def attend(self, out: Tensor) -> None:
         """Write the attention output of all rows into `out` (at least rows, H * D)."""
@@ -72,7 +72,7 @@ class WindowAttention(Protocol):
 
 
 class _Regions:
-    """Where each clip's steps lie in a buffer (rows, 3, H, D) that also holds its cached steps and some padding.
+    """Where the steps of each clip are in a buffer (rows, 3, H, D), which also holds its cached steps and some padding.
 
     The region of a clip starts with step `origin(past)`, the first one that any of its new queries may need.
     """
@@ -123,10 +123,12 @@ class _Regions:
 
 
 class TiledAttention:
-    """Attention by aligned tiles of queries through `scaled_dot_product_attention`; see the head of this file.
+    """Attention by aligned tiles of queries through `scaled_dot_product_attention`, as described at the head of this
+    file.
 
-    On a CPU a tile is a call of its own, on one thread: nothing that a kernel may decide by, be it the number of
-    tiles, of threads or the alignment, differs from one batch to another. On a GPU, tiles of one shape go together.
+    On a CPU each tile is a call of its own on one thread. So nothing that a kernel's choice may depend on differs
+    between batches: not the number of tiles, not the number of threads, not the alignment. On a GPU, tiles of the same
+    shape go into one call.
     """
 
     def __init__(self, spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device) -> None:
@@ -162,7 +164,8 @@ class TiledAttention:
         run_in_lanes([partial(attend_runs, start, start + share) for start in range(0, len(runs), share)])
 
     def _same_shape(self, tile: int, end: int) -> int:
-        """How many tiles from this one on share its shape: one where the window is cut off by the clip's start."""
+        """How many tiles from this one on have the same shape. It is one where the start of the clip cuts the window
+        off."""
         if tile * self.tile < self.shape.context:
             return 1
         return -(-end // self.tile) - tile
@@ -177,7 +180,7 @@ class TiledAttention:
         step, _, head, one = buffer.stride()
 
         def windows(part: int, start: int, length: int) -> Tensor:
-            """Overlapping views (tiles, H, length, D): nothing is copied."""
+            """Overlapping views (tiles, H, length, D). Nothing is copied."""
             offset = buffer[self.regions.row(clip, start), part].storage_offset()
             return buffer.as_strided((tiles, heads, length, width), (self.tile * step, head, step, one), offset)
 
@@ -193,7 +196,7 @@ class TiledAttention:
 
 @lru_cache(maxsize=256)
 def band_mask(queries: int, keys: int, context: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Additive mask (queries, keys), where the last query is at the last key: 0 in the window, else -inf."""
+    """Additive mask (queries, keys) whose last query is at the last key: 0 inside the window, -inf outside."""
     with torch.inference_mode(False):
         key = torch.arange(keys, device=device)
         query = torch.arange(keys - queries, keys, device=device)[:, None]
@@ -241,7 +244,7 @@ class VarlenAttention:
 
 
 def _concatenate(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The parts end to end, and the cumulative starts that packed kernels want."""
+    """The parts joined, and the cumulative starts that packed kernels need."""
     starts = torch.tensor([0] + [part.numel() for part in parts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     return to_device(torch.cat(parts), device), to_device(starts, device)
 

@@ -4,9 +4,9 @@
     codes -> quantizer -> hidden -> decoder -> waveform (C, frames * downsample_rate)
 
 Names and shapes of the public methods follow the release (https://huggingface.co/OpenMOSS-Team/MOSS-Audio-Tokenizer),
-so that its published examples run with the import changed. Inside, a batch is packed: the frames of all clips laid
-end to end in one matrix. A clip is zero-padded to whole frames, and every frame that holds at least one sample is
-encoded: frames = ceil(samples / downsample_rate).
+so that its published examples run with the import changed. Inside, a batch is packed: the frames of all clips are
+joined in one matrix. A clip is zero-padded to whole frames, and every frame that holds at least one sample is encoded:
+frames = ceil(samples / downsample_rate).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class UntrainedModelWarning(UserWarning):
-    """The loaded weights are random: codes are well defined, but decoding them does not give the sound back."""
+    """The loaded weights are random. Codes are well defined, but decoding them does not give the sound back."""
 
 
 class MossAudioTokenizerModel(PackedCodec):
-    """A codec; get one from `from_pretrained`. `parts` says which directions it can run."""
+    """A codec, made by `from_pretrained`. `parts` says whether it can encode, decode or both."""
 
     def __init__(self, config: MossAudioTokenizerConfig, keys: set[str], parts: Parts) -> None:
         super().__init__(config, keys, parts)
@@ -52,12 +52,13 @@ class MossAudioTokenizerModel(PackedCodec):
         device: str | torch.device = "cpu",
         parts: Parts = "all",
     ) -> MossAudioTokenizerModel:
-        """Load a codec from a local folder, an embedded codec's name ("cat-tiny") or a hub repo id.
+        """Load a codec from a local folder, the name of an embedded codec ("cat-tiny"), or the id of a hub repo.
 
-        `dtype` ("float32" or "bfloat16") is the precision of the transformers' matrix products; the rest is float32.
-        `parts` loads only what encoding or decoding needs. Weights are mapped from disk and assigned, without random
-        initialisation; those of float32 products on a CPU are then copied into an order of their own. Raises
-        ModelNotFoundError, HubUnreachableError, ModelConfigError or CheckpointError, each saying what is wrong.
+        `dtype` ("float32" or "bfloat16") is the precision of the matrix products of the transformers; all else is
+        float32. `parts` loads only what encoding or decoding needs. Weights are mapped from disk and assigned, without
+        random initialisation; for float32 products on a CPU they are then copied into the layout of the kernels.
+
+        Raises ModelNotFoundError, HubUnreachableError, ModelConfigError or CheckpointError, each saying what is wrong.
         """
         precision = DTYPES.get(str(dtype).removeprefix("torch."))
         if precision is None:
@@ -85,12 +86,12 @@ class MossAudioTokenizerModel(PackedCodec):
 
     @property
     def sampling_rate(self) -> int:
-        """Samples per second and channel."""
+        """Samples per second of each channel."""
         return self.config.sampling_rate
 
     @property
     def downsample_rate(self) -> int:
-        """Samples per channel and frame."""
+        """Samples per channel in one frame."""
         return self.config.downsample_rate
 
     @property
@@ -120,12 +121,12 @@ class MossAudioTokenizerModel(PackedCodec):
 
     @property
     def revision(self) -> str | None:
-        """The commit of the hub repo it came from; None for a local or embedded codec."""
+        """The commit of the hub repo that it came from; None for a local or embedded codec."""
         return self.checkpoint.revision if self.checkpoint else None
 
     @property
     def weights_sha256(self) -> str | None:
-        """SHA-256 over the weights files; computed at the first call."""
+        """SHA-256 over the weights files, computed at the first call."""
         return self.checkpoint.weights_sha256 if self.checkpoint else None
 
     # The published interface.
@@ -140,8 +141,9 @@ class MossAudioTokenizerModel(PackedCodec):
     ) -> EncoderOutput | tuple[Tensor, Tensor, Tensor]:
         """Encode a batch (B, C, T), (B, T) or one mono clip (T,), float in [-1, 1] at `sampling_rate`.
 
-        `padding_mask` (B, T) is true for the samples of each clip, a prefix. `num_quantizers` codes per frame, all by
-        default. `chunk_duration` (seconds, whole frames) streams the clips through in chunks, with the same codes.
+        `padding_mask` (B, T) is true for the samples of each clip, and the true values come first. `num_quantizers` is
+        the number of codes per frame, all by default. With `chunk_duration`, in seconds and a whole number of frames,
+        the clips are encoded in chunks, with the same codes.
         """
         output = self._encode(
             arguments.batch_of_waveforms(input_values, padding_mask, self.config), num_quantizers, chunk_duration
@@ -162,11 +164,11 @@ class MossAudioTokenizerModel(PackedCodec):
         return_dict: bool = True,
         chunk_duration: float | None = None,
     ) -> DecoderOutput | tuple[Tensor, Tensor]:
-        """Decode codes (num_quantizers, B, frames) or (num_quantizers, frames); the first k quantizers alone decode
-        too.
+        """Decode codes (num_quantizers, B, frames) or (num_quantizers, frames). The codes of the first k quantizers
+        alone can be decoded too.
 
-        `padding_mask` (B, frames) is true for the frames of each clip. `num_quantizers` uses only that many of the
-        given ones.
+        `padding_mask` (B, frames) is true for the frames of each clip. `num_quantizers` uses only the first so many of
+        the given codes.
         """
         output = self._decode(
             arguments.batch_of_codes(audio_codes, padding_mask, self.config), num_quantizers, chunk_duration
@@ -180,9 +182,8 @@ class MossAudioTokenizerModel(PackedCodec):
         return self._decode(arguments.list_of_codes(codes, self.config), num_quantizers, chunk_duration)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` with the v1 release's names. Loading them gives the same codec,
-        bit for bit.
-        """
+        """Write `config.json` and `model.safetensors` with the names of the v1 release. Loading them gives the same
+        codec, bit for bit."""
         save_weights(self, self.config, Path(folder))
 
     # Batches through the packed core, whole or in chunks.

@@ -1,9 +1,9 @@
-"""How the arithmetic of a stage is carried out: a choice that is made once and is part of what codes depend on.
+"""How the arithmetic of a stage is carried out. The choice is made once and is part of what codes depend on.
 
-Other kernels round differently, so the choice is a value: nothing is tuned at run time. On a CPU, rows go through a
-layer in groups, each on one thread, of the sizes that the probe found constant (numerics/). On a GPU every group has
-one fixed number of rows, so that each product always has the same shape and the same kernel, whatever the batch; it is
-also what compiled layers want.
+Other kernels round differently, so the choice is a value, and nothing is tuned at run time. On a CPU, rows go through a
+layer in groups of the sizes that the probe found constant (numerics/), each on one thread. On a GPU every group has one
+fixed number of rows, so that each product always has the same shape and the same kernel, whatever the batch. Compiled
+layers want that too.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Execution:
-    """`static_frames`: frames in one fixed group of rows, None for groups of the sizes of the way to multiply.
-    `attention` makes the windowed attention of a batch. `compile_backend` compiles the layers with `torch.compile`."""
+    """A choice of how to compute.
+
+    `static_frames` is the number of frames in one fixed group of rows, or None for groups of the sizes of the way to
+    multiply. `attention` makes the windowed attention of a batch. `compile_backend` compiles the layers with
+    `torch.compile`.
+    """
 
     static_frames: int | None
     attention: AttentionFactory
@@ -38,26 +42,26 @@ class Execution:
 
     @classmethod
     def for_device(cls, device: torch.device, dtype: torch.dtype) -> Execution:
-        """The default: packed kernels on CUDA where the precision has them, tiles elsewhere."""
+        """The default for a device: packed kernels on CUDA if the precision has them, tiles elsewhere."""
         packed = device.type == "cuda" and dtype == torch.bfloat16
         return cls(GPU_FRAMES if device.type == "cuda" else None, packed_attention if packed else TiledAttention)
 
     def groups(self, rows: int, steps_per_frame: int, way: Way) -> tuple[slice, ...]:
-        """The groups in which a stage with that many steps per frame computes so many rows; the last one may reach
-        beyond them."""
+        """The groups in which a stage with so many steps per frame computes so many rows. The last group may extend
+        beyond the rows."""
         if self.static_frames is None:
             return way.groups(rows, torch.get_num_threads())
         size = self.static_frames * steps_per_frame
         return tuple(slice(start, start + size) for start in range(0, rows, size))
 
     def run(self, tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
-        """Run tasks that touch nothing in common: side by side on a CPU, in order on a GPU."""
+        """Run tasks that share no data: at the same time on a CPU, in order on a GPU."""
         if device.type == "cpu" and self.compile_backend is None:
             return run_in_lanes(tasks)
         return [task() for task in tasks]
 
     def function(self, method: LayerFunction) -> LayerFunction:
-        """A layer's method, compiled if so configured."""
+        """A method of a layer, compiled if so configured."""
         return method if self.compile_backend is None else _compiled(method, self.compile_backend)
 
 

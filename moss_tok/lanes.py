@@ -1,11 +1,10 @@
 """Work on a CPU in lanes: as many threads of our own as torch has, each of which computes alone.
 
 A kernel that splits one product or one sum over threads may round differently with other numbers of threads. So no
-kernel is ever split: a task runs on one thread from its beginning to its end, and the lanes take tasks in turns. What
-a task computes then cannot depend on how many lanes there are. It also costs less on a busy machine: a kernel that is
-split waits, spinning, for its slowest thread.
-
-The caller's `torch.get_num_threads()` is the number of lanes.
+kernel is ever split: a task runs on one thread from its beginning to its end, and each lane takes the next task when it
+is free. What a task computes then cannot depend on the number of lanes. It is also faster on a busy machine, because a
+kernel that is split waits, spinning, for its slowest thread. The number of lanes is the caller's
+`torch.get_num_threads()`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ Result = TypeVar("Result")
 
 
 def run_in_lanes(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Run tasks that touch nothing in common, and give their results in order.
-
-    Raises what the first of them raised, once all have ended.
-    """
+    """Run tasks that share no data, and return their results in order. If some raise, the error of the first is raised,
+    once all have ended."""
     threads = torch.get_num_threads()
     if threads == 1:
         return [task() for task in tasks]
@@ -42,7 +39,7 @@ def run_in_lanes(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
 
 
 class _Lanes:
-    """The threads of this process: kept, and made anew where their number changes or the process was forked."""
+    """The threads of this process. They are kept, and made again if their number changes or the process was forked."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -1,4 +1,5 @@
-"""A linear layer whose rows do not depend on how many rows came along: how it multiplies is chosen (numerics/)."""
+"""A linear layer in which a row's result does not depend on the other rows. How it multiplies is chosen in
+numerics/."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class Linear(nn.Module):
         return inputs, outputs
 
     def prepare(self, way: Way | None = None) -> None:
-        """Make what products use of the weight, where it lies now; once loaded, and after every move.
+        """Make what the products use of the weight, on its present device. Call it after loading and after every move.
 
         Without `way`, one is chosen for this layer alone.
         """

@@ -1,8 +1,5 @@
 """The modules of a codec, run over packed batches: one chunk of each of several streams, or whole clips.
 
-    waveforms (C, samples) -> frames -> encoder -> hidden (frames, D) -> quantizer -> codes (num_quantizers, frames)
-    codes -> quantizer -> hidden -> decoder -> waveforms (C, frames * downsample_rate)
-
 The frames of all clips are joined in one matrix, without padding between them.
 """
 
@@ -40,7 +37,7 @@ class PackedCodec(nn.Module):
         self.parts = parts
         self.execution: Execution | None = None
         self.numerics: Numerics = unprobed(torch.float32)
-        """Which kernels it computes with, chosen by a probe when it is loaded or moved."""
+        """The kernels that it computes with, chosen by a probe when it is loaded or moved."""
         rate = Fraction(config.sampling_rate, config.downsample_rate)
         self.encoder = Stack(config.encoder, "encoder", keys, rate) if parts != "decoder" else None
         self.quantizer = ResidualQuantizer(config.quantizer, encodes=parts != "decoder", decodes=parts != "encoder")
@@ -61,7 +58,7 @@ class PackedCodec(nn.Module):
         return self
 
     def _prepare(self) -> None:
-        """Choose the kernels for where the weights lie now, and make what they use of the weights."""
+        """Choose the kernels for the device of the weights, and prepare the weights for them."""
         stages = [stage for stack in (self.encoder, self.decoder) if stack is not None for stage in stack.stages]
         linears = [linear for stage in stages for linear in stage.linears]
         if self.device.type == "cpu":
@@ -84,7 +81,7 @@ class PackedCodec(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the transformers' matrix products."""
+        """The precision of the matrix products of the transformers."""
         stack = self.decoder if self.encoder is None else self.encoder
         return torch.float32 if stack is None else stack.stages[0].product_dtype
 
@@ -96,11 +93,11 @@ class PackedCodec(nn.Module):
     def encode_step(
         self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None, *, num_quantizers: int
     ) -> tuple[list[tuple[Tensor, Tensor]], list[StreamState]]:
-        """One chunk (C, samples) of each of several streams -> codes (num_quantizers, frames) and hidden (frames, D)
-        of each.
+        """Encode one chunk (C, samples) of each of several streams. Gives codes (num_quantizers, frames) and hidden
+        (frames, D) of each, and the new states.
 
-        A chunk that is not whole frames ends its stream: it is zero-padded. `states` is None for whole clips, which
-        leave no new ones.
+        A chunk that is not whole frames is zero-padded and ends its stream. `states` is None for whole clips, and then
+        there are no new states.
         """
         if self.encoder is None:
             raise RuntimeError("this codec was loaded with parts='decoder': it cannot encode")
@@ -119,7 +116,8 @@ class PackedCodec(nn.Module):
     def decode_step(
         self, chunks: Sequence[Tensor], states: Sequence[StreamState] | None
     ) -> tuple[list[Tensor], list[StreamState]]:
-        """Codes (num_quantizers, frames) of each of several streams -> audio (C, frames * downsample_rate) of each."""
+        """Decode codes (num_quantizers, frames) of each of several streams. Gives audio (C, frames * downsample_rate)
+        of each, and the new states."""
         if self.decoder is None:
             raise RuntimeError("this codec was loaded with parts='encoder': it cannot decode")
         spans = [Span(past, chunk.shape[1]) for past, chunk in zip(_pasts(states, chunks), chunks, strict=True)]

@@ -73,9 +73,10 @@ class Quantizer(nn.Module):
 
 
 class ResidualQuantizer(nn.Module):
-    """Hidden states <-> codes. `prepare` must have been called once the parameters are loaded.
+    """Hidden states <-> codes.
 
-    `encodes` and `decodes` say which directions are folded and can be run.
+    `prepare` must be called once the parameters are loaded. `encodes` and `decodes` say which directions are folded and
+    can be run.
     """
 
     project: Tensor
@@ -97,11 +98,11 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Fold the parameters into what is computed with; `bind` comes next."""
+        """Fold the parameters into the constants. `bind` must follow."""
         run_in_lanes([self._prepare])
 
     def bind(self, numerics: Numerics) -> None:
-        """Compute with these kernels, where the constants lie now."""
+        """Compute with these kernels, on the present device of the constants."""
         self.numerics = numerics
         if self.encodes:
             self.products = _Products(numerics.quantizer, self)
@@ -116,7 +117,7 @@ class ResidualQuantizer(nn.Module):
 
     @property
     def operations(self) -> list[RowOperation]:
-        """What is done with rows besides products, to be probed."""
+        """The operations on rows besides products, to be probed."""
         if not self.decodes:
             return []
         draw = torch.Generator().manual_seed(0)
@@ -164,7 +165,7 @@ class ResidualQuantizer(nn.Module):
         self.register_buffer(name, value.to(torch.float32).contiguous(), persistent=False)
 
     def encode(self, hidden: Tensor, num_quantizers: int) -> Tensor:
-        """hidden (rows, input_dim) float32 -> codes (num_quantizers, rows) int64; the first index on ties."""
+        """hidden (rows, input_dim) float32 -> codes (num_quantizers, rows) int64. On ties the first index is taken."""
         count, groups = hidden.shape[0], self._groups(hidden)
         hidden = F.pad(hidden, (0, 0, 0, groups[-1].stop - count))
         codes = torch.empty(num_quantizers, hidden.shape[0], dtype=torch.int64, device=hidden.device)
@@ -208,7 +209,7 @@ class ResidualQuantizer(nn.Module):
 
 
 class _Products:
-    """The quantizer's constants as products of one way."""
+    """The constants of the quantizer, prepared for products of one way."""
 
     def __init__(self, way: Way, constants: ResidualQuantizer) -> None:
         self.project = Product(way, constants.project)

@@ -27,7 +27,7 @@ def split_pairs(in_proj: Tensor, num_heads: int) -> Tensor:
 
 
 def join_pairs(in_proj: Tensor, num_heads: int) -> Tensor:
-    """Undo `split_pairs`, exactly."""
+    """The exact inverse of `split_pairs`."""
     return _permute_heads(in_proj, (2 * num_heads, 2, -1))
 
 
@@ -46,7 +46,7 @@ def rope_table(positions: Tensor, head_dim: int, max_period: float) -> tuple[Ten
 
 
 def rope_rows(start: int, stop: int, head_dim: int, max_period: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`rope_table` of the positions [start, stop), from tables of aligned blocks that are kept."""
+    """`rope_table` of the positions [start, stop), made from cached tables of aligned blocks."""
     parts: list[tuple[Tensor, Tensor]] = []
     for block in range(start // BLOCK, -(-stop // BLOCK)):
         first = block * BLOCK

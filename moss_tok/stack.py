@@ -20,10 +20,10 @@ from moss_tok.stage import Stage
 
 @dataclass(frozen=True)
 class StreamState:
-    """All that a stream's next chunk needs: a value, never changed in place.
+    """All that the next chunk of a stream needs. It is a value and never changed in place.
 
-    `frames` have been seen; `caches[stage][layer]` holds keys and values (steps, 2, heads, head_dim) of the last
-    `context` steps or a little more, so its size is bounded however long the stream is.
+    `frames` is the number of frames so far. `caches[stage][layer]` holds keys and values (steps, 2, heads, head_dim) of
+    the last `context` steps or a little more, so the size is bounded however long the stream is.
     """
 
     frames: int = 0
@@ -44,7 +44,7 @@ class StreamState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> StreamState:
-        """Undo `tensors`. Raises ValueError where they are no state."""
+        """The inverse of `tensors`. Raises ValueError if they are not a state."""
         if "frames" not in tensors:
             raise ValueError(f"a saved stream state has a tensor 'frames', got {sorted(tensors)[:8]}")
         places = sorted(tuple(int(part) for part in name.split(".")) for name in tensors if name != "frames")
@@ -59,7 +59,7 @@ class StreamState:
 
 
 class Patch(nn.Module):
-    """A place in the module list, so that the indices in parameter names are those of the release."""
+    """A module without parameters, so that the indices in parameter names are those of the release."""
 
     def __init__(self, config: PatchConfig) -> None:
         super().__init__()
@@ -67,10 +67,10 @@ class Patch(nn.Module):
 
 
 class Stack(nn.ModuleList):
-    """The modules of `encoder_kwargs` (`down`) or `decoder_kwargs`, under the release's names.
+    """The modules of `encoder_kwargs` (`down`) or `decoder_kwargs`, under the names of the release.
 
-    `keys` are the names in the checkpoint: a stage's projection exists where its weight is stored, or where the
-    dimensions differ (then a checkpoint without it is refused as incomplete).
+    `keys` are the names in the checkpoint. A stage has a projection if its weight is stored, or if the dimensions
+    differ; in that case a checkpoint without it is refused as incomplete.
     """
 
     def __init__(self, modules: Sequence[ModuleConfig], name: str, keys: set[str], frame_rate: Fraction) -> None:
@@ -96,7 +96,7 @@ class Stack(nn.ModuleList):
 
     @property
     def block_frames(self) -> int:
-        """The least number of frames that is a whole number of contexts in every stage."""
+        """The smallest number of frames that is a whole number of contexts in every stage."""
         periods = [Fraction(stage.config.context) / stage.config.frame_rate * self.frame_rate for stage in self.stages]
         numerators, denominators = [p.numerator for p in periods], [p.denominator for p in periods]
         return math.lcm(*numerators) // math.gcd(*denominators) if periods else 1
@@ -104,9 +104,9 @@ class Stack(nn.ModuleList):
     def forward(
         self, x: Tensor, spans: Sequence[Span], states: Sequence[StreamState] | None, *, execution: Execution
     ) -> tuple[Tensor, list[StreamState]]:
-        """x (rows, features) of all clips end to end -> the output rows and the streams' new states.
+        """x (rows, features) of all clips, joined -> the output rows and the new states of the streams.
 
-        `spans` count frames; `states` is None for whole clips, which leave no state.
+        `spans` count frames. `states` is None for whole clips, which leave no state.
         """
         kept: list[list[list[Tensor]]] = []
         for module in self:
@@ -128,7 +128,7 @@ class Stack(nn.ModuleList):
 
 
 def _stage_cache(stage: Stage, states: Sequence[StreamState], index: int, device: torch.device) -> list[list[Tensor]]:
-    """One stage's keys and values, for each layer and stream; a stream that begins has none yet."""
+    """The keys and values of one stage, for each layer and stream. They are empty for a stream that begins."""
     config = stage.config
     for state in states:
         if state.caches and (len(state.caches) <= index or len(state.caches[index]) != config.num_layers):

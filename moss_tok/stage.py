@@ -36,7 +36,7 @@ class Transformer(nn.Module):
 
 
 class Stage(nn.Module):
-    """One transformer of the codec. Its projections are absent from a checkpoint where they would be the identity."""
+    """One transformer of the codec. A projection that would be the identity is absent from a checkpoint."""
 
     def __init__(self, config: TransformerConfig, *, input_proj: bool, output_proj: bool) -> None:
         super().__init__()
@@ -71,17 +71,17 @@ class Stage(nn.Module):
 
     @property
     def operations(self) -> list[RowOperation]:
-        """What its layers do with rows besides products, to be probed."""
+        """The operations of its layers on rows besides products, to be probed."""
         return next(iter(self.transformer)).operations(self.product_dtype)
 
     def bind(self, numerics: Numerics) -> None:
-        """Compute with these kernels; the products have theirs from `Linear.prepare`."""
+        """Compute with these kernels. Those of the products are set by `Linear.prepare`."""
         for layer in self.transformer:
             layer.one_by_one = numerics.one_by_one
 
     @property
     def way(self) -> Way:
-        """How its products are carried out: all of them alike."""
+        """How its products are carried out. It is the same for all of them."""
         product = next(iter(self.transformer)).linear1.product
         assert product is not None, "the model's prepare() comes before the first product"
         return product.way

@@ -20,9 +20,10 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def start_copy_to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a tensor of a GPU to the host, behind what was launched there before.
+    """Begin to copy a tensor from a GPU to the host, after what was launched there before.
 
-    The function that comes back waits for the copy and returns it. It raises what went wrong on the GPU meanwhile.
+    Returns a function that waits for the copy and returns it. That function raises what went wrong on the GPU
+    meanwhile.
     """
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     copy.copy_(tensor, non_blocking=True)

@@ -24,7 +24,7 @@ NORM_EPSILON = 1e-5
 
 
 class SelfAttentionWeights(nn.Module):
-    """The two projections of attention, in the release's lists of one; q and k come out in halves, see rope.py."""
+    """The two projections of attention, each in a list of one as in the release. q and k are in halves, see rope.py."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class TransformerLayer(nn.Module):
         self._add(x, self.linear2(hidden), self.layer_scale_2)
 
     def operations(self, dtype: torch.dtype) -> list[RowOperation]:
-        """What this layer does with rows besides products, to be probed."""
+        """The operations of this layer on rows besides products, to be probed."""
         _, heads, width = self.heads
         d_model, features = heads * width, self.linear1.shape[1]
         scale = self.layer_scale_1.scale
@@ -117,6 +117,6 @@ def added_(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
 
 
 def rotated_(query_key: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate_`, and what it changed."""
+    """Rotate in place, and return the rotated `query_key`."""
     rotate_(query_key, cos, sin)
     return query_key

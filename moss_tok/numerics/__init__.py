@@ -1,4 +1,5 @@
-"""Which kernels a model computes with, so that no row sees another: ways to multiply, the probe, the choice."""
+"""The kernels that a model computes with, so that no row depends on another: ways to multiply, the probe, the
+choice."""
 
 from moss_tok.numerics.choice import Numerics, Work, choose, unprobed
 from moss_tok.numerics.probe import RowOperation

@@ -1,8 +1,8 @@
-"""Which kernels a model computes with: chosen once, when it is loaded or moved, by probing them in order.
+"""The choice of the kernels of a model, made when it is loaded or moved, by probing them in order.
 
-The lists below are in order of speed. Whether a way is constant depends on torch's libraries and on the kind of CPU:
-what holds on one says nothing about another, so nothing is taken that was not probed in this process, on the shapes of
-this model. The last way of each list cannot see another row.
+The lists below are in order of speed. Whether a way is constant depends on torch's libraries and on the kind of CPU,
+and what holds on one kind says nothing about another. So no way is taken that was not probed in this process, on the
+shapes of this model. In the last way of each list a row cannot depend on another.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Numerics:
-    """What a model computes with. `products` are those of its transformers, `quantizer` those of its codes; the
-    operations in `one_by_one` are computed one row at a time, because together their rows were not constant."""
+    """The kernels of a model.
+
+    `products` are those of its transformers, `quantizer` those of its quantizer. The operations in `one_by_one` are
+    computed one row at a time, because several rows at once were not constant.
+    """
 
     products: Way
     quantizer: Way
@@ -41,7 +44,8 @@ class Numerics:
 
     @property
     def name(self) -> str:
-        """Such as "oneDNN float32 in 16/32/64/128/256 rows; quantizer BLAS float32 in 16/32/64/128/256 rows"."""
+        """A description, such as "oneDNN float32 in 16/32/64/128/256 rows; quantizer BLAS float32 in 16/32/64/128/256
+        rows"."""
         alone = f"; one row at a time: {', '.join(self.one_by_one)}" if self.one_by_one else ""
         return f"{self.products}; quantizer {self.quantizer}{alone}"
 
@@ -50,20 +54,21 @@ class Numerics:
 
 
 def unprobed(dtype: torch.dtype) -> Numerics:
-    """For a GPU: every product has one number of rows there (execution.py), and so one kernel."""
+    """The kernels on a GPU: there every product has the same number of rows (execution.py), and so the same kernel."""
     return Numerics(Way(Kernel.BLAS, (), dtype), Way(Kernel.BLAS, (), torch.float32))
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a part of a model does with rows: products with weights of `shapes` (inputs, outputs), and other things."""
+    """The work of a part of a model: products with weights of `shapes` (inputs, outputs), and other operations."""
 
     shapes: Sequence[Shape]
     operations: Sequence[RowOperation] = ()
 
 
 def choose(transformers: Work, quantizer: Work, dtype: torch.dtype) -> Numerics:
-    """Choose, on a CPU, for a model whose transformers multiply in `dtype`; its quantizer always does in float32."""
+    """Choose on a CPU, for a model whose transformers multiply in `dtype`. Its quantizer always multiplies in
+    float32."""
     products, codes = run_in_lanes(
         [
             lambda: first_constant(ways(dtype, transformers.shapes), transformers.shapes),
@@ -80,7 +85,7 @@ def choose(transformers: Work, quantizer: Work, dtype: torch.dtype) -> Numerics:
 
 
 def ways(dtype: torch.dtype, shapes: Sequence[Shape], first: Kernel = Kernel.ONEDNN) -> list[Way]:
-    """The ways to multiply in `dtype`, the best one first; `first` is the better kernel of float32."""
+    """The ways to multiply in `dtype`, the best one first. `first` is the better kernel for float32."""
     small = max((inputs * outputs for inputs, outputs in shapes), default=0) <= SMALL_WEIGHT
     doubling = DOUBLING + DOUBLING_SMALL if small else DOUBLING
     thirds, large = (THIRDS + THIRDS_SMALL, LARGE + THIRDS_SMALL) if small else (THIRDS, LARGE)
@@ -104,7 +109,7 @@ def ways(dtype: torch.dtype, shapes: Sequence[Shape], first: Kernel = Kernel.ONE
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU multiplies in bfloat16."""
+    """Whether this CPU has instructions for products in bfloat16."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()

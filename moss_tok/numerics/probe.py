@@ -1,12 +1,12 @@
-"""Whether a way of computing gives a row the same bits wherever it lies and whatever lies beside it.
+"""Whether a way of computing gives a row the same bits wherever it is and whatever rows are beside it.
 
-What is probed is what is used: the very shapes of the model, every number of rows that its groups can have, and in
-each of them every place. Five rows take turns at the places, so one product shows whether all places agree; the rows
-of all products are compared with each other. Threads need no probe, because a task runs on one (lanes.py).
+What is used is what is probed: the very shapes of the model, every number of rows that its groups can have, and in each
+of them every place. Five rows take turns at the places, so one product shows whether all places agree, and the rows of
+all products are compared with each other. Threads need no probe, because a task runs on one thread (lanes.py).
 
-The data make differences visible. Each row and each weight hold the same numbers twice, in an order of their own, once
-with the sign turned: the exact product is zero, and what comes out is nothing but the rounding errors of the order in
-which the terms were added. Another order gives other figures in every output, in bfloat16 too, where the rounding of an
+The data make differences visible. Each row and each weight hold the same numbers twice, in different orders, once with
+the sign turned. So the exact product is zero, and the result is nothing but the rounding errors of the order in which
+the terms were added. Another order gives other values in every output, also in bfloat16, where the rounding of an
 ordinary result would hide most of them.
 """
 
@@ -29,7 +29,7 @@ Rows = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class RowOperation:
-    """Something that a model does with each row, to be probed: `function` of rows like `sample` (rows, n)."""
+    """An operation of a model on each row, to be probed: `function` of rows like `sample` (rows, n)."""
 
     name: str
     function: Rows
@@ -37,7 +37,7 @@ class RowOperation:
 
 
 class Probe:
-    """The findings of this process: each way is tried once with each shape."""
+    """The findings of this process. Each way is probed once with each shape."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -53,7 +53,7 @@ class Probe:
         return self._remembered(key, lambda: rows_are_constant(operation.function, operation.sample, sizes))
 
     def forget(self) -> None:
-        """Begin anew, as a new process would."""
+        """Forget all findings, as a new process would."""
         with self._lock:
             self._constant.clear()
 
@@ -113,13 +113,15 @@ def cancelling(inputs: int, outputs: int, dtype: torch.dtype) -> tuple[Tensor, T
 
 
 def ordinary(features: int, dtype: torch.dtype, spread: float = 3.0) -> Tensor:
-    """Rows (DISTINCT_ROWS, features) for what is no product: of every size that an activation has."""
+    """Rows (DISTINCT_ROWS, features) for operations that are not products, with values of every magnitude that
+    activations have."""
     draw = torch.Generator().manual_seed(features)
     return (torch.randn(DISTINCT_ROWS, features, generator=draw) * spread).to(dtype)
 
 
 def first_constant(ways: Sequence[Way], shapes: Iterable[tuple[int, int]]) -> Way:
-    """The first way that is constant for all shapes (inputs, outputs). The last one must be by construction."""
+    """The first way that is constant for all shapes (inputs, outputs). The last way must be constant by
+    construction."""
     small_first = sorted(set(shapes), key=lambda shape: shape[0] * shape[1])
     for way in ways:
         if all(probe.constant(way, inputs, outputs) for inputs, outputs in small_first):

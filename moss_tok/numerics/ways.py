@@ -1,8 +1,8 @@
 """Ways to multiply rows by a weight, each with the numbers of rows that it is used with.
 
-A BLAS picks its kernel by the shape of a product, so the same row can come out with other bits beside other rows. What
-it picks depends on the library and on the kind of CPU. So a way is a kernel together with a few numbers of rows, and
-whether a row has the same bits in all of them, at every place, is found by a probe (probe.py) before it is used.
+A BLAS picks its kernel by the shape of a product, so the same row can get other bits beside other rows. Which kernel it
+picks depends on the library and on the kind of CPU. So a way is a kernel together with a few numbers of rows. A probe
+(probe.py) finds out, before the way is used, whether a row has the same bits in all of them and at every place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CALL_ROWS = 16  # what a product costs however few its rows are, in rows
 
 
 class Kernel(Enum):
-    """Who multiplies."""
+    """Which library multiplies."""
 
     ONEDNN = "oneDNN"  # with the weight in its own layout
     BLAS = "BLAS"  # torch's plain product: MKL on x86, cuBLAS on a GPU
@@ -40,14 +40,14 @@ class Way:
     dtype: torch.dtype
 
     def __str__(self) -> str:
-        """Such as "oneDNN float32 in 16..256 rows"."""
+        """A description, such as "oneDNN float32 in 16..256 rows"."""
         name = f"{self.kernel.value} {str(self.dtype).removeprefix('torch.')}"
         if not self.sizes:
             return name
         return f"{name} in {'/'.join(map(str, self.sizes))} rows"
 
     def operand(self, weight: Tensor) -> Tensor:
-        """The weight (outputs, inputs) as `multiply` wants it; the weight itself where nothing has to be done."""
+        """The weight (outputs, inputs) in the form that `multiply` needs, which may be the weight itself."""
         weight = weight.to(self.dtype)
         if self.kernel is Kernel.ONEDNN:
             packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR_ROWS)
@@ -68,14 +68,14 @@ class Way:
         return y if y.shape[1] == outputs else y[:, :outputs].contiguous()
 
     def groups(self, rows: int, lanes: int = 1) -> tuple[slice, ...]:
-        """Cut rows into groups of `sizes`, for that many lanes; the last one may reach beyond `rows`."""
+        """Cut rows into groups of `sizes`, for so many lanes. The last group may extend beyond `rows`."""
         if not self.sizes:
             return (slice(0, rows),)
         return _groups(rows, self.sizes, lanes)
 
 
 class Product:
-    """y = x W^T for one weight (outputs, inputs), carried out one way, for x with any number of rows."""
+    """y = x W^T for one weight (outputs, inputs), carried out in one way, for x with any number of rows."""
 
     def __init__(self, way: Way, weight: Tensor) -> None:
         self.way, self.weight = way, weight
@@ -100,7 +100,7 @@ class Product:
 
 
 def _groups(rows: int, sizes: tuple[int, ...], lanes: int) -> tuple[slice, ...]:
-    """Whole groups of the largest size that gives each lane its share, then what costs least: smaller groups, or
+    """Whole groups of the largest size as long as each lane gets its share, then the cheapest of smaller groups and
     padding."""
     share = rows // lanes * 5 // 4
     usable = tuple(size for size in sizes if lanes == 1 or size <= share) or sizes[:1]
@@ -110,7 +110,7 @@ def _groups(rows: int, sizes: tuple[int, ...], lanes: int) -> tuple[slice, ...]:
 
 
 def _cheapest(rows: int, sizes: tuple[int, ...]) -> list[int]:
-    """The cheapest groups that hold so many rows, fewer than the largest size."""
+    """The cheapest groups that hold so many rows, if there are fewer than the largest size."""
     best: list[tuple[int, list[int]]] = [(0, [])]  # for each multiple of ROW_MULTIPLE
     for step in range(1, -(-rows // ROW_MULTIPLE) + 1):
         choices = []
