@@ -49,7 +49,7 @@ class Recipe:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     bits: float = 240.0
-    fit_frames: int = 40000
+    fit_frames: int = 24000
     weights: dict[str, float] = field(default_factory=lambda: {
         "log_mel": 1.0, "mel": 1.0, "high": 0.3, "envelope": 2.0, "waveform": 1.0, "information": 2.0,
         "commitment": 0.5,
