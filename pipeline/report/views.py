@@ -12,6 +12,7 @@ from pipeline.pages.plots import steps
 from pipeline.pages.sound import flac
 from pipeline.report.clips import ShownClip
 from pipeline.report.images import data_uri, png
+from pipeline.report.measures import measured
 from pipeline.report.spectrogram import RANGE_DB, hertz_to_mel, log_mel, shades
 
 Marks = Sequence[tuple[float, str]]
@@ -70,8 +71,9 @@ def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int) -> ClipView
     for depth, sound in clip.decoded.items():
         layers = f"{depth} layer{'s' * (depth > 1)}"
         note = quantity(bit_rates[depth - 1] / 1000, "kbit/s")
-        if original is not None:
-            note += f" · {quantity(_distance(original, decoded[depth], top), 'dB', 2)} off"
+        if original is not None and clip.original is not None:
+            off = f"{quantity(_distance(original, decoded[depth], top), 'dB', 2)} off"
+            note = " · ".join([note, off, *measured(clip.original, sound, rate)])
         alt = f"Spectrogram of {name}, decoded from {layers}"
         panels.append(_panel(layers, note, alt, shades(decoded[depth], top), sound, rate))
     length = next(iter(clip.decoded.values())).shape[1] / rate
