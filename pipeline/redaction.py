@@ -1,8 +1,8 @@
-"""Secrets in URIs: found, and cut out of whatever is written, logged or shown.
+"""Secrets in URIs: how they are found, and cut out of whatever is written, logged or shown.
 
-A password stands before the host, and a signature, token or key is a parameter: of a request that was signed for S3
-(X-Amz-…), Google (X-Goog-…), Azure (sig) and others, or of a server's own making. What is left is the same address for
-everybody.
+A password is before the host. A signature, a token or a key is a parameter: of a request that was signed for S3
+(X-Amz-…), Google (X-Goog-…), Azure (sig) and others, or one that a server has defined for itself. The rest of the URI
+is the same address for everybody.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _NAME = re.compile(
     """
 )
 _USER_KINDS = ("http", "https", "ftp", "ftps", "webdav", "webdavs", "dav")
-"""Kinds of storage of which even a name without a password is a secret: many servers take a token there."""
+"""Kinds of storage where a user's name is a secret even without a password, because many servers take a token there."""
 _PUBLIC_KINDS = ("github",)
-"""github://owner:repository@branch is an address, and no password."""
+"""Kinds of storage where it is not: github://owner:repository@branch is an address."""
 
 _USER = re.compile(r"(?P<kind>[a-z][a-z0-9+.-]*)://(?P<user>[^\s/?#@]*@|[^\s/?#@:]+:(?!\d+(?:[/?#]|$))[^\s@]*@)+", re.I)
 _PARAMETER = re.compile(r"(?P<mark>[?&;#])(?P<name>[^=&;#?\s'\"<>]{1,200})=(?P<value>[^&;#\s'\"<>]*)")
@@ -33,12 +33,12 @@ _PARAMETER_OF_A_URI = re.compile(r"(?P<mark>[?&;#])(?P<name>[^=&;#?]{1,200})=(?P
 
 
 def redact(text: str) -> str:
-    """Free text, such as a message, without the secrets of the URIs in it."""
+    """Free text, such as a message, with the secrets of its URIs removed."""
     return _redact(text, _PARAMETER)
 
 
 def redact_uri(uri: str) -> str:
-    """One URI without its secrets; spaces and quotes belong to it. A local path has none."""
+    """One URI with its secrets removed. Spaces and quotes belong to the URI. A local path has no secrets."""
     return _redact(uri, _PARAMETER_OF_A_URI)
 
 
@@ -57,7 +57,7 @@ def _redact(text: str, parameter: re.Pattern[str]) -> str:
     return found if cut == found else _joined_again(cut)
 
 
-_CUT = "\ue000"  # stands where a parameter was, until what is left is joined
+_CUT = "\ue000"  # marks the place of a removed parameter until the rest is joined
 
 
 def _without_user(match: re.Match[str]) -> str:
@@ -76,5 +76,7 @@ def _without_value(match: re.Match[str]) -> str:
 
 
 def _joined_again(text: str) -> str:
-    text = re.sub(f"([?#]){_CUT}(?:[&;]{_CUT})*[&;]", r"\1", text)  # the first ones: the next takes their place
+    text = re.sub(
+        f"([?#]){_CUT}(?:[&;]{_CUT})*[&;]", r"\1", text
+    )  # the first parameters: the next one takes their mark
     return re.sub(f"[?&;#]{_CUT}", "", text)

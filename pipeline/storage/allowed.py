@@ -1,7 +1,7 @@
-"""Where an input list may point: a list from somebody else must not make this machine read its own secrets for it.
+"""Where an input list may point: the list of a stranger must not make this machine read its own secrets.
 
-A file that an input list names is below a place that is allowed, links and `..` taken into account, and a web server
-may send the client on to no other.
+A file that an input list names must be below an allowed place, after links and `..` are resolved, and a web server may
+redirect the client to no other.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _LOCAL_KINDS = ("", "file", "local")
 
 @dataclass(frozen=True, slots=True)
 class AllowedPlaces:
-    """Places that objects are read from, and no others."""
+    """The places that objects may be read from."""
 
     folders: tuple[str, ...]
-    """Local folders and URIs; they and all below them are allowed."""
+    """Local folders and URIs. Each is allowed with everything below it."""
     kinds: tuple[str, ...] = ()
     """Kinds of remote storage, such as s3, of which every object is allowed."""
 
     def check(self, uri: str) -> None:
-        """Raise NotAllowed for an object elsewhere."""
+        """Raise NotAllowed if the object is outside of these places."""
         kind = kind_of(uri)
         if (kind in self.kinds and kind not in _LOCAL_KINDS) or self._is_below(uri):
             return
@@ -41,7 +41,7 @@ class AllowedPlaces:
         )
 
     def check_redirect(self, before: str, after: str) -> None:
-        """Raise NotAllowed where a server sends the client to another host that no folder allows."""
+        """Raise NotAllowed if a server redirects the client to a host that is not among these places."""
         old, new = urlsplit(before), urlsplit(after)
         same_host = (old.hostname, old.port) == (new.hostname, new.port)
         if (same_host and old.scheme == new.scheme) or self._is_below(after):
@@ -71,13 +71,14 @@ def kind_of(uri: str) -> str:
 
 
 def _normal(uri: str) -> tuple[str, str] | None:
-    """Kind with host, and path, so that equal places are equal: no link and no `..` is left. None if there is none."""
+    """The scheme with the host, and the path, with links and `..` resolved so that equal places are equal; None if
+    there is no such place."""
     kind = kind_of(uri)
     if kind in _LOCAL_KINDS:
         path = _without_kind(uri)
         try:
             return "", os.path.realpath(path)
-        except ValueError:  # of a name that no file can have, which who reads it will say
+        except ValueError:  # no file can have this name, which reading it reports
             return "", os.path.normpath(path)
     parts = urlsplit(redact_uri(uri))
     try:
@@ -102,8 +103,8 @@ def _holds(folder: tuple[str, str] | None, place: tuple[str, str]) -> bool:
 
 
 async def checking_client(places: AllowedPlaces, **options: Any) -> Any:
-    """The session of an HTTP client that follows no redirect to elsewhere."""
-    import aiohttp  # where there are web addresses, fsspec needs it too
+    """The session of an HTTP client that follows redirects to allowed places only."""
+    import aiohttp  # installed where there are web addresses, because fsspec needs it too
     from yarl import URL
 
     async def check(session: Any, context: Any, event: Any) -> None:

@@ -11,7 +11,7 @@ from pipeline.redaction import redact
 
 
 class StorageError(Exception):
-    """An object cannot be reached. The message names its URI, without the secrets in it, and what to do."""
+    """An object cannot be reached. The message names its URI, with secrets removed, and says what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
@@ -22,11 +22,12 @@ class StoreUnavailable(StorageError):
 
 
 class Unreachable(StorageError):
-    """A store cannot be reached from here, however long one waits: no such host, no plug-in, an answer of no use."""
+    """A store cannot be reached from here, and waiting does not help: no such host, no plug-in, an answer that makes no
+    sense."""
 
 
 class AccessRefused(StorageError):
-    """The store does not let us, which is a fault of the credentials and no property of the object."""
+    """The store refuses access. The fault is in the credentials and not in the object."""
 
 
 class NotAnObject(StorageError):
@@ -34,11 +35,11 @@ class NotAnObject(StorageError):
 
 
 class NotAFile(NotAnObject):
-    """What has this address is a device, a pipe or a socket."""
+    """The address is that of a device, a pipe or a socket."""
 
 
 class NotAllowed(NotAnObject):
-    """The object is not in the places that it may be read from."""
+    """The object is outside of the places that may be read."""
 
 
 class DamagedObject(ValueError):
@@ -74,12 +75,10 @@ def describe_error(error: BaseException) -> str:
 def translate_errors(uri: str, action: str) -> Iterator[None]:
     """Turn whatever a client library raises into an error that names the object.
 
-    A StorageError, DamagedObject, ObjectTooLarge or MemoryError passes through, and so does FileNotFoundError where the
-    action is not to write. All others become a StorageError: AccessRefused, Unreachable where the host or the answer
-    says that it is no use, or a NotAnObject where no object can have this address.
-
-    An HTTP status of 404 is a FileNotFoundError, and so is 410: a server that says so has had the object and says that
-    it will not come back.
+    A StorageError, DamagedObject, ObjectTooLarge or MemoryError passes through, and so does FileNotFoundError unless
+    the action is to write. The HTTP status 404 is a FileNotFoundError, and so is 410, by which a server says that it
+    had the object and will not have it again. All others become a StorageError: AccessRefused, Unreachable if the host
+    or the answer shows that trying again is useless, NotAnObject if no object can have this address.
     """
     try:
         yield
@@ -114,7 +113,7 @@ def translate_errors(uri: str, action: str) -> Iterator[None]:
 
 
 def harmless(error: BaseException) -> BaseException | None:
-    """The error as the cause of another; None if it, or what is behind it, holds a secret that would be shown."""
+    """The error, to be given as the cause of another one; None if it, or an error behind it, would show a secret."""
     links = [*chain(error, "__cause__"), *chain(error, "__context__")]
     return None if any(redact(str(link)) != str(link) for link in links) else error
 

@@ -33,7 +33,7 @@ class Location:
     """The place of one object or folder. Made by `Location.of`."""
 
     uri: str
-    """For people and for messages: without secrets."""
+    """The URI as it is shown to people and in messages, with secrets removed."""
     filesystem: Any
     """An fsspec file system."""
     path: str
@@ -43,11 +43,12 @@ class Location:
     def of(cls, uri: str, places: AllowedPlaces | None = None) -> Location:
         """The location that a URI or a local path stands for.
 
-        `places` are given where an input list names the URI: it may hold a secret then, which goes to the store and
-        nowhere else, and has to lie in these places.
+        `places` is given if an input list names the URI. Then the URI may hold a secret, which is sent to the store and
+        nowhere else, and must lie in these places.
 
         Raises Unreachable if this kind of storage is not installed, StoreUnavailable if its server does not answer,
-        NotAllowed for another place, NotAnObject if the URI cannot be understood or holds a secret that it may not.
+        NotAllowed if the place is not allowed, NotAnObject if the URI cannot be understood or holds a secret and must
+        not.
         """
         shown = redact_uri(uri)
         if places is not None:
@@ -116,11 +117,11 @@ def join(uri: str, *parts: str) -> str:
 
 
 def root_of(pattern: str) -> str:
-    """The folder, or the object, that a pattern begins with: all of it where it has no wildcard."""
+    """The folder or the object that a pattern begins with, which is the whole pattern if it has no wildcard."""
     location = Location.of(pattern)
     path = location.uri_of(location.path)
     if location.is_local and posixpath.lexists(path):
-        return path  # a name may hold what elsewhere is a wildcard
+        return path  # the name of a file may hold the letters of a wildcard
     parts = path.split("/")
     fixed = next((number for number, part in enumerate(parts) if any(mark in part for mark in "*?[")), len(parts))
     return "/".join(parts[:fixed])
@@ -139,7 +140,7 @@ def is_web(uri: str) -> bool:
 
 
 def _connect(uri: str, shown: str, options: dict[str, Any]) -> tuple[Any, str]:
-    """The file system and the path there. Some kinds of storage are connected to here already."""
+    """The file system and the path there. For some kinds of storage this connects to the server already."""
     connect = partial(url_to_fs, uri, **options)
     try:
         try:
@@ -158,7 +159,8 @@ def _connect(uri: str, shown: str, options: dict[str, Any]) -> tuple[Any, str]:
 
 
 def _unmasked(call: Callable[[], Result]) -> Result:
-    """What `call` returns. fsspec says of every failure of a web server that there is no such file."""
+    """What `call` returns, or the true error: fsspec reports every failure of a web server as a file that is not
+    there."""
     try:
         return call()
     except FileNotFoundError as error:

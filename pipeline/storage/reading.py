@@ -44,7 +44,7 @@ def open_read(uri: str) -> BinaryIO:
 
 
 def read_bytes(uri: str, max_bytes: int | None = None, places: AllowedPlaces | None = None) -> bytes:
-    """The whole object; `places` are those of `Location.of`.
+    """The whole object. `places` is that of `Location.of`.
 
     Raises FileNotFoundError if it does not exist, NotAnObject if nothing at this address ever could, ObjectTooLarge if
     it has more than `max_bytes`.
@@ -79,8 +79,8 @@ def read_ahead(uris: Iterable[str | None], max_bytes: int, places: AllowedPlaces
     None gives None, so that results and URIs stay in step. Up to READ_AHEAD objects are held besides the current one.
     Of large objects it is as many as fit in AHEAD_BYTES, estimated from the size of the latest, but at least one.
 
-    `places` are given for the URIs of an input list, and each of them may be in another store. A store that cannot be
-    reached is then the result too, and one that did not answer is not asked again.
+    `places` is given for the URIs of an input list, each of which may be in another store. Then a store that cannot be
+    reached is also a result, and a store that did not answer is not asked again.
     """
     silent: dict[str, StoreUnavailable] = {}
 

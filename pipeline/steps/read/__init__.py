@@ -45,7 +45,7 @@ def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
 
 
 def _read_object(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
-    """The clips of an object that is none where it is a pipe, or a link that leads out of the input."""
+    """The clips of an object. One reject takes their place if it is a pipe, or a link that leads out of the input."""
     try:
         if places := places_below(spec, config):
             places.check(spec.uri)

@@ -31,14 +31,14 @@ def read_files(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
 
 
 def places_below(spec: ShardSpec, config: InputConfig) -> AllowedPlaces | None:
-    """Where the links of a local input may lead; None where there are no links."""
+    """The places that links of a local input may lead to; None if the input is not local and so has no links."""
     if not spec.root or not storage.is_local(spec.root):
         return None
     return AllowedPlaces(folders=(spec.root, *(config.allow or ())))
 
 
 def unreadable(origin: Origin, error: Exception | None) -> Reject:
-    """The reject for an object that is missing, too large, out of reach or not a file."""
+    """The reject for an object that is missing, too large, not reachable, not allowed or not a file."""
     if isinstance(error, ObjectTooLarge):
         return read_reject(origin, "too_many_bytes", f"{error}: see input.max_clip_bytes")
     if isinstance(error, NotAFile):

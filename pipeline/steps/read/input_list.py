@@ -23,7 +23,7 @@ from pipeline.steps.read.recordings import find_recordings
 from pipeline.storage import AllowedPlaces, Fetched, StoreUnavailable, Unreachable
 
 FEW_FILES = 10
-"""As many of a shard, or a tenth of them, may be out of reach without it being an outage."""
+"""So many files of a shard, or a tenth of them if that is more, may be unreachable before it counts as an outage."""
 HELD_BYTES = 64 * 2**20
 """Limit for the records of one file that are held together. For those after it the file is fetched and decoded
 again."""
@@ -86,7 +86,8 @@ def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | 
 
 
 class _Outage:
-    """Whether stores that cannot be reached are a fault of some records, or of the network, and to be waited for."""
+    """Decides whether unreachable stores are a fault of some records, or an outage, after which the shard is tried
+    again."""
 
     def __init__(self, clips: int | None) -> None:
         self._most = max(FEW_FILES, (clips or 0) // 10)
@@ -95,7 +96,7 @@ class _Outage:
         self._error: Exception | None = None
 
     def notice(self, data: Fetched) -> None:
-        """Take what has become of a file. Raises its error where there are too many like it."""
+        """Count the result of reading a file. Raises its error if too many files are unreachable."""
         if isinstance(data, Unreachable | StoreUnavailable):
             self._out_of_reach += 1
             self._error = data
@@ -105,13 +106,13 @@ class _Outage:
             self._reached += 1
 
     def end(self) -> None:
-        """Raise the latest error where no file at all could be reached."""
+        """Raise the latest error if no file could be reached at all."""
         if self._error is not None and not self._reached:
             raise self._error
 
 
 def _places(spec: ShardSpec, folder: str, config: InputConfig) -> AllowedPlaces:
-    """Where the records may point."""
+    """The places that the records may point to."""
     beside = (spec.uri.rpartition("/")[0], folder)
     if config.allow is not None:
         return AllowedPlaces(folders=(*beside, *config.allow))
