@@ -25,7 +25,7 @@ from pipeline.items import Clip, ClipInfo, CodedClip
 from pipeline.loading.hf import load_codes
 from pipeline.schema import layer_column
 from pipeline.shard.chunks import Chunk
-from pipeline.shard.encode_loop import Encoded
+from pipeline.shard.long_clip import Encoded
 from pipeline.shard.tokenize import OpenShard
 
 CLIPS_PER_SHARD = 2000

@@ -9,23 +9,15 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.items import Clip, ClipInfo, CodedClip
+from pipeline.shard.long_clip import Encoded, LongClip, Part
 from pipeline.steps.batch import POOL_BATCHES, Batcher
-from pipeline.steps.encode import CodeStream, Encoder
-
-
-class Encoded(NamedTuple):
-    """What the loop makes of a clip."""
-
-    clip: CodedClip
-    seconds: float
-    """The encoder's time: of a batch, the clip's share by frames."""
+from pipeline.steps.encode import Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +36,6 @@ class _Batch:
     requests: list[_Request]
     codes: Future[list[CodedClip]]
     started: float
-
-
-class _Part(NamedTuple):
-    waveform: np.ndarray
-    frames: int
-
-
-@dataclass(slots=True, eq=False)
-class LongClip:
-    """A clip that comes to the loop in parts; the loop encodes them one at a time, between batches of short clips."""
-
-    stream: CodeStream
-    rank: int
-    future: Future[Encoded] = field(default_factory=Future)
-    parts: deque[_Part] = field(default_factory=deque)
-    """Parts that wait to be encoded."""
-    info: ClipInfo | None = None
-    """Set when the last part has come."""
-    seconds: float = 0.0
-
-    @property
-    def ready(self) -> bool:
-        """Whether a part or the end waits to be encoded."""
-        return bool(self.parts) or self.info is not None
 
 
 class EncodeLoop:
@@ -158,7 +126,7 @@ class EncodeLoop:
         with self._changed:
             self._wait_for_capacity(clip.rank)
             if clip in self._long_clips:  # else a part has failed, and so has the clip's future
-                clip.parts.append(_Part(waveform, frames))
+                clip.parts.append(Part(waveform, frames))
                 self._long_frames += frames
                 self._changed.notify_all()
 
@@ -217,7 +185,7 @@ class EncodeLoop:
         """The first of the open long clips of which something waits."""
         return next((clip for clip in self._long_clips if clip.ready), None)
 
-    def _take_part(self, clip: LongClip) -> _Part | None:
+    def _take_part(self, clip: LongClip) -> Part | None:
         """The next part of the clip, which goes behind the other clips; None at its end, where it leaves the queue."""
         self._long_clips.remove(clip)
         if not clip.parts:
@@ -250,7 +218,7 @@ class EncodeLoop:
         for request, clip in zip(batch.requests, batch.codes.result(), strict=True):
             request.future.set_result(Encoded(clip, seconds * request.frames / frames))
 
-    def _continue(self, clip: LongClip, part: _Part | None) -> None:
+    def _continue(self, clip: LongClip, part: Part | None) -> None:
         """Encode a part of a long clip, or what is left of it at its end."""
         started = time.perf_counter()
         coded: CodedClip | None = None

@@ -7,7 +7,8 @@ from concurrent.futures import Future
 from types import TracebackType
 
 from pipeline.items import Clip, ClipEnd, ClipPart, Prepared, Reject
-from pipeline.shard.encode_loop import Encoded, EncodeLoop, LongClip
+from pipeline.shard.encode_loop import EncodeLoop
+from pipeline.shard.long_clip import Encoded, LongClip
 from pipeline.steps.prepare import Target
 
 

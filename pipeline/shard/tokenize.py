@@ -16,7 +16,8 @@ from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.provenance import RunRecord
 from pipeline.items import CodedClip, Origin, Reject, ShardSpec
 from pipeline.shard.chunks import Chunk, prepare_shard
-from pipeline.shard.encode_loop import Encoded, EncodeLoop
+from pipeline.shard.encode_loop import EncodeLoop
+from pipeline.shard.long_clip import Encoded
 from pipeline.shard.submitter import ClipSubmitter
 from pipeline.steps.encode import Encoder
 from pipeline.steps.prepare import Target

@@ -14,7 +14,8 @@ import torch
 from moss_tok import MossAudioTokenizerModel
 from pipeline.concurrency import completed
 from pipeline.items import Clip, CodedClip
-from pipeline.shard.encode_loop import Encoded, EncodeLoop, LongClip
+from pipeline.shard.encode_loop import EncodeLoop
+from pipeline.shard.long_clip import Encoded, LongClip
 from pipeline.steps.encode import Encoder
 from tests.support import DEADLINE_SECONDS, info_of
 
