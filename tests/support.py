@@ -41,8 +41,9 @@ def start_command(
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "pipeline.cli.main", *arguments]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Tests that watch a command read what it has said when it is over: a small pipe would be full, and hold it up.
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, pipesize=2**20, **options)
     running.append(process)
     return process
 
@@ -76,11 +77,14 @@ def run_command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Look every few moments until it is so."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    """Look every few moments until it is so, with most of the time left to those who are waited for."""
+    began = time.monotonic()
+    look = began
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < began + DEADLINE_SECONDS, "it did not happen in time"
+        time.sleep(max(0.02, 2 * (now - look)))
+        look = time.monotonic()
 
 
 def answers(address: str) -> bool:

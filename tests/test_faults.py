@@ -31,7 +31,7 @@ from tests.support import (
 
 
 def many_shards(output: Path) -> list[str]:
-    return ["tokenize", CONFIG, f"output.uri={output}", "input.clips_per_shard=2", "cluster.actors=1"]
+    return ["tokenize", CONFIG, f"output.uri={output}", "input.clips_per_shard=4", "cluster.actors=1"]
 
 
 def start_and_wait_for_commits(output: Path, count: int) -> subprocess.Popen[str]:
@@ -45,7 +45,7 @@ def start_and_wait_for_commits(output: Path, count: int) -> subprocess.Popen[str
 def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a run in many small shards that nothing happened to."""
     output = tmp_path_factory.mktemp("clean") / "codes"
-    tokenize_in_process(demo_config(output, "input.clips_per_shard=2"))
+    tokenize_in_process(demo_config(output, "input.clips_per_shard=4"))
     return data_files(output)
 
 

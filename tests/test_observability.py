@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,8 @@ def watched(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Watched:
         seen |= samples(head.metrics)
         if not statuses and "moss_tok_speed" in str(seen):
             statuses.append(Observer(str(output)).look().to_json())
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(0.2)
     _, err = run.communicate()
     assert run.returncode == 0, err
     statuses.append(Observer(str(output)).look().to_json())
