@@ -13,11 +13,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pipeline.cli.__main__ import run
 from pipeline.cli.export import job_arguments
-from pipeline.cli.main import main
 
 CONFIG = Path(__file__).parent.parent / "configs" / "export_tts.yaml"
 
 
 if __name__ == "__main__":
-    sys.exit(main(job_arguments(__doc__, ("moss-tts", "tokens"), CONFIG, sys.argv[1:])))
+    sys.exit(run(job_arguments(__doc__, ("moss-tts", "tokens"), CONFIG, sys.argv[1:])))

@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.cli.main import main
+from pipeline.cli.__main__ import run
 
 CONFIG = Path(__file__).parent.parent / "configs" / "audioset.yaml"
 
@@ -37,4 +37,4 @@ def arguments_of(argv: list[str] | None = None) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(arguments_of()))
+    sys.exit(run(arguments_of()))

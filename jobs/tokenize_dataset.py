@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli.main import main
+from pipeline.cli.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(["tokenize", *sys.argv[1:]]))
+    sys.exit(run(["tokenize", *sys.argv[1:]]))

@@ -1,50 +1,171 @@
-"""Interrupts that do not get lost: what signals came is known, whatever became of the exceptions that they raised.
+"""Interrupts that do not get lost, and that never end in a traceback.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. While Ray starts its processes that may be in a
 hook of `fork`, whose exceptions are printed and dropped; and until Ray has started, SIGTERM has a handler of Ray's. So
-the interpreter notes every signal below the handlers (signal.set_wakeup_fd), and who runs for long looks at the notes.
+the interpreter notes every signal below the handlers (signal.set_wakeup_fd), and code that runs for long looks at the
+notes with `check`.
+
+A command has its process to itself: `guard` makes the first Ctrl-C stop it cleanly and the second stop it at once.
+Imports nothing but the standard library's smallest modules: what comes before `guard` is not guarded.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
+import select
 import signal
-import socket
+import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
-_notes: list[socket.socket] = []  # where they are read; one while `listening`
+EXIT_STATUS = 130
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Notes:
+    """The signals that came, as the interpreter wrote them down."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._lock = threading.Lock()
+        self._unseen = False
+        self.came = 0
+        """Interrupts so far."""
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._before)
+        os.close(self._read)
+        os.close(self._write)
+
+    def wait(self) -> None:
+        """Until a signal comes."""
+        select.select([self._read], [], [])
+
+    def look(self) -> None:
+        """Take note of what came since the last look, and do what `guard` promises."""
+        with self._lock:
+            try:
+                numbers = os.read(self._read, 4096)
+            except BlockingIOError:
+                return
+            interrupts = bytes(number for number in numbers if number in _INTERRUPTS)
+            self.came += len(interrupts)
+            self._unseen |= bool(interrupts)
+        if _guarded and interrupts:
+            _stop_if_it_must_be_now(interrupts, self.came)
+
+    def take(self) -> bool:
+        """Whether an interrupt came since the last call."""
+        self.look()
+        with self._lock:
+            unseen, self._unseen = self._unseen, False
+            return unseen
+
+
+_notes: list[_Notes] = []
+"""One while `listening`, or from `guard` on."""
+_guarded = False
+_stopping_takes_time = False
+"""Whether there is anything that an interrupt has to end in order."""
+_raised = False
+
+
+def guard() -> None:
+    """For the main thread of a command, as its first act and for the rest of the process.
+
+    Outside of `listening` an interrupt ends the process at once, with EXIT_STATUS. Within, the first raises
+    KeyboardInterrupt in the main thread, and a Ctrl-C that follows ends the process at once: also where the main thread
+    waits in a library that lets no handler run.
+    """
+    global _guarded
+    _guarded = True
+    notes = _Notes()
+    _notes.append(notes)
+    for number in _INTERRUPTS:
+        signal.signal(number, _interrupt_once)
+    # A child that has not become another program yet would note its signals as ours.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    sys.unraisablehook = _hide_interrupts
+    atexit.register(_ignore_interrupts)  # the first to be registered is the last to be called
+    threading.Thread(target=_watch, args=(notes,), name="interrupts", daemon=True).start()
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
     """SIGTERM interrupts as Ctrl-C does, and both are noted. For the main thread only."""
-    reader, writer = socket.socketpair()
-    with reader, writer:
-        reader.setblocking(False)
-        writer.setblocking(False)
-        on_sigterm = signal.signal(signal.SIGTERM, _interrupt)
-        fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        _notes.append(reader)
+    global _stopping_takes_time
+    if _guarded:
+        _stopping_takes_time = True
         try:
             yield
         finally:
-            _notes.remove(reader)
-            signal.set_wakeup_fd(fd)
-            signal.signal(signal.SIGTERM, on_sigterm)
+            _stopping_takes_time = False
+        return
+    notes = _Notes()
+    on_sigterm = signal.signal(signal.SIGTERM, _interrupt)
+    _notes.append(notes)
+    try:
+        yield
+    finally:
+        _notes.remove(notes)
+        signal.signal(signal.SIGTERM, on_sigterm)
+        notes.close()
 
 
 def check() -> None:
     """Raises KeyboardInterrupt if SIGINT or SIGTERM came since the last look, whether or not it did so then."""
-    if not _notes:
-        return
-    try:
-        noted = _notes[-1].recv(4096)
-    except BlockingIOError:
-        return
-    if signal.SIGINT in noted or signal.SIGTERM in noted:
+    if _notes and _notes[-1].take():
         raise KeyboardInterrupt
+
+
+def interrupted() -> bool:
+    """Whether an interrupt came in this command: what is raised afterwards may be its doing, in any disguise."""
+    if not _notes:
+        return False
+    _notes[-1].look()
+    return _notes[-1].came > 0
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    """The second is up to the notes: an exception in the middle of cleaning up would only be in the way."""
+    global _raised
+    if _stopping_takes_time and not _raised:
+        _raised = True
+        raise KeyboardInterrupt
+
+
+def _watch(notes: _Notes) -> None:
+    while True:
+        notes.wait()
+        notes.look()
+
+
+def _stop_if_it_must_be_now(interrupts: bytes, came: int) -> None:
+    """End the process without further ado. Objects are created whole or not at all, so no output is harmed."""
+    if not _stopping_takes_time or (came > 1 and signal.SIGINT in interrupts):
+        with contextlib.suppress(OSError):
+            os.write(2, b"\ninterrupted\n")
+        os._exit(EXIT_STATUS)
+
+
+def _ignore_interrupts() -> None:
+    """While the interpreter takes itself down: it would put back the handlers that it found, and die by the signal."""
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _hide_interrupts(unraisable: Any) -> None:
+    """An interrupt in a place that cannot raise it is noted and raised again by `check`: not worth a traceback."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)

@@ -40,7 +40,7 @@ def start_command(
     """`moss-tok …` in the project's folder, with its output captured; `environment` is added to this process's own."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "pipeline.cli.main", *arguments]
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # Tests that watch a command read what it has said when it is over: a small pipe would be full, and hold it up.
     process = subprocess.Popen(command, cwd=ROOT, env=environment, pipesize=2**20, **options)

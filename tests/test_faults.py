@@ -96,8 +96,8 @@ if os.environ.pop("INTERRUPT_A_FORK", None):
     output = tmp_path / "codes"
     environment = {"PYTHONPATH": str(tmp_path), "INTERRUPT_A_FORK": "1"}
     ended = run_command(*many_shards(output), environment=environment)
-    assert "Exception ignored" in ended.stderr
     assert ended.returncode == 130
+    assert "Traceback" not in ended.stderr
     assert "To resume: moss-tok tokenize" in ended.stderr
     assert not data_files(output)
 

@@ -60,14 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = _parser().parse_args(argv)
             run: Callable[[argparse.Namespace], int] = arguments.run
             return run(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return ExitStatus.INTERRUPTED
-    except BrokenPipeError:
-        return ExitStatus.DONE
-    except _errors_for_users() as error:
-        print(f"moss-tok: {_plain(error)}", file=sys.stderr)
-        return ExitStatus.USAGE
+    except (KeyboardInterrupt, Exception) as error:
+        # Libraries make other errors of an interrupt, such as a module that cannot be imported.
+        if isinstance(error, KeyboardInterrupt) or signals.interrupted():
+            print("interrupted", file=sys.stderr)
+            return ExitStatus.INTERRUPTED
+        if isinstance(error, BrokenPipeError):
+            return ExitStatus.DONE
+        if isinstance(error, _errors_for_users()):
+            print(f"moss-tok: {_plain(error)}", file=sys.stderr)
+            return ExitStatus.USAGE
+        raise
 
 
 def _errors_for_users() -> tuple[type[Exception], ...]:
@@ -96,7 +99,3 @@ def _parser() -> argparse.ArgumentParser:
         module.configure(command)
         command.set_defaults(run=module.run)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""SIGKILL where it hurts: ends a process at a chosen call of a chosen function, once.
+"""SIGKILL where it hurts: ends a process at a chosen call of a chosen function, once; or another signal, some times.
 
 Python imports a module of this name when it starts, in every process that has its folder on PYTHONPATH: that is how a
 test reaches into a driver, an actor or a reader without a hook in the product. What to do stands in MOSS_TOK_KILL, as
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -35,6 +36,10 @@ class Point:
     """before or after."""
     mark: str
     """A file that is made at that moment. Where it is there already nobody is killed: the next process lives."""
+    number: int = signal.SIGKILL
+    """The signal."""
+    times: int = 1
+    """How often it is sent, one right after the other."""
 
 
 def arm(point: Point) -> None:
@@ -70,7 +75,10 @@ def _die(point: Point) -> None:
         os.close(os.open(point.mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    # From a thread: the first of several may raise an exception in this one.
+    sender = threading.Thread(target=lambda: [os.kill(os.getpid(), point.number) for _ in range(point.times)])
+    sender.start()
+    sender.join()
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -1,0 +1,45 @@
+"""Ctrl-C at any moment of a run: it ends with status 130 and no traceback, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from tests.kills.sitecustomize import VARIABLE, Point
+from tests.support import CONFIG, CORPUS, rows, run_command
+
+MOMENTS = {
+    "while the command is imported": ("pipeline.cli.options", "add_config", 1, "before"),
+    "while the configuration is read": ("pipeline.config", "load_config", 1, "after"),
+    "while the input is listed": ("pipeline.storage", "list_objects", 1, "before"),
+    "while Ray starts": ("ray", "init", 1, "before"),
+    "while the actors start": ("pipeline.distributed.actor_pool", "ActorPool._scale", 1, "after"),
+    "when a shard is committed": ("pipeline.distributed.scheduler", "Scheduler.committed", 1, "before"),
+    "while the actors are ended": ("pipeline.distributed.actor_pool", "ActorPool.end", 1, "before"),
+    "while Ray is shut down": ("ray", "shutdown", 1, "before"),
+    "while the card is written": ("pipeline.dataset.dataset", "dataset_card", 1, "after"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_three_at_once_end_the_run_at_any_moment(moment: str, tmp_path: Path):
+    output, mark = tmp_path / "codes", tmp_path / "mark"
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for name in ("0870.wav", "0880.wav"):
+        (inputs / name).write_bytes((CORPUS / "folder" / "librivox" / name).read_bytes())
+    point = Point(*MOMENTS[moment], mark=str(mark), number=signal.SIGINT, times=3)
+    environment = {VARIABLE: json.dumps(asdict(point)), "PYTHONPATH": str(Path(__file__).parent / "kills")}
+    arguments = ["tokenize", CONFIG, f"input.splits.train={inputs}", f"output.uri={output}", "cluster.actors=1"]
+    arguments += ["input.clips_per_shard=1"]
+    ended = run_command(*arguments, environment=environment)
+    assert mark.exists(), "this moment was never reached"
+    assert ended.returncode == 130, ended.stderr
+    assert "Traceback" not in ended.stderr
+    again = run_command(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert len(rows(output)) == 2
