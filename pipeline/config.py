@@ -18,6 +18,8 @@ from moss_tok import DEFAULT_MODEL
 from pipeline.redaction import has_secret
 from pipeline.yaml_config import Section, read_document, validate
 
+BUCKET_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "hf")
+"""Of stores whose addresses begin with a bucket, or what they call one."""
 SPLIT_PATTERN = r"^\w+(\.\w+)*$"  # what Hugging Face Datasets accepts as a split's name
 
 
@@ -42,13 +44,28 @@ def _without_secrets(uris: tuple[str, ...]) -> tuple[str, ...]:
     return uris
 
 
+def _address(uri: str) -> str:
+    if "\0" in uri:
+        raise ValueError("no address has a NUL byte in it")
+    scheme, found, rest = uri.partition("://")
+    if found and scheme in BUCKET_SCHEMES and not rest.strip("/").strip():
+        raise ValueError(f"{uri} names no bucket: {scheme}://BUCKET/FOLDER")
+    if found and scheme in BUCKET_SCHEMES and rest.startswith("/"):
+        raise ValueError(f"{uri} names no bucket, but begins with a slash: {scheme}://{rest.lstrip('/')}?")
+    return uri
+
+
+def _addresses(uris: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_address, uris))
+
+
 def _split_name(name: str) -> str:
     if not re.fullmatch(SPLIT_PATTERN, name):
         raise ValueError("a split's name is letters, digits and underscores, in parts joined by dots")
     return name
 
 
-Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_non_empty)]
+Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_non_empty), AfterValidator(_addresses)]
 SplitName = Annotated[str, AfterValidator(_split_name)]
 LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 
@@ -71,6 +88,9 @@ class InputConfig(Section):
     """How to read them. auto goes by name: .tar is webdataset; .jsonl, .csv and .tsv are list, an input list with a
     record for each clip; .parquet is parquet; .arrow, as save_to_disk of Hugging Face Datasets writes it, is arrow;
     folders and audio files are files. librispeech is files whose transcripts stand beside them in *.trans.txt."""
+    unreadable: Literal["fail", "skip"] = "fail"
+    """What to do about a folder below an input that cannot be listed. fail: nothing is planned, and the message names
+    the folder. skip: it is left out, and the summary counts it."""
     audio_column: str | None = None
     """Column or field that holds the audio (parquet) or its path (list). By default the first that is there of
     audio, audio_filepath, audio_path, path and file."""
@@ -119,7 +139,7 @@ class InputConfig(Section):
 class OutputConfig(Section):
     """Where and how to write."""
 
-    uri: Annotated[str, Field(min_length=1)]
+    uri: Annotated[str, Field(min_length=1), AfterValidator(_address)]
     """Folder of the dataset: a local path or any fsspec URI."""
     row_group_rows: Annotated[int, Field(ge=1)] = 10_000
     """Rows in a Parquet row group: larger ones store codes tighter, smaller ones read finer."""

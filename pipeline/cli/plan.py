@@ -20,7 +20,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from pipeline import storage
+    from pipeline.cli.printing import left_out
     from pipeline.config import load_config
+    from pipeline.dataset.output_folder import check_output_folder
     from pipeline.dataset.provenance import record_run
     from pipeline.formatting import format_bytes, lines_of
     from pipeline.shard.estimate import estimate
@@ -28,8 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.steps.plan import plan_shards
 
     config = load_config(arguments.config, arguments.overrides)
+    check_output_folder(config)
     record = record_run(config)
-    specs = plan_shards(config.input)
+    unreadable: list[storage.StorageError] = []
+    specs = plan_shards(config.input, unreadable.append)
     guess = estimate(specs, config, target_of(record), record.num_quantizers, record.model.codebook_size)
     kinds = Counter(f"{spec.split}, {spec.format}" for spec in specs)
     print(f"{arguments.config} would write to {storage.absolute(config.output.uri)}:")
@@ -39,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "model": record.model.name,
                 **{f"shards ({kind})": f"{count:,}" for kind, count in kinds.items()},
                 "input": format_bytes(sum(spec.size for spec in specs)),
+                **left_out(len(unreadable)),
                 "sampled": f"{guess.clips} clips, {guess.rejects} of them rejected",
                 "hours": f"about {guess.hours:,.3f}",
                 "codes": f"about {guess.frames * record.num_quantizers:,.0f}",

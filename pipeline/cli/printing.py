@@ -22,11 +22,19 @@ KINDS_SHOWN = 10
 def print_dataset(output: Output, totals: Totals, timing: Mapping[str, str]) -> None:
     """Print the figures of a dataset, and how to load it."""
     print(f"\n{output.layout.root}")
-    print(lines_of(describe(totals) | dict(timing)))
+    print(lines_of(describe(totals) | left_out(output.record.unreadable_folders) | dict(timing)))
     warn_untrained(output.record)
     print("\nTo load it:\n")
     for line in load_lines(output.layout.root, next(iter(output.record.input["splits"]))):
         print(f"  {line}")
+
+
+def left_out(unreadable_folders: int) -> dict[str, str]:
+    """A line for folders that could not be listed, where there were any."""
+    if not unreadable_folders:
+        return {}
+    folders = f"{unreadable_folders:,} folder{'s' * (unreadable_folders != 1)}"
+    return {"left out": f"{folders} that could not be listed when the input was planned (input.unreadable: skip)"}
 
 
 def warn_untrained(record: RunRecord) -> None:

@@ -12,6 +12,7 @@ from pipeline.config import CardConfig, Config
 from pipeline.dataset import manifest
 from pipeline.dataset.card import dataset_card
 from pipeline.dataset.layout import Layout
+from pipeline.dataset.output_folder import check_output_folder
 from pipeline.dataset.plan_file import plan_bytes, read_plan
 from pipeline.dataset.provenance import RunRecord, record_run
 from pipeline.dataset.statistics import sample_statistics
@@ -19,6 +20,7 @@ from pipeline.dataset.totals import Totals
 from pipeline.dataset.totals_cache import TotalsCache
 from pipeline.items import ShardSpec
 from pipeline.steps.plan import plan_shards
+from pipeline.storage import StorageError
 from pipeline.yaml_config import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -135,8 +137,10 @@ def with_absolute_uris(config: Config) -> Config:
 def open_output(config: Config) -> Output:
     """Begin the output that the configuration names, or open the one that is there.
 
-    Raises OutputMismatch if it was made with other settings, PlanError if the input cannot be planned.
+    Raises OutputMismatch if it was made with other settings, ConfigError if the folder can be no output, PlanError if
+    the input cannot be planned.
     """
+    check_output_folder(config)
     layout = Layout(storage.absolute(config.output.uri))
     record = record_run(config)
     storage.supports_conditional_create(layout.internal)  # warns before any work about a store that does not
@@ -186,14 +190,15 @@ def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
             f"{layout.root} holds other files, such as {min(others)}: choose an empty or a new folder for output.uri"
         )
     logger.info("listing the input", extra=logs.plain())
-    specs = plan_shards(config.input)
+    unreadable: list[StorageError] = []
+    specs = plan_shards(config.input, unreadable.append)
     plan = plan_bytes(specs)
     if not storage.create(layout.plan, plan) and storage.read_bytes(layout.plan) != plan:
         raise OutputMismatch(
             f"{layout.plan} is the plan of other input, left by a job that died or is starting at this moment: if none "
             "is, delete it"
         )
-    record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest())
+    record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest(), unreadable_folders=len(unreadable))
     if not storage.create(layout.run, record.to_json()):  # written last: where it is, the plan is complete
         return open_output(config)  # another job began this output at the same time: continue it, if it is the same
     as_read = RunRecord.from_json(record.to_json())  # with sorted keys, so that the card is the same after a resume

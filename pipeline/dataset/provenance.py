@@ -55,6 +55,8 @@ class RunRecord:
     versions: Mapping[str, str]
     plan_sha256: str = ""
     """SHA-256 of the output's plan; empty until there is one."""
+    unreadable_folders: int = 0
+    """Folders that could not be listed when the plan was made, and were left out."""
 
     @property
     def fingerprint(self) -> str:
@@ -152,7 +154,7 @@ def record_run(config: Config) -> RunRecord:
         num_quantizers=wanted,
         codes_schema=schema.CODES,
         prepare=config.prepare.model_dump(mode="json"),
-        input=config.input.model_dump(mode="json"),
+        input=config.input.model_dump(mode="json", exclude={"unreadable"}),  # which the plan has settled
         versions=software_versions(),
     )
 

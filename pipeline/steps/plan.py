@@ -24,7 +24,7 @@ from pipeline.redaction import has_secret, redact_uri
 from pipeline.steps.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of
 from pipeline.steps.jsonl_csv import read_records
 from pipeline.steps.listed_clips import file_of, listed_clips
-from pipeline.storage import NotAFile, ObjectInfo
+from pipeline.storage import NotAFile, NotAnObject, ObjectInfo, OnUnreadable, StorageError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -50,16 +50,17 @@ class PlanError(ValueError):
     """The input cannot be planned. The message names the URI and what to do."""
 
 
-def plan_shards(config: InputConfig) -> list[ShardSpec]:
+def plan_shards(config: InputConfig, on_unreadable: OnUnreadable = lambda error: None) -> list[ShardSpec]:
     """Every shard of every split, in the order of the configuration and then of names.
 
     Raises PlanError if a pattern matches nothing, if a format cannot be told, if one pattern matches several formats,
-    or if two patterns match the same object.
+    if two patterns match the same object, or if a folder cannot be listed. Under `input.unreadable: skip`, such a
+    folder is left out and `on_unreadable` is called with the error.
     """
     specs: list[ShardSpec] = []
     owners: dict[str, str] = {}
     patterns = [(split, pattern) for split, patterns in config.splits.items() for pattern in patterns]
-    listings = in_order(lambda named: _list_pattern(named[1], config.format), patterns, LISTING_THREADS)
+    listings = in_order(lambda named: _list_pattern(named[1], config, on_unreadable), patterns, LISTING_THREADS)
     for (split, pattern), (kind, objects) in zip(patterns, listings, strict=True):
         owner = f"{pattern} (split {split})"
         for info in objects:
@@ -79,8 +80,9 @@ def plan_shards(config: InputConfig) -> list[ShardSpec]:
     return specs
 
 
-def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
-    objects = storage.list_objects(pattern)
+def _list_pattern(pattern: str, config: InputConfig, on_unreadable: OnUnreadable) -> tuple[str, list[ObjectInfo]]:
+    wanted = config.format
+    objects = _list_objects(pattern, config, on_unreadable)
     if not objects:
         raise PlanError(f"{pattern}: nothing there: give a file, a folder or a glob that matches some")
     if wanted == "list" and (other := next((info for info in objects if format_of(info.uri) != wanted), None)):
@@ -105,6 +107,24 @@ def _list_pattern(pattern: str, wanted: str) -> tuple[str, list[ObjectInfo]]:
         )
     ((kind, matched),) = by_format.items()
     return cast(str, kind), matched
+
+
+def _list_objects(pattern: str, config: InputConfig, on_unreadable: OnUnreadable) -> list[ObjectInfo]:
+    def skip(error: StorageError) -> None:
+        logger.warning("left out, since it cannot be listed: %s", error)
+        on_unreadable(error)
+
+    if config.unreadable == "skip":
+        return storage.list_objects(pattern, skip)
+    try:
+        return storage.list_objects(pattern)
+    except (StoreUnavailable, NotAnObject):
+        raise
+    except StorageError as error:
+        raise PlanError(
+            f"{error}\nNothing is planned, since what is in it would be lost in silence. input.unreadable=skip leaves "
+            "out folders below an input that cannot be listed, and counts them"
+        ) from error
 
 
 def _plan_files(split: str, objects: Sequence[ObjectInfo], config: InputConfig) -> Iterator[ShardSpec]:

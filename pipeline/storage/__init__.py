@@ -24,6 +24,7 @@ from pipeline.storage.publishing import create, publish, published_file, remove
 from pipeline.storage.reading import Fetched, open_read, read_ahead, read_bytes, read_ranges
 from pipeline.storage.stale import remove_stale
 from pipeline.storage.streaming import gauge as bytes_ahead
+from pipeline.storage.walk import OnUnreadable, matches
 
 __all__ = [
     "AccessRefused",
@@ -35,6 +36,7 @@ __all__ = [
     "NotAnObject",
     "ObjectInfo",
     "ObjectTooLarge",
+    "OnUnreadable",
     "PositionedIO",
     "StorageError",
     "StoreUnavailable",
@@ -48,6 +50,7 @@ __all__ = [
     "kind_of",
     "list_names",
     "list_objects",
+    "matches",
     "open_read",
     "publish",
     "published_file",

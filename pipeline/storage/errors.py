@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from collections.abc import Iterator
 
@@ -93,9 +94,10 @@ def translate_errors(uri: str, action: str) -> Iterator[None]:
             raise FileNotFoundError(redact(str(error))) from None
         raise
     except PermissionError as error:
-        raise AccessRefused(
-            f"{uri}: not allowed to {action} it: check the credentials and the bucket's policy"
-        ) from harmless(error)
+        remedy = "check the credentials and the bucket's policy"
+        if "://" not in uri or uri.startswith(("file://", "local://")):
+            remedy = _local_remedy(error)
+        raise AccessRefused(f"{uri}: not allowed to {action} it: {remedy}") from harmless(error)
     except Exception as error:
         status, _ = status_and_code(error)
         message = f"{uri}: cannot {action} it: {describe_error(error)}"
@@ -147,3 +149,10 @@ def chain(error: BaseException | None, attribute: str) -> Iterator[BaseException
         seen.append(error)
         yield error
         error = getattr(error, attribute)
+
+
+def _local_remedy(error: PermissionError) -> str:
+    """Who asked and for what: the folder above may be the one that refuses."""
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "it"
+    who = f"this process has user id {os.geteuid()}"
+    return f"check owner and mode of {path} and of the folders above ({who})"

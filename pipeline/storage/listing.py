@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from pipeline.storage.errors import NotAnObject
 from pipeline.storage.location import Location
+from pipeline.storage.walk import OnUnreadable, find
 
 STAT_THREADS = 16
 LIST_THREADS = 16
@@ -31,16 +32,17 @@ class ObjectInfo:
     """ETag, or size and modification time: changes when the object does."""
 
 
-def list_objects(pattern: str) -> list[ObjectInfo]:
+def list_objects(pattern: str, on_unreadable: OnUnreadable | None = None) -> list[ObjectInfo]:
     """The files that a URI, a folder (recursively) or a glob stands for, sorted by URI. Empty if there are none.
 
     Below the folder or glob, names with a leading dot are left out, and folders of such names with all that is in them:
     some belong to files that are still being written. Local links to files are followed, those to folders are not.
     Devices, pipes and sockets are listed, since they have names of files; to read one is a NotAFile.
+    Raises StorageError for a folder that cannot be listed, unless `on_unreadable` is to be told of it instead.
     """
     location = Location.of(pattern)
     infos = []
-    for path, detail in location.retry("list", _find, location).items():
+    for path, detail in find(location, on_unreadable).items():
         if detail.get("islink"):
             detail = _follow(location, path, detail)
         if detail["type"] in ("file", "other") and not _is_folder_marker(path) and not _hidden(path, location.path):
@@ -99,12 +101,6 @@ def list_names(folder: str, prefixes: Sequence[str] = ()) -> set[str]:
         return _names(location.retry("list", filesystem.ls, path, detail=False))
     except FileNotFoundError:
         return set()
-
-
-def _find(location: Location) -> dict[str, dict[str, Any]]:
-    filesystem, path = location.filesystem, location.path
-    globs = any(mark in path for mark in "*?[") and not filesystem.exists(path)
-    return cast("dict[str, dict[str, Any]]", (filesystem.glob if globs else filesystem.find)(path, detail=True))
 
 
 def _names(paths: Iterable[str]) -> set[str]:

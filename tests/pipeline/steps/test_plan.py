@@ -25,6 +25,7 @@ from pipeline.steps.plan import PlanError, plan_shards
 from pipeline.steps.read import read_shard
 from pipeline.storage import StorageError
 from pipeline.storage.location import Location
+from tests.support import as_nobody, closed_to_others
 
 FEW_FILES = settings(max_examples=20, deadline=None)
 
@@ -288,3 +289,19 @@ def test_files_of_object_stores_are_planned_and_read_wherever_they_lie(wav: Call
     config = config_of("memory://plan-*/**/*.wav")
     items = [item for spec in plan_shards(config) for item in read_shard(spec, config)]
     assert [isinstance(item, RawClip) for item in items] == [True, True]
+
+
+def test_a_folder_that_cannot_be_listed_stops_the_plan_or_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "shut/b.wav", "open/c.wav")
+
+    def plan_with(unreadable: str) -> str:
+        told: list[StorageError] = []
+        specs = plan_shards(config_of(tmp_path, unreadable=unreadable), told.append)
+        return f"{[member for spec in specs for member in spec.members]} and {len(told)} left out"
+
+    with closed_to_others(tmp_path / "shut"):
+        stopped, skipped = as_nobody(lambda: plan_with("fail")), as_nobody(lambda: plan_with("skip"))
+    assert stopped.startswith(f"PlanError: {tmp_path}/shut: not allowed to list it")
+    assert "input.unreadable=skip" in stopped
+    assert skipped == "['a.wav', 'open/c.wav'] and 1 left out"
+    assert plan_with("fail") == "['a.wav', 'open/c.wav', 'shut/b.wav'] and 0 left out"
