@@ -225,6 +225,15 @@ class RunConfig(Section):
     stall_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds that a decoder may take for one block, about ten seconds of audio. One that takes longer is ended with
     its process."""
+    max_missing_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """A shard is not committed if a larger fraction of its clips is missing, and more than two, or all of several: an
+    outage takes many files at once. It is tried again and then reported as failed. 1 rejects them like single files."""
+    retry_rejects: Annotated[tuple[Literal["missing", "unreachable"], ...], BeforeValidator(_as_tuple)] = (
+        "missing",
+        "unreachable",
+    )
+    """Reasons of rejects that may pass. If the file of such a reject is there again, the shard is done again and
+    replaced. [] leaves every committed shard as it is."""
     log_format: Literal["text", "json"] = "text"
     """How the driver and the actors log: lines for people, or one JSON object per line for machines."""
 

@@ -166,6 +166,7 @@ def _ignore_interrupts() -> None:
 
 
 def _hide_interrupts(unraisable: Any) -> None:
-    """An interrupt in a place that cannot raise it is noted and raised again by `check`: not worth a traceback."""
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+    """An interrupt in a place that cannot raise it is noted and raised again by `check`: not worth a traceback. Of
+    SIGTERM, Ray's handler makes a SystemExit."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
         sys.__unraisablehook__(unraisable)

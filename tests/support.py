@@ -126,7 +126,7 @@ def tokenize_in_process(config: Config) -> None:
     output = open_output(config)
     encoder = load_encoder(config.model, output.record.num_quantizers, config.batch.max_frames)
     for spec in output.todo:
-        tokenize_shard(spec, encoder, config, output.record)
+        tokenize_shard(spec, encoder, config, output.record, output.retries.get(spec.shard_id))
     output.finish()
 
 

@@ -19,7 +19,7 @@ MOMENTS = {
     "while Ray starts": ("ray", "init", 1, "before"),
     "while the actors start": ("pipeline.distributed.actor_pool", "ActorPool._scale", 1, "after"),
     "when a shard is committed": ("pipeline.distributed.scheduler", "Scheduler.committed", 1, "before"),
-    "while the actors are ended": ("pipeline.distributed.actor_pool", "ActorPool.end", 1, "before"),
+    "while the actors are ended": ("pipeline.distributed.actor_pool", "ActorPool.kill_all", 1, "before"),
     "while Ray is shut down": ("ray", "shutdown", 1, "before"),
     "while the card is written": ("pipeline.dataset.dataset", "dataset_card", 1, "after"),
 }

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.dataset.dataset import open_output
 from tests.kills.sitecustomize import VARIABLE, Point, arm
 from tests.support import (
     CONFIG,
@@ -106,6 +107,44 @@ def test_a_process_that_is_killed_at_a_step_loses_and_doubles_nothing(
     assert data_files(output).items() <= clean.items(), "what is there is whole"
     tokenize_in_process(demo_config(output, *settings(inputs)))
     assert_equal_to(clean, output, inputs)
+
+
+# A shard with a reject is done again: _SUCCESS and totals are removed, then its data, its rejects and its manifest;
+# then it is created like any other, without rejects this time.
+REPLACING = {
+    "before it is undone": ("pipeline.storage", "remove", 1, "before"),
+    "when nothing says any more that all is done": ("pipeline.storage", "remove", 2, "after"),
+    "between data and rejects": ("pipeline.storage", "remove", 3, "after"),
+    "between rejects and manifest": ("pipeline.storage", "remove", 4, "after"),
+    "when all of it is gone": ("pipeline.storage", "remove", 5, "after"),
+    "when the data is written but has no name yet": ("os", "link", 1, "before"),
+    "between the new data and the new manifest": ("pipeline.storage", "create", 1, "after"),
+    "after the new manifest": ("pipeline.storage", "create", 2, "after"),
+    "between totals and card": ("pipeline.storage", "publish", 1, "after"),
+    "before _SUCCESS": ("pipeline.storage", "publish", 3, "before"),
+}
+
+
+@pytest.mark.parametrize("step", REPLACING)
+def test_a_process_that_is_killed_while_it_replaces_a_shard_loses_and_doubles_nothing(
+    step: str, inputs: Path, tmp_path: Path
+):
+    output, moved = tmp_path / "codes", tmp_path / "inputs"
+    shutil.copytree(inputs, moved)
+    tokenize_in_process(demo_config(tmp_path / "clean", *settings(moved)))
+    expected = data_files(tmp_path / "clean")
+    open_output(demo_config(output, *settings(moved)))
+    (moved / "2.wav").rename(tmp_path / "away")
+    tokenize_in_process(demo_config(output, *settings(moved)))
+    assert Counter(row["reason"] for row in rows(output, "rejects"))["missing"] == 1
+    (tmp_path / "away").rename(moved / "2.wav")
+    point = Point(*REPLACING[step], mark=str(tmp_path / "mark"))
+    process = CONTEXT.Process(target=tokenize_and_die, args=(output, moved, point))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL, "this step was never reached"
+    tokenize_in_process(demo_config(output, *settings(moved)))
+    assert_equal_to(expected, output, moved)
 
 
 DEATHS = {

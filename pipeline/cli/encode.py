@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         with Progress(len(output.todo), len(output.done)) as progress:
             made = Totals()
             for spec in output.todo:
-                made.add(Totals.of(tokenize_shard(spec, encoder, config, output.record)))
+                made.add(
+                    Totals.of(tokenize_shard(spec, encoder, config, output.record, output.retries.get(spec.shard_id)))
+                )
                 progress.update(made, made.audio_seconds)
     totals = output.finish()
     print_dataset(output, totals, {})

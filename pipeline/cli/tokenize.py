@@ -52,6 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     if summary.this_run.shards:
         timing["wall time"] = f"{format_seconds(summary.wall_seconds)}, {speed:,.1f}x real time"
     print_dataset(summary.output, summary.totals, timing)
+    missing = sum(summary.totals.rejects_by_reason[reason] for reason in config.run.retry_rejects)
+    if missing:
+        line = f"\nClips whose files are missing or out of reach: {missing:,}. To look for them again: {again}"
+        logger.info("%s", line, extra=logs.plain())
     if summary.failures:
         failed = describe_failures(summary.failures)
         logger.error("\n%s\nTo retry them: %s", failed, again, extra=logs.plain())

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.dataset.layout import Layout
-from pipeline.dataset.manifest import ShardManifest, commit
+from pipeline.dataset.manifest import ShardManifest, commit, read_manifest
 from pipeline.items import ShardSpec
 from pipeline.parquet import read_table
 from pipeline.parquet_checksum import check_parquet
@@ -64,8 +64,7 @@ def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, 
     mine = _describe(spec, data, rejects)
     labels = {"fingerprint": mine.fingerprint, "rows": str(mine.rows), "sha256": mine.sha256}
     if _create(layout.data(spec), data, labels):
-        if rejects and not _create(layout.rejects(spec), rejects, labels | {"sha256": mine.rejects_sha256}):
-            raise OutputConflict(f"{layout.rejects(spec)} does not belong to {layout.data(spec)}: delete both")
+        _put_rejects(layout.rejects(spec), rejects, labels | {"sha256": mine.rejects_sha256})
         seconds = {**attempt.seconds, "write": attempt.seconds.get("write", 0.0) + time.perf_counter() - began}
         manifest = replace(
             mine,
@@ -86,6 +85,46 @@ def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, 
     return commit(layout, manifest)
 
 
+def replace_shard(
+    layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, attempt: AttemptInfo, old: ShardManifest
+) -> ShardManifest:
+    """Commit a shard that was done again in place of what was committed as `old`, if it has more rows.
+
+    Returns the manifest that counts: `old` if nothing is gained, and another's if another run was faster. What was
+    committed is undone and the new shard is published like any other. Where that is cut short, `old` is still there
+    without its objects, or nothing is: the next run does the shard again.
+    """
+    mine = _describe(spec, data, rejects)
+    if mine.rows + mine.rejects != old.rows + old.rejects:
+        raise OutputConflict(f"{spec.place}: {mine.rows + mine.rejects} clips, and {old.rows + old.rejects} were there")
+    try:
+        current = read_manifest(layout, spec.shard_id)
+    except FileNotFoundError:
+        return publish_shard(layout, spec, data, rejects, attempt)
+    if current != old or (mine.rows <= old.rows and is_whole(layout, spec, old)):
+        return current
+    for uri in (layout.success, layout.totals):  # they sign and sum up what is about to go
+        storage.remove(uri)
+    undo_shard(layout, spec)
+    return publish_shard(layout, spec, data, rejects, attempt)
+
+
+def undo_shard(layout: Layout, spec: ShardSpec) -> None:
+    """Delete what there is of a shard, so that the next run does it again. No run may be working on it.
+
+    The manifest is the last to go: as long as anything is left, it is noticed that the shard is not whole.
+    """
+    for uri in (layout.data(spec), layout.rejects(spec), layout.manifest(spec.shard_id)):
+        storage.remove(uri)
+
+
+def is_whole(layout: Layout, spec: ShardSpec, manifest: ShardManifest) -> bool:
+    """Whether the objects of a committed shard are there, as far as their sizes tell."""
+    objects = {layout.data(spec): manifest.output_bytes, layout.rejects(spec): manifest.rejects_bytes}
+    found = {uri: storage.stat(uri) for uri in objects}
+    return all((info.size if (info := found[uri]) else 0) == size for uri, size in objects.items())
+
+
 def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
     """The manifest of a shard, made from its data and rejects objects alone. No audio is read, and nothing is written.
 
@@ -104,6 +143,17 @@ def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
             f"{layout.data(spec)} and its rejects are no whole shard ({error}): unless another job is writing them, "
             "delete them, and run again"
         ) from error
+
+
+def _put_rejects(uri: str, rejects: bytes, labels: Mapping[str, str]) -> None:
+    """Make these the rejects of a data object that is there and names them.
+
+    Other rejects can only be what is left of a shard that was undone: whoever publishes any creates the data first.
+    """
+    if rejects and not _create(uri, rejects, labels):
+        storage.publish(uri, rejects)
+    elif not rejects and storage.stat(uri) is not None:
+        storage.remove(uri)
 
 
 def _create(uri: str, data: bytes, labels: Mapping[str, str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from pipeline.dataset.layout import Layout
 from pipeline.dataset.output_folder import check_output_folder
 from pipeline.dataset.plan_file import plan_bytes, read_plan
 from pipeline.dataset.provenance import RunRecord, record_run
+from pipeline.dataset.retries import find_retries
 from pipeline.dataset.statistics import sample_statistics
 from pipeline.dataset.totals import Totals
 from pipeline.dataset.totals_cache import TotalsCache
@@ -44,6 +46,9 @@ class Output:
     card: CardConfig = field(default_factory=CardConfig)
     """What the dataset card of this run shall say."""
 
+    retries: Mapping[str, manifest.ShardManifest] = field(default_factory=dict)
+    """Shards that were committed and are done again because of their rejects, by id; they are not in `done`."""
+
     @cached_property
     def todo(self) -> list[ShardSpec]:
         """The shards that were not committed when it was opened."""
@@ -58,9 +63,29 @@ class Output:
     def progress(self) -> str:
         """A sentence for people: how many shards there are, and how many of them are committed."""
         shards = f"{len(self.specs):,} shard{'s' * (len(self.specs) != 1)}"
+        if self.retries:
+            shards += f" ({len(self.retries):,} done again: files that were missing are there)"
         if not self.done:
             return f"{shards} to do"
         return f"{shards}, {f'{len(self.done):,}' if self.todo else 'all'} of them committed already"
+
+    def with_retries(self, reasons: Collection[str]) -> Output:
+        """This, with the committed shards to do again of which files are there now that were rejected for a reason."""
+        if not reasons or not self.done:
+            return self
+        cache = self.totals_cache()
+        try:
+            self._count(cache, self.done)
+        except (ValueError, FileNotFoundError) as error:
+            logger.warning("no rejects are tried again: %s", error)  # the end of the run says it louder
+            return self
+        ids = cache.may_change & self.done
+        retries = find_retries(self.layout, [spec for spec in self.specs if spec.shard_id in ids], reasons)
+        return replace(self, done=self.done - retries.keys(), retries=retries)
+
+    def without_retries(self) -> Output:
+        """This, with every committed shard as it is."""
+        return replace(self, done=self.done | self.retries.keys(), retries={})
 
     def totals_cache(self) -> TotalsCache:
         """The totals of the shards that earlier runs have counted."""
@@ -87,7 +112,7 @@ class Output:
         no `_SUCCESS`, if the data of a committed shard is gone.
         """
         cache = cache or self.totals_cache()
-        self._count(cache, self.done)
+        self._count(cache, self.done if cache.totals.shards else manifest.committed_ids(self.layout, len(self.specs)))
         if not cache.complete:  # another job may have committed the others
             self._count(cache, manifest.committed_ids(self.layout, len(self.specs)))
         self.save(cache)
@@ -154,7 +179,7 @@ def open_output(config: Config) -> Output:
             + "\n  ".join(differences)
             + "\nUse another output.uri for these settings, or the old settings to go on with this one."
         )
-    return replace(existing, card=config.card)
+    return replace(existing, card=config.card).with_retries(config.run.retry_rejects)
 
 
 def read_output(uri: str) -> Output:

@@ -19,8 +19,13 @@ from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.totals import Totals
 from pipeline.items import ShardSpec
+from pipeline.steps.reject_reasons import MAY_PASS
 
 logger = logging.getLogger(__name__)
+
+
+SETTLED, MAY_CHANGE = 1, 2
+"""How a shard is counted: see `TotalsCache.may_change`. 0 is not counted."""
 
 
 class TotalsCache:
@@ -35,7 +40,7 @@ class TotalsCache:
         """Count a shard of the plan, unless it is counted already."""
         position = self._position[manifest.shard_id]
         if not self._counted[position]:
-            self._counted[position] = 1
+            self._counted[position] = MAY_CHANGE if MAY_PASS & manifest.rejects_by_reason.keys() else SETTLED
             self.totals.add(Totals.of(manifest))
 
     def uncounted(self, shard_ids: Iterable[str]) -> set[str]:
@@ -47,13 +52,18 @@ class TotalsCache:
         }
 
     @property
+    def may_change(self) -> set[str]:
+        """Ids of the counted shards that have rejects whose reason may pass: a run may replace them."""
+        return {shard_id for shard_id, position in self._position.items() if self._counted[position] == MAY_CHANGE}
+
+    @property
     def complete(self) -> bool:
         return self.totals.shards == len(self._counted)
 
     def to_bytes(self, plan: str) -> bytes:
         """The contents of totals.json. `plan` identifies the plan that the positions refer to."""
         counted = base64.b64encode(zlib.compress(bytes(self._counted), level=1)).decode()
-        return dump_checksummed({"plan": plan, "counted": counted, "totals": self.totals.to_json()})
+        return dump_checksummed({"plan": plan, "shards": counted, "totals": self.totals.to_json()})
 
     @classmethod
     def from_bytes(cls, data: bytes, plan: str, specs: Sequence[ShardSpec], committed: set[str]) -> TotalsCache:
@@ -64,9 +74,9 @@ class TotalsCache:
             if document["plan"] != plan:
                 raise ValueError("it is of another plan")
             totals = Totals.from_json(document["totals"])
-            packed = base64.b64decode(document["counted"])
+            packed = base64.b64decode(document["shards"])
             counted = bytearray(zlib.decompressobj().decompress(packed, len(specs) + 1))
-            if len(counted) != len(specs) or sum(counted) != totals.shards:
+            if len(counted) != len(specs) or len(counted) - counted.count(0) != totals.shards:
                 raise ValueError("it counts other shards than the plan has")
         except (ValueError, LookupError, TypeError, zlib.error) as error:
             logger.warning("the totals of earlier runs cannot be used, so every manifest is read: %s", error)

@@ -52,15 +52,16 @@ class TokenizerActor:
         loop = self._loop
         return ActorFigures(loop.encoded_frames * frame_seconds, loop.busy_seconds, loop.waiting_frames * frame_seconds)
 
-    def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
+    def tokenize(self, spec: ShardSpec, attempt: int, replaces: ShardManifest | None = None) -> ShardManifest:
         """Read, prepare, encode and publish a shard; returns its manifest.
 
-        A clip that cannot be used becomes a reject. Any other failure is raised to the driver.
+        A clip that cannot be used becomes a reject. Any other failure is raised to the driver. `replaces` is the
+        manifest of the committed shard, if the shard is done again because of its rejects.
         """
         config = self._config
         about = {"shard": spec.shard_id, "attempt": attempt}
         logger.info("opened: %s", spec.place, extra=about)
-        shard = OpenShard(spec, attempt)
+        shard = OpenShard(spec, attempt, max_missing_fraction=config.run.max_missing_fraction, replaces=replaces)
         chunks = prepare_remotely(spec, config.input, config.prepare, self._target, config.run.stall_seconds)
         encode_shard(shard, _log_rejects(chunks, spec, about), self._loop, self._target)
         manifest = shard.publish(Layout(config.output.uri), self._record, config.output.row_group_rows)

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 
-from pipeline import logs, signals
+from pipeline import logs, signals, storage
 from pipeline.config import Config
 from pipeline.dataset.dataset import Output, open_output, with_absolute_uris
 from pipeline.dataset.totals import Totals
@@ -30,7 +30,8 @@ from pipeline.distributed.monitor import Monitor
 from pipeline.distributed.reject_limit import too_many_rejects
 from pipeline.distributed.scheduler import OUTAGE_SECONDS, Attempt, Failure, Scheduler
 from pipeline.distributed.throughput import ActorFigures
-from pipeline.monitoring.heartbeat import new_run_id
+from pipeline.monitoring import heartbeat
+from pipeline.monitoring.heartbeat import Heartbeat, new_run_id, read_heartbeats
 from pipeline.storage import StorageError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -62,10 +63,13 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
     KeyboardInterrupt, the same call continues with the output.
     """
     config = with_absolute_uris(config)
+    run_id, began = new_run_id(), time.time()
     output = open_output(config)
+    if output.retries:
+        output = _retry_unless_beside_a_run(output, run_id)
     logger.info("%s", output.progress, extra=logs.plain())
     started = time.monotonic()
-    driver = _Driver(config, output)
+    driver = _Driver(config, output, run_id)
     if output.todo:
         connect(config.cluster)
         try:
@@ -74,23 +78,52 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
             driver.run(tokenizer)
         finally:
             ray.shutdown()
-    totals = output.finish(driver.totals_cache)
+    cache = driver.totals_cache
+    if cache.may_change and any(beat.moved_at > began for beat in _other_runs(output, run_id)):
+        cache = TotalsCache(output.specs)  # another run may have replaced shards that are counted as they were
+    totals = output.finish(cache)
     return RunSummary(
         output, totals, driver.totals, driver.scheduler.failures, driver.stopped, time.monotonic() - started
     )
 
 
+def _retry_unless_beside_a_run(output: Output, run_id: str) -> Output:
+    """A shard is deleted before it is replaced, which another run that counts on it must not see.
+
+    Each run says that it is there before it looks for others: of two that begin together, at least one sees the other.
+    """
+    heartbeat.publish(output.layout, heartbeat.first_beat(run_id))
+    now = time.time()
+    others = [beat for beat in _other_runs(output, run_id) if beat.may_be_at_work(now)]
+    if not others:
+        return output
+    logger.warning(
+        "files that were missing are there again, but their %d shards are left as they are: the run %s is at work on "
+        "this output, or was a minute ago. Give the command again later",
+        len(output.retries),
+        others[0].run_id,
+    )
+    output = output.without_retries()
+    if not output.todo:
+        storage.remove(output.layout.heartbeat(run_id))
+    return output
+
+
+def _other_runs(output: Output, run_id: str) -> list[Heartbeat]:
+    return [beat for beat in read_heartbeats(output.layout) if beat.run_id != run_id]
+
+
 class _Driver:
     """Keeps a few shards open in every actor until no shard is left."""
 
-    def __init__(self, config: Config, output: Output) -> None:
+    def __init__(self, config: Config, output: Output, run_id: str | None = None) -> None:
         self._config = config
         self._output = output
         self.scheduler = Scheduler(output.todo, config.run.max_attempts)
         self.totals_cache: TotalsCache = output.totals_cache()
         self.totals = Totals()
         self.stopped: str | None = None
-        self._run_id = new_run_id()
+        self._run_id = run_id or new_run_id()
         self._asked: set[ActorHandle] = set()
         self._removed = ActorFigures()
         self._next_poll = 0.0
@@ -127,7 +160,9 @@ class _Driver:
                     actor.open[attempt.spec.shard_id] = attempt
                     self._monitor.opened(attempt, actor.name)
                     on_done = partial(self._on_tokenized, pool, attempt)
-                    pool.call(actor, on_done, "tokenize", attempt.spec, attempt.number)
+                    old = self._output.retries.get(attempt.spec.shard_id)
+                    replaces = [] if old is None else [old]
+                    pool.call(actor, on_done, "tokenize", attempt.spec, attempt.number, *replaces)
 
     def _on_tokenized(self, pool: ActorPool, attempt: Attempt, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()

@@ -13,6 +13,9 @@ READ_REASONS = {
     "damaged_source": "The tar or Parquet file is cut or corrupt from here on.",
 }
 
+MAY_PASS = frozenset({"missing", "unreachable"})
+"""Reasons that say something of the moment and nothing of the clip: it may be there the next time."""
+
 PREPARE_REASONS = {
     "outside_file": "The clip is a part of a file that is not, or not all, in the file.",
     "too_short": "The clip is shorter than prepare.min_seconds.",

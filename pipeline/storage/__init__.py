@@ -17,7 +17,7 @@ from pipeline.storage.errors import (
     StoreUnavailable,
     Unreachable,
 )
-from pipeline.storage.listing import ObjectInfo, changed, list_names, list_objects, stat, stat_all
+from pipeline.storage.listing import ObjectInfo, changed, is_object, list_names, list_objects, stat, stat_all
 from pipeline.storage.location import absolute, is_local, join, relative, root_of
 from pipeline.storage.positioned import PositionedIO
 from pipeline.storage.publishing import create, publish, published_file, remove
@@ -46,6 +46,7 @@ __all__ = [
     "changed",
     "create",
     "is_local",
+    "is_object",
     "join",
     "kind_of",
     "list_names",

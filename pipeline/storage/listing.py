@@ -60,6 +60,16 @@ def stat(uri: str) -> ObjectInfo | None:
     return _info(location, location.path, detail)
 
 
+def is_object(uri: str) -> bool:
+    """Whether there is an object, and not a folder, a device or nothing."""
+    location = Location.of(uri)
+    try:
+        detail = location.retry("read", location.filesystem.info, location.path)
+    except FileNotFoundError:
+        return False
+    return bool(detail["type"] == "file")
+
+
 def stat_all(uris: Iterable[str]) -> list[ObjectInfo | None]:
     """`stat` of each, in order, a few at a time. None also for what no object can be, such as a circle of links."""
 

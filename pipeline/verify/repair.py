@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pipeline import storage
 from pipeline.concurrency import in_order
-from pipeline.dataset.commit import OutputConflict, rebuild_manifest
+from pipeline.dataset.commit import OutputConflict, rebuild_manifest, undo_shard
 from pipeline.dataset.dataset import read_output
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest, commit, read_manifest
@@ -132,7 +132,6 @@ def _by_content(uri: str, size: int, sha256: str) -> str:
 
 
 def _undo(layout: Layout, spec: ShardSpec, reason: str) -> tuple[str, str]:
-    """Delete a shard, its manifest first: without a manifest the other objects do not count."""
-    for uri in (layout.manifest(spec.shard_id), layout.data(spec), layout.rejects(spec)):
-        storage.remove(uri)
+    """Delete a shard, so that the next run does it again."""
+    undo_shard(layout, spec)
     return "undone", reason

@@ -170,7 +170,10 @@ def test_the_driver_ends_with_an_interrupt_that_was_dropped_in_its_loop(
             with contextlib.suppress(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
 
-        def end(self) -> None:
+        def handle_replies(self, seconds: float) -> None:
+            pass
+
+        def kill_all(self) -> None:
             rounds.append(2)
 
     monkeypatch.setattr(pipeline.distributed.driver, "ActorPool", Pool)

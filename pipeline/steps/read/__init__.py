@@ -72,7 +72,12 @@ def _check_unchanged(spec: ShardSpec) -> None:
 def _check_members(spec: ShardSpec) -> None:
     """Compare the files of a shard with the plan. A file that is gone becomes a reject when it is read."""
     uris = [storage.join(spec.uri, member) for member in spec.members]
-    for position, (uri, info) in enumerate(zip(uris, storage.stat_all(uris), strict=True)):
+    infos = storage.stat_all(uris)
+    if not any(infos) and storage.is_local(spec.uri) and storage.stat(spec.uri) is None:
+        raise SourceChanged(
+            f"{spec.uri}: the folder is gone since it was planned: bring it back (is its disk mounted?)"
+        )
+    for position, (uri, info) in enumerate(zip(uris, infos, strict=True)):
         if info is not None and spec.planned_version(position) != file_version(info.version):
             raise SourceChanged(
                 f"{uri}: changed since it was planned: put the old file back, or tokenize into a new output"

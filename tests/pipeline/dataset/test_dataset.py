@@ -14,7 +14,7 @@ from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import read_manifests
 from pipeline.export.rows import read_rows
 from pipeline.loading.hf import committed_shards
-from pipeline.loading.rows import Selection, select_rows
+from pipeline.loading.rows import RowQuery, select_rows
 from pipeline.monitoring.status import Observer
 from pipeline.report.rejects import find_examples
 from pipeline.report.sample import take_sample
@@ -63,7 +63,7 @@ def test_a_flipped_record_or_plan_is_named_with_the_remedy(layout: Layout, name:
     [
         take_sample,
         find_duplicates,
-        lambda output: list(select_rows(output, Selection(), 1)[1]),
+        lambda output: list(select_rows(output, RowQuery(), 1)[1]),
         lambda output: [row for spec in output.specs for row in read_rows(output, spec, 0)],
         lambda output: committed_shards(output, "train"),
     ],

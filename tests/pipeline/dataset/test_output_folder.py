@@ -102,7 +102,7 @@ def test_a_local_folder_without_permission_says_whose_it_is_and_nothing_of_bucke
     (tmp_path / "shut").mkdir()
     with closed_to_others(tmp_path / "shut"):
         said = as_nobody(lambda: str(storage.create(str(tmp_path / "shut" / "codes" / "a"), b"x")))
-    assert said.startswith(f"StorageError: {tmp_path}/shut/codes/a: not allowed to write it: check owner and mode of")
+    assert said.startswith(f"AccessRefused: {tmp_path}/shut/codes/a: not allowed to write it: check owner and mode of")
     assert "user id" in said
     assert "bucket" not in said
 

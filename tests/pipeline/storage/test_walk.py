@@ -92,5 +92,5 @@ def test_a_local_folder_without_permission_is_an_error_that_names_it(tmp_path: P
     for pattern in (str(tmp_path), f"{tmp_path}/**/*.wav", f"{tmp_path}/*/*.wav"):
         with closed_to_others(tmp_path / "shut"):
             said = as_nobody(lambda pattern=pattern: str(storage.list_objects(pattern)))  # type: ignore[misc]
-        assert said.startswith(f"StorageError: {tmp_path}/shut: not allowed to list it: check owner and mode of"), said
+        assert said.startswith(f"AccessRefused: {tmp_path}/shut: not allowed to list it: check owner and mode of"), said
     assert names(str(tmp_path)) == ["a.wav", "b.wav"]
