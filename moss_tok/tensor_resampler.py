@@ -1,4 +1,4 @@
-"""Sample-rate conversion of a tensor on its own device, with the values of `moss_tok.audio.resample` and torchaudio."""
+"""Sample-rate conversion of a tensor on its own device, with the bits of `moss_tok.audio.resample`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moss_tok.audio.resample import filter_bank, resampled_length
-from moss_tok.precision import exact_float32
+from moss_tok.audio.resample import MAX_SAMPLE, SAMPLE_UNIT, TAP_UNIT, FilterBank, filter_bank, resampled_length
 
 
 def resample_tensor(waveform: Tensor, orig_rate: int, new_rate: int) -> Tensor:
     """Convert a (channels, samples) float32 waveform from `orig_rate` to `new_rate` (Hz), where it lies.
 
     Gives (channels, `resampled_length`) values: those of `torchaudio.functional.resample` with its defaults, within
-    1e-6 of full scale. The same products as `resample` through the device's own kernels: equal bits are promised on
-    the CPU alone, and there by `resample`.
+    1e-6 of full scale, and bit for bit those of `resample`, on any device: its sums are exact in float64.
 
     Raises:
         ValueError: the waveform is not two-dimensional float32, or a rate is below 1.
@@ -39,12 +37,28 @@ def resample_tensor(waveform: Tensor, orig_rate: int, new_rate: int) -> Tensor:
     rows = -(-length // bank.row_out)
     missing = rows * bank.row_in + bank.lookahead - samples
     padded = F.pad(waveform, (bank.lookback, max(0, missing)))
-    output = waveform.new_empty(channels, rows, bank.row_out)
-    with exact_float32(waveform.device):
-        for (first, last, start, _), taps in zip(bank.tiles, _taps_on(orig, new, waveform.device), strict=True):
-            windows = padded[:, bank.lookback + start :].unfold(1, taps.shape[0], bank.row_in)[:, :rows]
-            output[:, :, first:last] = windows @ taps
-    return output.reshape(channels, -1)[:, :length]
+    scales = _scales(padded, bank, rows)
+    units = torch.round(padded / SAMPLE_UNIT).double() if scales is None else None
+    sums = torch.empty(channels, rows, bank.row_out, dtype=torch.float64, device=waveform.device)
+    for (first, last, start, _), taps in zip(bank.tiles, _taps_on(orig, new, waveform.device), strict=True):
+        source = padded if units is None else units
+        windows = source[:, bank.lookback + start :].unfold(1, taps.shape[0], bank.row_in)[:, :rows]
+        if scales is not None:
+            windows = torch.round(windows / (SAMPLE_UNIT * scales)).double()
+        sums[:, :, first:last] = windows @ taps
+    sums *= SAMPLE_UNIT * TAP_UNIT if scales is None else SAMPLE_UNIT * TAP_UNIT * scales.double()
+    return sums.float().reshape(channels, -1)[:, :length]
+
+
+def _scales(padded: Tensor, bank: FilterBank, rows: int) -> Tensor | None:
+    """By how much each row (channels, rows, 1) is scaled down, a power of two; None where none is too loud."""
+    loudness = padded.abs()
+    if loudness.max() <= MAX_SAMPLE:
+        return None
+    peaks = loudness.unfold(1, bank.lookback + bank.row_in + bank.lookahead, bank.row_in)[:, :rows].amax(dim=2)
+    exponents = torch.frexp(peaks).exponent - 2
+    loud = (peaks > MAX_SAMPLE) & peaks.isfinite()
+    return torch.where(loud, torch.exp2(exponents.float()), torch.ones_like(peaks))[:, :, None]
 
 
 @lru_cache(maxsize=8)

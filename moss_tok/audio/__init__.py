@@ -192,5 +192,9 @@ def to_channels(waveform: Waveform, channels: int) -> Waveform:
         raise ValueError(f"a waveform must be of shape (channels, samples), got {waveform.shape}")
     if waveform.shape[0] == channels:
         return waveform
-    mono = waveform.mean(axis=0, keepdims=True, dtype=np.float32)
+    # One channel after the other: numpy's mean adds in an order that depends on the shape and the layout in memory.
+    mono = waveform[:1].copy()
+    for channel in range(1, waveform.shape[0]):
+        mono += waveform[channel]
+    mono /= np.float32(waveform.shape[0])
     return mono if channels == 1 else np.repeat(mono, 2, axis=0)

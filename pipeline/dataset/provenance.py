@@ -16,6 +16,8 @@ from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.items import stable_hash
 
 RUN_VERSION = 1
+WAVEFORM_VERSION = 2
+"""How a source becomes a waveform. Another way of resampling or mixing, which gives other bits, is another number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ class RunRecord:
     prepare: Mapping[str, Any]
     input: Mapping[str, Any]
     versions: Mapping[str, str]
+    waveform_version: int = 1
+    """WAVEFORM_VERSION of the code that made it; 1 where it is not recorded."""
     plan_sha256: str = ""
     """SHA-256 of the output's plan; empty until there is one."""
     unreadable_folders: int = 0
@@ -65,8 +69,8 @@ class RunRecord:
 
     def differences(self, other: RunRecord) -> list[str]:
         """Why this run cannot continue the output of `other`, a line for each difference. Empty if it can."""
-        here = self._decisive() | _flatten("input", self.input)
-        there = other._decisive() | _flatten("input", other.input)
+        here = self._decisive() | _flatten("input", self.input) | {"waveform_version": self.waveform_version}
+        there = other._decisive() | _flatten("input", other.input) | {"waveform_version": other.waveform_version}
         return list_differences(there, here, "the output has {!r}, this run {!r}")
 
     def file_metadata(self) -> dict[str, str]:
@@ -108,6 +112,8 @@ class RunRecord:
             "model.dtype": self.dtype,
             "model.num_quantizers": self.num_quantizers,
             "schema": self.codes_schema,
+            # Absent from the fingerprints of the first version.
+            **({"waveform_version": self.waveform_version} if self.waveform_version > 1 else {}),
         }
 
 
@@ -156,6 +162,7 @@ def record_run(config: Config) -> RunRecord:
         prepare=config.prepare.model_dump(mode="json"),
         input=config.input.model_dump(mode="json", exclude={"unreadable"}),  # which the plan has settled
         versions=software_versions(),
+        waveform_version=WAVEFORM_VERSION,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from decimal import Context, Decimal
 
 import numpy as np
 import xxhash
 
 CLIPPING_LEVEL = 0.999
 SILENCE_LEVEL = 0.001  # -60 dBFS
+_DECIMAL = Context(prec=28)
 LOWEST_POWER = 1e-9  # in the loudness rule of the release, so that a silent clip has a level too: -90 dBFS
 
 
@@ -53,12 +55,22 @@ class AudioStats:
     @property
     def level_dbfs(self) -> float:
         """Mean power in dB of full scale, defined as in MOSS-TTS: 10 log10(mean(x^2) + 1e-9)."""
-        return 10 * math.log10(self._energy / self._count + LOWEST_POWER)
+        return decibels(self._energy / self._count + LOWEST_POWER)
 
     @property
     def xxh3(self) -> str:
         """XXH3-128 of the samples so far, as little-endian float32, with the channels of a sample side by side."""
         return str(self._hash.hexdigest())
+
+
+def decibels(power: float) -> float:
+    """10 log10(power), the same bits on every machine. The C library's logarithm is not: it depends on the CPU."""
+    return float(10 * _DECIMAL.log10(Decimal(power)))
+
+
+def amplitude(gain_db: float) -> np.float32:
+    """The factor 10^(gain_db / 20), the same bits on every machine."""
+    return np.float32(_DECIMAL.power(10, _DECIMAL.divide(Decimal(gain_db), 20)))
 
 
 def _energies(part: np.ndarray, samples_per_frame: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from moss_tok import audio
 from pipeline.config import LoudnessConfig, PrepareConfig
 from pipeline.items import Clip, ClipEnd, ClipInfo, ClipPart, Prepared, RawClip, Reject
-from pipeline.steps.audio_stats import AudioStats
+from pipeline.steps.audio_stats import AudioStats, amplitude
 from pipeline.steps.segment_decoder import OutsideFile, SegmentDecoder
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
 
@@ -155,7 +155,7 @@ def _prepare(source: _Source, raw: RawClip, config: PrepareConfig) -> Iterator[P
             (info, parts), head = source.start(), []
     stats = AudioStats(source.target.samples_per_frame)
     for part in itertools.chain(head, parts):
-        waveform = part * np.float32(10 ** (gain_db / 20)) if gain_db else part
+        waveform = part * amplitude(gain_db) if gain_db else part
         if not whole:
             yield ClipPart(origin=raw.origin, start=stats.num_samples, waveform=waveform)
         stats.add(waveform)

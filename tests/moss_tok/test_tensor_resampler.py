@@ -23,7 +23,16 @@ def test_values_are_torchaudios(orig_rate: int, new_rate: int, device: str):
     expected = torchaudio.functional.resample(torch.from_numpy(waveform), orig_rate, new_rate)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < 1e-6
-    assert np.abs(found.numpy() - resample(waveform, orig_rate, new_rate)).max() < 1e-6
+    np.testing.assert_array_equal(found.numpy(), resample(waveform, orig_rate, new_rate))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_loud_and_infinite_samples_are_those_of_resample(device: str):
+    waveform = np.random.default_rng(1).uniform(-1, 1, (2, 48_000)).astype(np.float32)
+    waveform[0, 10_000:20_000] *= 1e6
+    waveform[1, 30_000] = np.inf
+    found = resample_tensor(torch.from_numpy(waveform).to(device), 44_100, 24_000).cpu().numpy()
+    np.testing.assert_array_equal(found, resample(waveform, 44_100, 24_000))
 
 
 @pytest.mark.parametrize("samples", [0, 1, 2, 100])

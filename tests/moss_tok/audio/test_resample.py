@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -15,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tok.audio import StreamingResampler, resample, resampled_length
+from moss_tok.audio.resample import MAX_SAMPLE, SAMPLE_UNIT, _sine, filter_bank
 
+DIGEST = "89d2bb58d2dea6d009f6b979fa40ca17b64b11c3afbe16bdb748d38592185f8e"
 RATES = [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]
 PAIRS = [(orig, new) for orig in RATES for new in (24_000, 48_000) if orig != new]
 
@@ -69,23 +70,61 @@ def test_the_bits_do_not_depend_on_the_position_in_a_longer_clip(orig):
     np.testing.assert_array_equal(start[:, :settled], whole[:, :settled])
 
 
-def test_the_bits_do_not_depend_on_the_number_of_threads():
-    script = (
-        "import hashlib, numpy as np\n"
-        "from moss_tok.audio.resample import resample\n"
-        "x = np.random.default_rng(3).uniform(-1, 1, (2, 60_000)).astype(np.float32)\n"
-        "y = [resample(x, rate, 24_000).tobytes() for rate in (8_000, 11_025, 44_100, 48_000, 96_000)]\n"
-        "print(hashlib.sha256(b''.join(y)).hexdigest())\n"
-    )
+SCRIPT = """
+import hashlib, numpy as np
+from moss_tok.audio import resample
+x = np.random.default_rng(3).uniform(-1, 1, (2, 60_000)).astype(np.float32)
+x[1, 30_000:] *= 1000
+rates = (8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 44_101, 48_000, 96_000)
+y = [resample(x, rate, new).tobytes() for rate in rates for new in (24_000, 48_000) if rate != new]
+print(hashlib.sha256(b"".join(y)).hexdigest())
+"""
+KINDS = {
+    "this CPU": {},
+    "AVX2": {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"},
+    "SSE4": {"OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bits_are_the_same_in_any_process_on_any_cpu(kind):
+    """Not only equal to each other: these are the bits that every machine must give."""
     runs = []
-    for threads in ("1", "4"):
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
-        command = [sys.executable, "-c", script]
+    for threads in ("1", "2", "4"):
+        environment = {**os.environ, **KINDS[kind], "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
         runs.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     digests = {run.communicate()[0].strip() for run in runs}
-    waveform = np.random.default_rng(3).uniform(-1, 1, (2, 60_000)).astype(np.float32)
-    here = [resample(waveform, rate, 24_000).tobytes() for rate in (8_000, 11_025, 44_100, 48_000, 96_000)]
-    assert digests == {hashlib.sha256(b"".join(here)).hexdigest()}
+    assert digests == {DIGEST}
+
+
+@pytest.mark.parametrize("orig", [8_000, 16_000, 44_100, 48_000])
+@pytest.mark.parametrize("loudest", [4.1, 32_768, 1e30])
+def test_louder_samples_than_fit_keep_their_precision_and_their_neighbours(orig, loudest):
+    """Whatever lies beside them; and the tail of a loud clip is that of a clip that was never loud."""
+    waveform = noise(3 * orig)
+    loud = waveform.copy()
+    loud[:, : orig // 2] *= np.float32(loudest)
+    found, quiet = resample(loud, orig, 24_000), resample(waveform, orig, 24_000)
+    expected = torchaudio_resample(loud, orig, 24_000)
+    np.testing.assert_allclose(found[:, :11_000] / loudest, expected[:, :11_000] / loudest, atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(found[:, 13_000:], quiet[:, 13_000:])
+    resampler = StreamingResampler(orig, 24_000, 1)
+    pieces = [resampler.push(piece) for piece in np.split(loud, [7, 1000, orig // 2 - 3, orig], axis=1)]
+    np.testing.assert_array_equal(np.concatenate([*pieces, resampler.flush()], axis=1), found)
+
+
+def test_no_sum_of_any_bank_leaves_the_bits_in_which_it_is_exact():
+    """Taps are whole numbers, and full-scale samples of the worst signs add up to less than 2^53."""
+    for orig, new in ((1, 3), (2, 1), (2, 3), (147, 80), (147, 160), (147, 320), (4, 3), (31, 7), (1, 48), (48, 1)):
+        for _, _, _, taps in filter_bank(orig, new).tiles:
+            assert (taps == np.rint(taps)).all()
+            assert np.abs(taps).sum(axis=0).max() * (MAX_SAMPLE / SAMPLE_UNIT) <= 2.0**53
+
+
+def test_the_sine_is_right_and_made_of_exact_operations():
+    angles = np.linspace(-20, 20, 100_001)
+    np.testing.assert_allclose(_sine(angles), np.sin(angles), rtol=0, atol=4e-15)
 
 
 @pytest.mark.parametrize("orig", [8_000, 44_100, 48_000, 44_101])

@@ -54,6 +54,7 @@ def config_of(**sections: Any) -> Config:
         ({"dtype": "bfloat16"}, "model.dtype"),
         ({"num_quantizers": 8}, "model.num_quantizers"),
         ({"codes_schema": "codes.v2"}, "schema"),
+        ({"waveform_version": 2}, "waveform_version"),
         ({"prepare": {"min_seconds": 1.0, "max_seconds": 60.0}}, "prepare.min_seconds"),
         ({"prepare": {"min_seconds": 0.0, "max_seconds": 60.0, "loudness": -23.0}}, "prepare.loudness"),
     ],
