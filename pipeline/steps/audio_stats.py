@@ -65,7 +65,7 @@ class AudioStats:
 
 def decibels(power: float) -> float:
     """10 log10(power), the same bits on every machine. The C library's logarithm is not: it depends on the CPU."""
-    return float(10 * _DECIMAL.log10(Decimal(power)))
+    return float(_DECIMAL.multiply(10, _DECIMAL.log10(Decimal(power))))
 
 
 def amplitude(gain_db: float) -> np.float32:
