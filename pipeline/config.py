@@ -19,7 +19,7 @@ from pipeline.redaction import has_secret
 from pipeline.yaml_config import Section, read_document, validate
 
 BUCKET_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "hf")
-"""Of stores whose addresses begin with a bucket, or what they call one."""
+"""Kinds of stores whose addresses begin with a bucket."""
 SPLIT_PATTERN = r"^\w+(\.\w+)*$"  # what Hugging Face Datasets accepts as a split's name
 
 

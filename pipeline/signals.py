@@ -1,12 +1,12 @@
 """Interrupts that do not get lost, and that never end in a traceback.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. While Ray starts its processes that may be in a
-hook of `fork`, whose exceptions are printed and dropped; and until Ray has started, SIGTERM has a handler of Ray's. So
-the interpreter notes every signal below the handlers (signal.set_wakeup_fd), and code that runs for long looks at the
-notes with `check`.
+Python raises KeyboardInterrupt wherever the main thread happens to be. While Ray starts its processes, that may be in a
+hook of `fork`, whose exceptions are printed and dropped. Until Ray has started, Ray has its own handler of SIGTERM. So
+the interpreter records every signal below the handlers (signal.set_wakeup_fd), and code that runs for long reads the
+record with `check`.
 
-A command has its process to itself: `guard` makes the first Ctrl-C stop it cleanly and the second stop it at once.
-Imports nothing but the standard library's smallest modules: what comes before `guard` is not guarded.
+A command has its process to itself: `guard` makes the first Ctrl-C stop it cleanly and the second stop it at once. This
+module imports only the smallest modules of the standard library, because what runs before `guard` is not guarded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Notes:
-    """The signals that came, as the interpreter wrote them down."""
+    """A record of the signals that came, written by the interpreter."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -36,7 +36,7 @@ class _Notes:
         self._lock = threading.Lock()
         self._unseen = False
         self.came = 0
-        """Interrupts so far."""
+        """Number of interrupts so far."""
         self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def close(self) -> None:
@@ -45,11 +45,11 @@ class _Notes:
         os.close(self._write)
 
     def wait(self) -> None:
-        """Until a signal comes."""
+        """Wait until a signal comes."""
         select.select([self._read], [], [])
 
     def look(self) -> None:
-        """Take note of what came since the last look, and do what `guard` promises."""
+        """Read what came since the last call, and do what `guard` promises."""
         with self._lock:
             try:
                 numbers = os.read(self._read, 4096)
@@ -70,19 +70,19 @@ class _Notes:
 
 
 _notes: list[_Notes] = []
-"""One while `listening`, or from `guard` on."""
+"""The signals that came; one object while `listening`, or from `guard` on."""
 _guarded = False
 _stopping_takes_time = False
-"""Whether there is anything that an interrupt has to end in order."""
+"""Whether something is running that an interrupt must stop in order."""
 _raised = False
 
 
 def guard() -> None:
-    """For the main thread of a command, as its first act and for the rest of the process.
+    """Call it in the main thread of a command, first of all. It holds for the rest of the process.
 
-    Outside of `listening` an interrupt ends the process at once, with EXIT_STATUS. Within, the first raises
-    KeyboardInterrupt in the main thread, and a Ctrl-C that follows ends the process at once: also where the main thread
-    waits in a library that lets no handler run.
+    Outside of `listening` an interrupt ends the process at once, with EXIT_STATUS. Inside, the first interrupt raises
+    KeyboardInterrupt in the main thread. A Ctrl-C after that ends the process at once, even if the main thread waits in
+    a library that lets no handler run.
     """
     global _guarded
     _guarded = True
@@ -99,7 +99,7 @@ def guard() -> None:
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does, and both are noted. For the main thread only."""
+    """SIGTERM interrupts like Ctrl-C, and both are recorded. Use it in the main thread only."""
     global _stopping_takes_time
     if _guarded:
         _stopping_takes_time = True
@@ -120,13 +120,15 @@ def listening() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt if SIGINT or SIGTERM came since the last look, whether or not it did so then."""
+    """Raise KeyboardInterrupt if SIGINT or SIGTERM came since the last call, whether or not one was raised at that
+    time."""
     if _notes and _notes[-1].take():
         raise KeyboardInterrupt
 
 
 def interrupted() -> bool:
-    """Whether an interrupt came in this command: what is raised afterwards may be its doing, in any disguise."""
+    """Whether this command was interrupted. An error that is raised afterwards may be a consequence, whatever its
+    type."""
     if not _notes:
         return False
     _notes[-1].look()
@@ -138,7 +140,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    """The second is up to the notes: an exception in the middle of cleaning up would only be in the way."""
+    """Raise KeyboardInterrupt for the first interrupt only. A second exception would only disturb the cleaning up."""
     global _raised
     if _stopping_takes_time and not _raised:
         _raised = True
@@ -152,7 +154,7 @@ def _watch(notes: _Notes) -> None:
 
 
 def _stop_if_it_must_be_now(interrupts: bytes, came: int) -> None:
-    """End the process without further ado. Objects are created whole or not at all, so no output is harmed."""
+    """End the process without cleaning up. Objects are created whole or not at all, so no output is harmed."""
     if not _stopping_takes_time or (came > 1 and signal.SIGINT in interrupts):
         with contextlib.suppress(OSError):
             os.write(2, b"\ninterrupted\n")
@@ -160,13 +162,16 @@ def _stop_if_it_must_be_now(interrupts: bytes, came: int) -> None:
 
 
 def _ignore_interrupts() -> None:
-    """While the interpreter takes itself down: it would put back the handlers that it found, and die by the signal."""
+    """Ignore interrupts while the interpreter shuts down: it would restore the handlers that it found, and die by the
+    signal."""
     for number in _INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _hide_interrupts(unraisable: Any) -> None:
-    """An interrupt in a place that cannot raise it is noted and raised again by `check`: not worth a traceback. Of
-    SIGTERM, Ray's handler makes a SystemExit."""
+    """Print no traceback of an interrupt in a place that cannot raise it. It is recorded, and `check` raises it again.
+
+    Of a SIGTERM, Ray's handler makes a SystemExit.
+    """
     if not issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
         sys.__unraisablehook__(unraisable)

@@ -103,7 +103,7 @@ def replace_shard(
         return publish_shard(layout, spec, data, rejects, attempt)
     if current != old or (mine.rows <= old.rows and is_whole(layout, spec, old)):
         return current
-    for uri in (layout.success, layout.totals):  # they sign and sum up what is about to go
+    for uri in (layout.success, layout.totals):  # they hold checksums and sums of what is deleted next
         storage.remove(uri)
     undo_shard(layout, spec)
     return publish_shard(layout, spec, data, rejects, attempt)
@@ -112,14 +112,14 @@ def replace_shard(
 def undo_shard(layout: Layout, spec: ShardSpec) -> None:
     """Delete what there is of a shard, so that the next run does it again. No run may be working on it.
 
-    The manifest is the last to go: as long as anything is left, it is noticed that the shard is not whole.
+    The manifest is deleted last: until then every run notices that the shard is not whole.
     """
     for uri in (layout.data(spec), layout.rejects(spec), layout.manifest(spec.shard_id)):
         storage.remove(uri)
 
 
 def is_whole(layout: Layout, spec: ShardSpec, manifest: ShardManifest) -> bool:
-    """Whether the objects of a committed shard are there, as far as their sizes tell."""
+    """Whether the objects of a committed shard are there and have their sizes."""
     objects = {layout.data(spec): manifest.output_bytes, layout.rejects(spec): manifest.rejects_bytes}
     found = {uri: storage.stat(uri) for uri in objects}
     return all((info.size if (info := found[uri]) else 0) == size for uri, size in objects.items())
@@ -146,9 +146,9 @@ def rebuild_manifest(layout: Layout, spec: ShardSpec) -> ShardManifest:
 
 
 def _put_rejects(uri: str, rejects: bytes, labels: Mapping[str, str]) -> None:
-    """Make these the rejects of a data object that is there and names them.
+    """Make these the rejects that go with the data object, which is there and names them.
 
-    Other rejects can only be what is left of a shard that was undone: whoever publishes any creates the data first.
+    Other rejects can only be left from a shard that was undone, because the data object is always created first.
     """
     if rejects and not _create(uri, rejects, labels):
         storage.publish(uri, rejects)

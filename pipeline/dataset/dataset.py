@@ -70,21 +70,21 @@ class Output:
         return f"{shards}, {f'{len(self.done):,}' if self.todo else 'all'} of them committed already"
 
     def with_retries(self, reasons: Collection[str]) -> Output:
-        """This, with the committed shards to do again of which files are there now that were rejected for a reason."""
+        """This output, where shards are done again if files that were rejected for a reason are there now."""
         if not reasons or not self.done:
             return self
         cache = self.totals_cache()
         try:
             self._count(cache, self.done)
         except (ValueError, FileNotFoundError) as error:
-            logger.warning("no rejects are tried again: %s", error)  # the end of the run says it louder
+            logger.warning("no rejects are tried again: %s", error)  # the end of the run reports it as an error
             return self
         ids = cache.may_change & self.done
         retries = find_retries(self.layout, [spec for spec in self.specs if spec.shard_id in ids], reasons)
         return replace(self, done=self.done - retries.keys(), retries=retries)
 
     def without_retries(self) -> Output:
-        """This, with every committed shard as it is."""
+        """This output, with every committed shard left as it is."""
         return replace(self, done=self.done | self.retries.keys(), retries={})
 
     def totals_cache(self) -> TotalsCache:

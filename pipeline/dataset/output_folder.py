@@ -1,4 +1,4 @@
-"""Whether a folder can be an output at all, before anything is listed or written."""
+"""Whether a folder can be an output, checked before anything is listed or written."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pipeline.yaml_config import ConfigError
 SYSTEM_FOLDERS = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "sys", "usr")
 DATA_IN_SYSTEM_FOLDERS = ("/dev/shm", "/usr/local")
 
-_MARKS = "*?["
 _SAMPLES = ("README.md", "_moss_tok/plan.parquet", "_moss_tok/run.json", "_moss_tok/shards/0123456789abcdef.json")
-"""Objects of every output, by which a glob is tried out."""
+"""Names of objects that every output has. A glob is tested with them."""
 
 
 def check_output_folder(config: Config) -> None:
-    """Raises ConfigError for a folder of the system, and where output and input lie in each other: the next plan would
-    list the codes as audio, or the output would hold what it is made of."""
+    """Raise ConfigError if the output is a folder of the system, or if output and input overlap.
+
+    Then the next plan would list the codes as audio, or the output would hold its own source.
+    """
     output = _real(storage.absolute(config.output.uri))
     if storage.is_local(config.output.uri):
         _refuse_system_folders(output)
@@ -34,11 +35,10 @@ def _refuse_system_folders(output: str) -> None:
 
 
 def _refuse_overlap(key: str, pattern: str, output: str) -> None:
-    marked = min((pattern.index(mark) for mark in _MARKS if mark in pattern), default=None)
-    folder = pattern if marked is None else pattern[:marked].rpartition("/")[0]
+    folder = storage.before_wildcards(pattern)
     if _within(folder, output):
         raise ConfigError(f"output.uri: {output} holds the input {pattern} ({key}): choose a folder beside it")
-    inside = _within(output, pattern) if marked is None else _matches_an_output(pattern, output)
+    inside = _within(output, pattern) if folder == pattern else _matches_an_output(pattern, output)
     if inside:
         raise ConfigError(
             f"output.uri: {output} lies within the input {pattern} ({key}), and would be listed as part of it: choose "
@@ -52,7 +52,7 @@ def _matches_an_output(pattern: str, output: str) -> bool:
 
 
 def _real(uri: str) -> str:
-    """A local path without links on its way; what does not exist yet stays as it is."""
+    """A local path with its links resolved. The part that does not exist yet is unchanged."""
     return os.path.realpath(uri or "/") if storage.is_local(uri or "/") else uri
 
 

@@ -1,4 +1,5 @@
-"""Committed shards whose rejects may have passed: found before a run does them again, without reading any audio."""
+"""Finding committed shards to do again, because the reasons of some of their rejects may have passed. No audio is
+read."""
 
 from __future__ import annotations
 
@@ -19,14 +20,14 @@ from pipeline.storage import StorageError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-THREADS = 16  # small reads: their time is the store's latency
+THREADS = 16  # small reads, whose time is the store's latency
 
 
 def find_retries(layout: Layout, specs: Iterable[ShardSpec], reasons: Collection[str]) -> dict[str, ShardManifest]:
-    """The manifests, by id, of those of these committed shards that are worth doing again.
+    """Those of the committed shards that should be done again: their manifests by id.
 
-    One is, if a file is there now that was rejected for one of the reasons. And so is one with such rejects whose
-    objects are not whole: that is what a run leaves that died while it replaced the shard.
+    A shard should be, if a file is there now that was rejected for one of the reasons. A shard with such rejects should
+    be too if its objects are not whole, which is how a run leaves it that died while it replaced the shard.
     """
     look = _Look(layout, reasons)
     return {manifest.shard_id: manifest for manifest in in_order(look.at, specs, THREADS) if manifest is not None}
@@ -37,14 +38,14 @@ class _Look:
         self._layout = layout
         self._reasons = frozenset(reasons)
         self._away: set[tuple[str, str]] = set()
-        """Stores that did not answer: each is waited for once."""
+        """Stores that did not answer. Each is waited for once only."""
 
     def at(self, spec: ShardSpec) -> ShardManifest | None:
-        """The shard's manifest if it is worth doing again."""
+        """The manifest of a shard that should be done again; None for any other."""
         try:
             manifest = read_manifest(self._layout, spec.shard_id)
         except FileNotFoundError:
-            return None  # somebody has undone it meanwhile
+            return None  # undone by another process meanwhile
         if not self._reasons & manifest.rejects_by_reason.keys():
             return None
         if not is_whole(self._layout, spec, manifest):
@@ -52,7 +53,7 @@ class _Look:
         return manifest if any(self._is_there(uri) for uri in self._rejected(spec)) else None
 
     def _rejected(self, spec: ShardSpec) -> Iterator[str]:
-        """The files of the rejects that may have passed."""
+        """URIs of the files whose rejects may have passed."""
         uri = self._layout.rejects(spec)
         try:
             rejects = read_table(pa.BufferReader(storage.read_bytes(uri)), ["id", "source", "reason"])
@@ -61,7 +62,7 @@ class _Look:
             return
         for row in rejects.to_pylist():
             if row["reason"] in self._reasons:
-                # Of names that are not UTF-8 the plan has all bytes, and the row has not.
+                # The plan has all bytes of a name that is not UTF-8, and the row has not.
                 position = int(row["id"].rpartition("-")[2])
                 yield storage.join(spec.uri, spec.members[position]) if spec.members else row["source"]
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 SETTLED, MAY_CHANGE = 1, 2
-"""How a shard is counted: see `TotalsCache.may_change`. 0 is not counted."""
+"""Marks of a counted shard: MAY_CHANGE if a run may replace it, see `TotalsCache.may_change`. 0 is not counted."""
 
 
 class TotalsCache:

@@ -14,7 +14,7 @@ READ_REASONS = {
 }
 
 MAY_PASS = frozenset({"missing", "unreachable"})
-"""Reasons that say something of the moment and nothing of the clip: it may be there the next time."""
+"""Reasons that may pass: they depend on the moment and not on the clip."""
 
 PREPARE_REASONS = {
     "outside_file": "The clip is a part of a file that is not, or not all, in the file.",

@@ -18,7 +18,7 @@ from pipeline.storage.errors import (
     Unreachable,
 )
 from pipeline.storage.listing import ObjectInfo, changed, is_object, list_names, list_objects, stat, stat_all
-from pipeline.storage.location import absolute, is_local, join, relative, root_of
+from pipeline.storage.location import absolute, before_wildcards, is_local, join, relative, root_of
 from pipeline.storage.positioned import PositionedIO
 from pipeline.storage.publishing import create, publish, published_file, remove
 from pipeline.storage.reading import Fetched, open_read, read_ahead, read_bytes, read_ranges
@@ -42,6 +42,7 @@ __all__ = [
     "StoreUnavailable",
     "Unreachable",
     "absolute",
+    "before_wildcards",
     "bytes_ahead",
     "changed",
     "create",

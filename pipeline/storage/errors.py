@@ -152,7 +152,7 @@ def chain(error: BaseException | None, attribute: str) -> Iterator[BaseException
 
 
 def _local_remedy(error: PermissionError) -> str:
-    """Who asked and for what: the folder above may be the one that refuses."""
+    """Which user was refused, and what: the folder above may be the one that refuses."""
     path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "it"
     who = f"this process has user id {os.geteuid()}"
     return f"check owner and mode of {path} and of the folders above ({who})"

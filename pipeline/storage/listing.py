@@ -61,7 +61,7 @@ def stat(uri: str) -> ObjectInfo | None:
 
 
 def is_object(uri: str) -> bool:
-    """Whether there is an object, and not a folder, a device or nothing."""
+    """Whether there is an object at this address, and not a folder, a device or nothing."""
     location = Location.of(uri)
     try:
         detail = location.retry("read", location.filesystem.info, location.path)

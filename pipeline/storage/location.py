@@ -27,6 +27,8 @@ from pipeline.storage.retrying import with_retries
 
 Result = TypeVar("Result")
 
+WILDCARDS = "*?["
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -122,9 +124,13 @@ def root_of(pattern: str) -> str:
     path = location.uri_of(location.path)
     if location.is_local and posixpath.lexists(path):
         return path  # the name of a file may hold the letters of a wildcard
-    parts = path.split("/")
-    fixed = next((number for number, part in enumerate(parts) if any(mark in part for mark in "*?[")), len(parts))
-    return "/".join(parts[:fixed])
+    return before_wildcards(path)
+
+
+def before_wildcards(pattern: str) -> str:
+    """The folder that a glob begins with; the whole of a path without wildcards."""
+    first = min((pattern.index(mark) for mark in WILDCARDS if mark in pattern), default=None)
+    return pattern if first is None else pattern[:first].rpartition("/")[0]
 
 
 def relative(uri: str, folder: str) -> str:

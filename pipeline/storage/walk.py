@@ -1,7 +1,7 @@
-"""What lies below a folder or matches a glob, and what cannot be listed there.
+"""What is below a folder or matches a glob, and which folders there cannot be listed.
 
 fsspec's own `find` and `glob` leave out every folder whose listing fails: no permission, a broken disk, a store that
-did not answer. Here each failure is tried again where that helps, and then told.
+did not answer. Here each failure is tried again where that helps, and then reported.
 """
 
 from __future__ import annotations
@@ -15,24 +15,22 @@ from fsspec.spec import AbstractFileSystem
 from fsspec.utils import glob_translate
 
 from pipeline.storage.errors import StorageError, StoreUnavailable
-from pipeline.storage.location import Location
+from pipeline.storage.location import WILDCARDS, Location, before_wildcards
 
 Details: TypeAlias = "dict[str, dict[str, Any]]"
 """What the file system says of each path."""
 OnUnreadable: TypeAlias = Callable[[StorageError], None]
-"""Is told of a folder that cannot be listed, and why."""
-
-_MARKS = "*?["
+"""A function that gets the error of a folder that cannot be listed."""
 
 
 def find(location: Location, on_unreadable: OnUnreadable | None) -> Details:
-    """Everything below the folder that is no folder, or the object itself, or what matches the glob.
+    """All objects below the folder, or the object itself, or all that match the glob.
 
-    Raises StorageError for a folder that cannot be listed; with `on_unreadable`, this is called in place of that,
-    unless it is the folder that everything was to be found in, or the store that does not answer at all.
+    Raises StorageError for a folder that cannot be listed. With `on_unreadable`, that is called instead, except for the
+    top folder, and for a store that does not answer at all.
     """
     path = location.path
-    if any(mark in path for mark in _MARKS) and not location.retry("list", location.filesystem.exists, path):
+    if any(mark in path for mark in WILDCARDS) and not location.retry("list", location.filesystem.exists, path):
         return _glob(location, on_unreadable)
     found = _below(location, None, on_unreadable)
     if not found:  # it is an object, or nothing
@@ -45,15 +43,15 @@ def find(location: Location, on_unreadable: OnUnreadable | None) -> Details:
 
 
 def matches(pattern: str, uri: str) -> bool:
-    """Whether the glob, which may be a URI, stands for this object among others."""
+    """Whether the glob, which may be a URI, matches this object."""
     return re.match(glob_translate(pattern), uri) is not None
 
 
 def _glob(location: Location, on_unreadable: OnUnreadable | None) -> Details:
-    """`**` stands for any number of folders, and the other marks for what is within one name."""
+    """All objects that match a glob. `**` stands for any number of folders, the other wildcards for a part of one
+    name."""
     path = location.path
-    before = path[: min(path.index(mark) for mark in _MARKS if mark in path)]
-    root = before.rpartition("/")[0] if "/" in before else ""
+    root = before_wildcards(path)
     depth = None if "**" in path else path[len(root) :].strip("/").count("/") + 1
     start = Location(location.uri_of(root or "/"), location.filesystem, root or ("/" if path[0] == "/" else ""))
     found = _below(start, depth, on_unreadable)
@@ -61,7 +59,7 @@ def _glob(location: Location, on_unreadable: OnUnreadable | None) -> Details:
 
 
 def _below(root: Location, depth: int | None, on_unreadable: OnUnreadable | None) -> Details:
-    """All that is no folder in `depth` levels below the root; all levels if None."""
+    """All objects in `depth` levels below the root, in all levels if None."""
     if depth is None and _lists_all_levels_at_once(root.filesystem):
         return cast(Details, root.retry("list", root.filesystem.find, root.path, detail=True))
     found: Details = {}
@@ -95,7 +93,7 @@ def _list(root: Location, folder: str, on_unreadable: OnUnreadable | None) -> li
 
 
 def _lists_all_levels_at_once(filesystem: Any) -> bool:
-    """Whether its `find` is one listing, which fails as a whole, rather than a walk that leaves out what fails."""
+    """Whether its `find` is one listing, which fails as a whole, and not a walk that leaves out what fails."""
     if isinstance(filesystem, AsyncFileSystem):
         return type(filesystem)._find is not AsyncFileSystem._find
     return type(filesystem).find is not AbstractFileSystem.find
