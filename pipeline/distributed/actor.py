@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,7 @@ class TokenizerActor:
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
         self._loop = EncodeLoop(self.load(), config.batch.max_frames)
         self._loop.start()
+        gc.freeze()  # the model and its libraries stay, so garbage collections need not visit them
 
     def load(self) -> Encoder:
         """Load the encoder. An actor with another codec overrides only this."""

@@ -1,7 +1,8 @@
-"""From prepared items to futures of codes: short clips whole, long clips part by part."""
+"""From prepared items to codes: hands short clips to the encode loop whole, and long clips part by part."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -23,7 +24,8 @@ class ClipSubmitter:
         self._target = target
         self._rank = rank
         self._long_clip: LongClip | None = None
-        self._futures: list[Future[Encoded]] = []
+        self._pending: deque[Future[Encoded]] = deque()
+        self._done: list[Encoded] = []
 
     def __enter__(self) -> ClipSubmitter:
         return self
@@ -34,26 +36,36 @@ class ClipSubmitter:
         self._drop_long_clip()
 
     def submit(self, item: Prepared) -> None:
-        """Blocks while enough clips wait for the encoder. Raises ValueError for a part of a clip that did not begin."""
+        """Hand an item over. Blocks while enough clips wait for the encoder.
+
+        Raises ValueError for a part of a clip that did not begin.
+        """
+        self._collect()
         match item:
             case Clip():
                 frames = self._target.frames(item.info.num_samples)
-                self._futures.append(self._loop.submit(item, frames, self._rank))
+                self._pending.append(self._loop.submit(item, frames, self._rank))
             case ClipPart():
                 if item.start == 0:
                     self._drop_long_clip()  # the reader died in the middle of it, and the next one began it again
                     self._long_clip = self._loop.open_long_clip(self._rank)
                 self._loop.push(self._open_clip(), item.waveform, self._target.frames(item.waveform.shape[1]))
             case ClipEnd():
-                self._futures.append(self._loop.end(self._open_clip(), item.info))
+                self._pending.append(self._loop.end(self._open_clip(), item.info))
                 self._long_clip = None
             case Reject():
                 self._drop_long_clip()
 
     def results(self) -> Iterator[Encoded]:
         """The codes of every clip that was submitted, in order. Raises the encoder's error for a clip that failed."""
-        for future in self._futures:
-            yield future.result()
+        yield from self._done
+        while self._pending:
+            yield self._pending.popleft().result()
+
+    def _collect(self) -> None:
+        """Keep results instead of futures: each future is several objects, which keep the garbage collector busy."""
+        while self._pending and self._pending[0].done() and self._pending[0].exception() is None:
+            self._done.append(self._pending.popleft().result())
 
     def _open_clip(self) -> LongClip:
         if self._long_clip is None:
