@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -55,7 +56,7 @@ class AllowedPlaces:
 
     def _is_below(self, uri: str) -> bool:
         place = _normal(uri)
-        return place is not None and any(_holds(_normal(folder), place) for folder in self.folders)
+        return place is not None and any(_holds(_normal_folder(folder), place) for folder in self.folders)
 
 
 def store_of(uri: str) -> str:
@@ -87,6 +88,11 @@ def _normal(uri: str) -> tuple[str, str] | None:
         return None
     path = posixpath.normpath("/" + unquote(unquote(parts.path)).replace("\\", "/").lstrip("/"))
     return f"{kind}://{host if kind in ('http', 'https', 'ftp') else parts.netloc}", path
+
+
+@lru_cache(maxsize=64)
+def _normal_folder(uri: str) -> tuple[str, str] | None:
+    return _normal(uri)
 
 
 def _without_kind(uri: str) -> str:
