@@ -132,6 +132,9 @@ class InputConfig(Section):
     clips_per_shard: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
     """Rows or files in a shard; a WebDataset tar is always one shard. The parts of one file stay together in a shard,
     which may then have up to four times as many."""
+    max_file_bytes: Annotated[int, Field(ge=1)] = 2**36
+    """A file of more encoded bytes than this is not read for its parts. Such a file is read from disk and not held in
+    memory. One of a remote store is copied to the folder for temporary files (TMPDIR) first."""
     max_clip_bytes: Annotated[int, Field(ge=1)] = 2**30
     """A clip of more encoded bytes than this is rejected without being read."""
 

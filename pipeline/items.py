@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -148,6 +148,14 @@ class Description:
     """All other fields."""
 
 
+class SizedPath(Protocol):
+    """A local file whose length in bytes is known."""
+
+    def __len__(self) -> int: ...
+
+    def __fspath__(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawClip:
     """A clip as the source holds it: encoded bytes, not decoded yet."""
@@ -155,7 +163,8 @@ class RawClip:
     origin: Origin
     name: str
     """File name, needed for the few formats that the bytes alone do not tell."""
-    data: bytes
+    data: bytes | SizedPath
+    """The bytes. Where the clip is a part of a file, the local file that has them: it may be too large for memory."""
     description: Description = Description()
     shares_data: bool = False
     """Whether the previous clip is a part of the same file and has the same bytes."""

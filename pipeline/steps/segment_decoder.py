@@ -13,7 +13,7 @@ import numpy as np
 
 from moss_tok import audio
 from moss_tok.audio import AudioError, AudioInfo, AudioLimits
-from pipeline.items import Segment
+from pipeline.items import Segment, SizedPath
 from pipeline.steps.watchdog import Watchdog
 
 WINDOW_BYTES = 64 * 2**20
@@ -28,7 +28,7 @@ class OutsideFile(ValueError):
 class SegmentDecoder:
     """The parts of one file. In the order of their starts they cost one pass; any order gives the same samples."""
 
-    def __init__(self, data: bytes, name: str, limits: AudioLimits, watchdog: Watchdog) -> None:
+    def __init__(self, data: bytes | SizedPath, name: str, limits: AudioLimits, watchdog: Watchdog) -> None:
         self.data = data
         self._name = name
         self._limits = limits

@@ -19,9 +19,10 @@ from pipeline.storage.errors import (
 )
 from pipeline.storage.listing import ObjectInfo, changed, is_object, list_names, list_objects, stat, stat_all
 from pipeline.storage.location import absolute, before_wildcards, is_local, join, relative, root_of
+from pipeline.storage.on_disk import FileOnDisk
 from pipeline.storage.positioned import PositionedIO
 from pipeline.storage.publishing import create, publish, published_file, remove
-from pipeline.storage.reading import Fetched, open_read, read_ahead, read_bytes, read_ranges
+from pipeline.storage.reading import Fetched, LargeObject, open_on_disk, open_read, read_ahead, read_bytes, read_ranges
 from pipeline.storage.stale import remove_stale
 from pipeline.storage.streaming import gauge as bytes_ahead
 from pipeline.storage.walk import OnUnreadable, matches
@@ -31,6 +32,8 @@ __all__ = [
     "AllowedPlaces",
     "DamagedObject",
     "Fetched",
+    "FileOnDisk",
+    "LargeObject",
     "NotAFile",
     "NotAllowed",
     "NotAnObject",
@@ -53,6 +56,7 @@ __all__ = [
     "list_names",
     "list_objects",
     "matches",
+    "open_on_disk",
     "open_read",
     "publish",
     "published_file",

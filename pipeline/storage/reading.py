@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from pipeline.storage.allowed import AllowedPlaces, store_of
@@ -23,6 +24,7 @@ from pipeline.storage.errors import (
     translate_errors,
 )
 from pipeline.storage.location import Location
+from pipeline.storage.on_disk import FileOnDisk, copy_of, open_local
 from pipeline.storage.streaming import RangedStream, fetcher
 
 STREAM_BUFFER = 2**20
@@ -70,10 +72,28 @@ def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     return parts
 
 
-Fetched: TypeAlias = "bytes | FileNotFoundError | NotAnObject | ObjectTooLarge | Unreachable | StoreUnavailable | None"
+def open_on_disk(uri: str, max_bytes: int, places: AllowedPlaces | None = None) -> FileOnDisk:
+    """The whole object as a file of this machine, where it is too large for memory. Raises what `read_bytes` does."""
+    location = Location.of(uri, places)
+    return location.retry("read", _open_on_disk, location, max_bytes)
 
 
-def read_ahead(uris: Iterable[str | None], max_bytes: int, places: AllowedPlaces | None = None) -> Iterator[Fetched]:
+@dataclass(frozen=True, slots=True)
+class LargeObject:
+    """An object that `read_ahead` gives as a FileOnDisk."""
+
+    uri: str
+    max_bytes: int
+
+
+Fetched: TypeAlias = (
+    "bytes | FileOnDisk | FileNotFoundError | NotAnObject | ObjectTooLarge | Unreachable | StoreUnavailable | None"
+)
+
+
+def read_ahead(
+    uris: Iterable[str | LargeObject | None], max_bytes: int, places: AllowedPlaces | None = None
+) -> Iterator[Fetched]:
     """`read_bytes` of each URI in order, a few at a time. If an object cannot be read, the result is the error.
 
     None gives None, so that results and URIs stay in step. Up to READ_AHEAD objects are held besides the current one.
@@ -84,14 +104,16 @@ def read_ahead(uris: Iterable[str | None], max_bytes: int, places: AllowedPlaces
     """
     silent: dict[str, StoreUnavailable] = {}
 
-    def fetch(uri: str | None) -> Fetched:
-        if uri is None:
+    def fetch(wanted: str | LargeObject | None) -> Fetched:
+        if wanted is None:
             return None
-        store = store_of(uri)
+        store = store_of(wanted.uri if isinstance(wanted, LargeObject) else wanted)
         if store in silent:
             return silent[store]
         try:
-            return read_bytes(uri, max_bytes, places)
+            if isinstance(wanted, LargeObject):
+                return open_on_disk(wanted.uri, wanted.max_bytes, places)
+            return read_bytes(wanted, max_bytes, places)
         except (FileNotFoundError, NotAnObject, ObjectTooLarge) as error:
             return error
         except (Unreachable, StoreUnavailable) as error:
@@ -108,11 +130,21 @@ def read_ahead(uris: Iterable[str | None], max_bytes: int, places: AllowedPlaces
             pending.append(pool.submit(fetch, uri))
             while len(pending) > ahead:
                 result = pending.popleft().result()
-                size = len(result) if isinstance(result, bytes) else 0
+                size = len(result) if isinstance(result, bytes | FileOnDisk) else 0
                 ahead = max(1, min(READ_AHEAD, AHEAD_BYTES // max(1, size)))
                 yield result
         while pending:
             yield pending.popleft().result()
+
+
+def _open_on_disk(location: Location, max_bytes: int) -> FileOnDisk:
+    info = _info(location)
+    if info["size"] is not None:
+        _check_size(info["size"], max_bytes)
+    if location.is_local:
+        return open_local(location.path, max_bytes)
+    with _open(location) if location.serves_ranges else location.filesystem.open(location.path, "rb") as stream:
+        return copy_of(stream, max_bytes)
 
 
 def _open(location: Location) -> BinaryIO:

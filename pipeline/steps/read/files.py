@@ -10,6 +10,7 @@ from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean, read_reject
 from pipeline.storage import (
     AllowedPlaces,
+    FileOnDisk,
     NotAFile,
     NotAllowed,
     NotAnObject,
@@ -24,7 +25,7 @@ def read_files(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
     uris = [f"{spec.uri}/{member}" for member in spec.members]
     for index, data in enumerate(storage.read_ahead(uris, config.max_clip_bytes, places_below(spec, config))):
         origin = Origin(index=index, source=clean(uris[index]), key=clean(spec.members[index]))
-        if isinstance(data, bytes):
+        if isinstance(data, bytes | FileOnDisk):
             yield RawClip(origin=origin, name=origin.key, data=data)
         else:
             yield unreadable(origin, data)

@@ -20,7 +20,15 @@ from pipeline.steps.listed_clips import ListedClip, listed_clips
 from pipeline.steps.read.fields import clean, describe, read_reject
 from pipeline.steps.read.files import unreadable
 from pipeline.steps.read.recordings import find_recordings
-from pipeline.storage import AllowedPlaces, Fetched, StoreUnavailable, Unreachable
+from pipeline.storage import (
+    AllowedPlaces,
+    Fetched,
+    FileOnDisk,
+    LargeObject,
+    ObjectTooLarge,
+    StoreUnavailable,
+    Unreachable,
+)
 
 FEW_FILES = 10
 """So many files of a shard, or a tenth of them if that is more, may be unreachable before it counts as an outage."""
@@ -40,11 +48,6 @@ class _File:
     def takes(self, path: str) -> bool:
         return path == self.path != "" and self.held < HELD_BYTES
 
-    @property
-    def wanted(self) -> bool:
-        """Whether any of the clips can be read, so that the file is needed."""
-        return any(clip.error is None for _, clip in self.clips)
-
 
 def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
     """Each record of the shard's range. A path is absolute, a URI, or relative to the list's folder or audio_folder."""
@@ -53,7 +56,7 @@ def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | 
         records = read_records(spec.uri, stream, spec.start, spec.stop, config.quoted, spec.first_line)
         files, ahead = tee(_files(records, config, recordings))
         folder = storage.join(spec.uri.rpartition("/")[0], config.audio_folder)
-        wanted = (_uri(file.path, folder) if file.wanted else None for file in ahead)
+        wanted = (_wanted(file, folder, config) for file in ahead)
         audio = storage.read_ahead(wanted, config.max_clip_bytes, _places(spec, folder, config))
         outage = _Outage(spec.clips)
         index = 0
@@ -70,8 +73,10 @@ def read_input_list(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | 
                 index += 1
                 if clip.error is not None:
                     yield read_reject(origin, "bad_record", f"line {record.line}: {clip.error}")
-                elif not isinstance(data, bytes):
+                elif not isinstance(data, bytes | FileOnDisk):
                     yield unreadable(origin, data)
+                elif clip.segment is None and len(data) > config.max_clip_bytes:
+                    yield unreadable(origin, ObjectTooLarge(f"{len(data)} bytes, and all of it is one clip"))
                 else:
                     description = describe(clip.fields, config)
                     yield RawClip(
@@ -118,6 +123,15 @@ def _places(spec: ShardSpec, folder: str, config: InputConfig) -> AllowedPlaces:
         return AllowedPlaces(folders=(*beside, *config.allow))
     kinds = {storage.kind_of(uri) for uris in config.splits.values() for uri in uris}
     return AllowedPlaces(folders=beside, kinds=tuple(sorted(kinds)))
+
+
+def _wanted(file: _File, folder: str, config: InputConfig) -> str | LargeObject | None:
+    """What to read for the clips of a file. One that is read in parts may be far larger than a clip."""
+    sound = [clip for _, clip in file.clips if clip.error is None]
+    if not sound:
+        return None
+    uri = _uri(file.path, folder)
+    return LargeObject(uri, config.max_file_bytes) if any(clip.segment for clip in sound) else uri
 
 
 def _files(records: Iterator[Record], config: InputConfig, recordings: Mapping[str, Any]) -> Iterator[_File]:

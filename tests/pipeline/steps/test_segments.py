@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +99,7 @@ def fetches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def counted(uris: Iterator[str | None], *arguments: Any, **options: Any) -> Any:
         def noted() -> Iterator[str | None]:
             for uri in uris:
-                fetched.append(str(uri))
+                fetched.append(str(getattr(uri, "uri", uri)))
                 yield uri
 
         return read_ahead(noted(), *arguments, **options)
@@ -381,6 +383,47 @@ def test_a_packed_list_is_read_as_one_that_is_not(tmp_path: Path) -> None:
     one, other = run(plain, clips_per_shard=1), run(tmp_path / "packed.jsonl.gz", clips_per_shard=1)
     assert len(one) == 8
     assert all(np.array_equal(a, b) for a, b in zip(waveforms(one), waveforms(other), strict=True))
+
+
+def test_a_file_that_is_read_in_parts_may_be_larger_than_a_clip_but_not_without_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav")
+    size = path.stat().st_size
+    part, whole = {"audio": "a.wav", "offset": 1, "duration": 1}, {"audio": "a.wav"}
+    items = run(write_list(tmp_path / "list.jsonl", whole, part, whole), max_clip_bytes=size - 1)
+    assert [item.reason if isinstance(item, Reject) else "part" for item in items] == 2 * ["too_many_bytes"] + ["part"]
+    assert np.array_equal(waveforms(items[2:])[0], expected(path, 16_000, 32_000))
+    (reject,) = run(write_list(tmp_path / "list.jsonl", part), max_file_bytes=size - 1)
+    assert isinstance(reject, Reject)
+    assert reject.reason == "too_many_bytes"
+
+
+def test_a_file_of_a_store_is_copied_for_its_parts_and_nothing_is_left_of_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.flac")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    root = f"memory://{uuid.uuid4().hex}"
+    storage.publish(f"{root}/a.flac", path.read_bytes())
+    records = [{"audio": "a.flac", "offset": start, "duration": 1} for start in (0, 3)]
+    storage.publish(f"{root}/list.jsonl", "".join(json.dumps(record) + "\n" for record in records).encode())
+    items = run(f"{root}/list.jsonl")
+    assert np.array_equal(waveforms(items)[1], expected(path, 48_000, 64_000))
+    assert list((tmp_path / "temporary").iterdir()) == []
+    (reject, _) = run(f"{root}/list.jsonl", max_file_bytes=100)
+    assert isinstance(reject, Reject)
+    assert reject.reason == "too_many_bytes"
+
+
+def test_a_file_that_is_replaced_meanwhile_stays_the_one_that_was_opened(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav")
+    wanted = expected(path, 16_000, 32_000)
+    held = storage.open_on_disk(str(path), 10**9)
+    path.unlink()
+    path.write_bytes(b"another")
+    frames, rate = sf.read(held.file, start=16_000, stop=32_000, dtype="float32")
+    assert np.array_equal(audio.resample(frames[None], rate, 24_000), wanted)
+    assert Path(held).read_bytes()[:4] == b"RIFF"
 
 
 def test_twelve_hours_are_cut_up_in_little_memory(tmp_path: Path, decodings: list[int]) -> None:
