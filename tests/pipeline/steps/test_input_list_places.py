@@ -177,7 +177,7 @@ def test_a_kind_of_storage_without_its_plug_in_costs_its_own_records_alone(
     items = read_all(listed("gs://bucket/a.wav", "a.wav"), allow="gs://")
     assert outcomes(items) == ["unreachable", "read"]
     assert "install gcsfs" in items[0].message
-    with pytest.raises(StorageError, match="install gcsfs"):
+    with pytest.raises(PlanError, match="install gcsfs"):
         read_all("gs://bucket/list.jsonl")
 
 
