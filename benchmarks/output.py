@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.items import ClipInfo, CodedClip, Origin
-from pipeline.schema import layer_column
+from pipeline.schema import CodeColumns, layer_column
 from pipeline.steps.records import codes_table
 from pipeline.steps.write import to_parquet
 
@@ -32,7 +32,7 @@ def main() -> None:
         )
         for index in range(arguments.clips)
     ]
-    table = codes_table("0123456789abcdef", coded, LAYERS, CODEBOOK, RATE)
+    table = codes_table("0123456789abcdef", coded, CodeColumns((CODEBOOK,) * LAYERS), RATE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "codes.parquet"
         size = path.write_bytes(to_parquet(table, {"moss_tok.fingerprint": "benchmark"}, row_group_rows=10_000))

@@ -153,12 +153,17 @@ class ModelConfig(Section):
 
     name: Annotated[str, Field(min_length=1)] = DEFAULT_MODEL
     """Hub repo, local folder, or cat-tiny (embedded, untrained: for trying things out)."""
+    codec: str | None = None
+    """Family of the codec, where the model's config.json does not tell: moss, mimi, dac, … (docs/codecs.md)."""
     revision: str | None = None
     """Commit, tag or branch of the hub repo."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the linear layers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto uses the GPU that Ray assigns, else the CPU."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Longest clip for a codec that cannot encode a clip in parts and so needs memory for all of it; longer ones are
+    rejected. 600 by default. MOSS has no such limit."""
     num_quantizers: Annotated[int, Field(ge=1)] | None = None
     """RVQ layers to write. By default all layers of the model."""
 

@@ -7,7 +7,7 @@ travel whole is many ClipParts and a ClipEnd instead of one Clip.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Protocol, TypeAlias
@@ -31,6 +31,28 @@ FILE_DIGITS = 8
 def file_version(version: str) -> str:
     """A hash of what the store says of one file, FILE_DIGITS hexadecimal digits long."""
     return stable_hash(version)[:FILE_DIGITS]
+
+
+Codes: TypeAlias = "np.ndarray | tuple[np.ndarray, ...]"
+"""Integers (num_quantizers, frames), or one array for each codebook where codebooks differ in their frame rate."""
+
+
+def join_codes(layers: Sequence[np.ndarray]) -> Codes:
+    """The codes of a clip from those of each codebook: a matrix where they are equally many."""
+    return np.stack(layers) if len({len(layer) for layer in layers}) == 1 else tuple(layers)
+
+
+def as_matrix(codes: Codes) -> np.ndarray:
+    """(num_quantizers, frames): a codebook of a lower frame rate repeats each code until its next one."""
+    if isinstance(codes, np.ndarray):
+        return codes
+    frames = num_frames(codes)
+    return np.stack([layer[np.arange(frames) * len(layer) // frames] for layer in codes])
+
+
+def num_frames(codes: Codes) -> int:
+    """Codes of the codebook that has the most, which is the frame rate that counts."""
+    return max((len(layer) for layer in codes), default=0)
 
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -223,10 +245,12 @@ class ClipEnd:
 
 @dataclass(frozen=True, slots=True)
 class CodedClip:
-    """A clip with its codes: `codes` is int16 (num_quantizers, frames)."""
+    """A clip with its codes."""
 
     info: ClipInfo
-    codes: np.ndarray
+    codes: Codes
+    scales: np.ndarray | None = None
+    """float32, a number for each chunk, of a codec that needs them to decode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import yaml
 
@@ -15,6 +17,11 @@ READABLE = ("codes.v1", CODES)
 REJECTS = "rejects.v1"
 MANIFEST = "manifest.v1"
 
+SCALES = "scales"
+CODE_TYPES = ("int16", "int32", "int64")
+"""Types of code columns. They are signed, because PyTorch computes with few unsigned ones, and none is smaller, so that
+the codes of most codecs have one type: dictionary encoding stores a code in as few bits either way."""
+
 _ARROW_TYPES = {
     "string": pa.string(),
     "int16": pa.int16(),
@@ -23,7 +30,8 @@ _ARROW_TYPES = {
     "float32": pa.float32(),
     "float64": pa.float64(),
     "list<string>": pa.list_(pa.field("element", pa.string(), nullable=False)),
-    "list<int16>": pa.list_(pa.field("element", pa.int16(), nullable=False)),
+    "list<float32>": pa.list_(pa.field("element", pa.float32(), nullable=False)),
+    **{f"list<{name}>": pa.list_(pa.field("element", getattr(pa, name)(), nullable=False)) for name in CODE_TYPES},
 }
 
 
@@ -44,17 +52,44 @@ def layer_column(layer: int) -> str:
     return cast(str, definition(CODES)["layers"]["name"]).format(layer=layer)
 
 
-def codes_schema(num_quantizers: int, codebook_size: int, name: str = CODES) -> pa.Schema:
-    """Columns of a data file: one row per clip, one `list<int16>` column per RVQ layer."""
-    layers = [layer_definition(layer, codebook_size) for layer in range(num_quantizers)]
-    return pa.schema([_field(column) for column in (*definition(name)["columns"], *layers)])
+@dataclass(frozen=True, slots=True)
+class CodeColumns:
+    """What follows the columns of the clip: a column for each codebook, and the scales of a codec that has them."""
+
+    sizes: tuple[int, ...]
+    """Codes of each codebook."""
+    scales: bool = False
+    prefix: bool = True
+    """Whether the first codebooks decode without the others."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns of codes."""
+        return [layer_column(layer) for layer in range(len(self.sizes))]
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """Name, type and description of each."""
+        layers = [layer_definition(layer, size, self.prefix) for layer, size in enumerate(self.sizes)]
+        return layers + ([definition(CODES)["scales"]] if self.scales else [])
 
 
-def layer_definition(layer: int, codebook_size: int) -> dict[str, str]:
-    """Name, type and description of the column of one RVQ layer."""
+def codes_schema(codes: CodeColumns, name: str = CODES) -> pa.Schema:
+    """Columns of a data file: one row per clip, one list of codes per codebook."""
+    return pa.schema([_field(column) for column in (*definition(name)["columns"], *codes.definitions())])
+
+
+def code_type(codebook_size: int) -> str:
+    """The type of a code: the first of CODE_TYPES that holds all of a codebook."""
+    return next(name for name in CODE_TYPES if codebook_size - 1 <= np.iinfo(name).max)
+
+
+def layer_definition(layer: int, codebook_size: int, prefix: bool = True) -> dict[str, str]:
+    """Name, type and description of the column of one codebook."""
     layers = definition(CODES)["layers"]
-    description = layers["description"].format(layer=layer, last=codebook_size - 1)
-    return {"name": layer_column(layer), "type": layers["type"], "description": description}
+    description = layers["description" if prefix else "description_together"].format(
+        layer=layer, last=codebook_size - 1
+    )
+    return {"name": layer_column(layer), "type": f"list<{code_type(codebook_size)}>", "description": description}
 
 
 def rejects_schema() -> pa.Schema:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.dataset.commit import AttemptInfo, shard_metadata
 from pipeline.items import CodedClip, Origin, Reject, ShardSpec
+from pipeline.schema import CodeColumns
 from pipeline.steps.records import codes_table, rejects_table
 from pipeline.steps.write import to_parquet
 from tests.support import info_of
@@ -46,4 +47,4 @@ def shard_bytes(
     }
     rejected = to_parquet(rejects_table(shard_id, refused), metadata, 10) if refused else b""
     summary = shard_metadata(shard_id, rows + rejects, 9_999, rejected)
-    return to_parquet(codes_table(shard_id, coded, 2, 1024, 24_000), metadata | summary, 10), rejected
+    return to_parquet(codes_table(shard_id, coded, CodeColumns((1024, 1024)), 24_000), metadata | summary, 10), rejected

@@ -18,7 +18,7 @@ import s3fs
 from pipeline import storage
 from pipeline.config import parse_config
 from pipeline.dataset.dataset import read_output, with_absolute_uris
-from pipeline.loading.decode import SoundFiles, comment_of, decode_rows, load_decoder
+from pipeline.loading.decode import SoundFiles, decode_rows, load_decoder
 from pipeline.loading.rows import RowQuery, select_rows
 from pipeline.verify import verify
 from tests.seaweed import s3_clients, seaweed
@@ -129,7 +129,7 @@ def test_an_output_in_a_bucket_is_verified_and_decoded_into_a_bucket(bucket: s3f
     assert verify("s3://audio/verified", sample=2).differences == []
     output = read_output("s3://audio/verified")
     count, rows_of_one = select_rows(output, RowQuery(shards=(output.specs[0].shard_id,)), 4)
-    files = SoundFiles("s3://audio/sounds", "flac", False, comment_of(output.record))
+    files = SoundFiles("s3://audio/sounds", "flac", False, output.record)
     assert decode_rows(rows_of_one, files, lambda: load_decoder(output.record)).written == count == 2
     assert all(info.size > 1000 for info in storage.list_objects("s3://audio/sounds"))
     uri = output.layout.data(output.specs[1])

@@ -21,13 +21,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from moss_tok import agreement as measure
     from moss_tok import audio
-    from moss_tok.checkpoint import resolve
+    from pipeline.codecs import find_codec
+    from pipeline.codecs.agreement import agreement
+    from pipeline.steps.encode import device_of
 
-    config = resolve(arguments.model, arguments.revision).config
+    source = find_codec(arguments.model, arguments.revision, arguments.codec)
+    codec = source.description
     waveforms = []
     for file in arguments.files:
         try:
@@ -36,17 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{file}: {error}") from error
         except OSError as error:
             raise ValueError(f"{file}: cannot be read: {error.strerror or error}: give audio files") from error
-        mixed = audio.to_channels(decoded, config.number_channels)
-        waveforms.append(torch.from_numpy(audio.resample(mixed, info.sample_rate, config.sampling_rate)))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(
-        measure.agreement(
-            arguments.model,
-            arguments.dtype,
-            waveforms,
-            revision=arguments.revision,
-            device=device,
-            num_quantizers=arguments.num_quantizers,
-        )
-    )
+        mixed = audio.to_channels(decoded, codec.channels)
+        waveforms.append(audio.resample(mixed, info.sample_rate, codec.sample_rate))
+    print(agreement(source, arguments.dtype, waveforms, device_of("auto"), arguments.num_quantizers))
     return ExitStatus.DONE

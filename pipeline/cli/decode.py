@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.printing import warn_untrained
     from pipeline.cli.progress_bar import Bar
     from pipeline.dataset.dataset import read_output
-    from pipeline.loading.decode import SoundFiles, comment_of, decode_rows, load_decoder
+    from pipeline.loading.decode import SoundFiles, decode_rows, load_decoder
     from pipeline.loading.rows import RowQuery, select_rows
 
     start, stop = _range(arguments)
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         available, _ = select_rows(output, replace(query, start=0, stop=None))
         raise ValueError(f"--rows {arguments.rows}: the selection has only {available:,} committed rows")
     kind = arguments.out.rpartition(".")[2].lower() if single else arguments.format
-    files = SoundFiles(storage.absolute(arguments.out), kind, single, comment_of(output.record))
+    files = SoundFiles(storage.absolute(arguments.out), kind, single, output.record)
     with Bar() as bar:
         decoded = decode_rows(
             rows,

@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         "output": {"uri": arguments.output},
         "model": {
             "name": arguments.model,
+            "codec": arguments.codec,
             "revision": arguments.revision,
             "dtype": arguments.dtype,
             "num_quantizers": arguments.num_quantizers,

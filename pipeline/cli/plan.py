@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     record = record_run(config)
     unreadable: list[storage.StorageError] = []
     specs = plan_shards(config.input, unreadable.append)
-    guess = estimate(specs, config, target_of(record), record.num_quantizers, record.model.codebook_size)
+    guess = estimate(specs, config, target_of(record), record.codebooks)
     kinds = Counter(f"{spec.split}, {spec.format}" for spec in specs)
     print(f"{arguments.config} would write to {storage.absolute(config.output.uri)}:")
     print(
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
                 **left_out(len(unreadable)),
                 "sampled": f"{guess.clips} clips, {guess.rejects} of them rejected",
                 "hours": f"about {guess.hours:,.3f}",
-                "codes": f"about {guess.frames * record.num_quantizers:,.0f}",
+                "codes": f"about {guess.codes:,.0f}",
                 "output": f"about {format_bytes(guess.output_bytes)}",
             }
         )

@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.out.lower().endswith((".html", ".htm")):
         raise ValueError(f"{arguments.out}: the name of the page must end in .html")
 
-    from moss_tok import MossAudioTokenizerModel
     from pipeline import storage
     from pipeline.cli.printing import warn_untrained
+    from pipeline.codecs import Codec
     from pipeline.dataset.dataset import read_output
     from pipeline.formatting import format_bytes
     from pipeline.loading.decode import load_decoder
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     output = read_output(arguments.output)
 
-    def decoder() -> MossAudioTokenizerModel:
+    def decoder() -> Codec:
         return load_decoder(output.record, arguments.model)
 
     page = render(gather(output, arguments.clips, decoder))

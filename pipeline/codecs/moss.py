@@ -13,7 +13,7 @@ from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, Streamin
 from moss_tok.checkpoint import Checkpoint
 from moss_tok.stack import StreamState
 from moss_tok.transfer import start_copy_to_host
-from pipeline.codecs.protocol import Codebook, CodecDescription, Coded, CodeStream, Family, Parts
+from pipeline.codecs.protocol import MOSS, Codebook, CodecDescription, Coded, CodeStream, Family, Parts
 from pipeline.concurrency import completed
 
 PIECE_FRAMES = 256  # of a long clip that is decoded, whatever its length
@@ -27,18 +27,22 @@ class MossCodec:
     def __init__(self, model: MossAudioTokenizerModel) -> None:
         self.model = model
         self.description = _describe(model.config)
-        self._waiting = ThreadPoolExecutor(1, "codes") if model.device.type == "cuda" else None
+        self._copying = ThreadPoolExecutor(1, thread_name_prefix="codes-to-host")
+
+    @property
+    def numerics(self) -> str:
+        return self.model.numerics.name
 
     def launch(self, waveforms: Sequence[np.ndarray], num_quantizers: int) -> Future[list[Coded]]:
         """A GPU goes on with the batch when this has returned, so that the next can be made ready meanwhile."""
         tensors = [torch.from_numpy(waveform) for waveform in waveforms]
         encoded, _ = self.model.encode_step(tensors, None, num_quantizers=num_quantizers)
-        codes = torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16)
+        joined = torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16)
         lengths = [codes.shape[1] for codes, _ in encoded]
-        if self._waiting is None:
-            return completed(_split(codes, lengths))
-        wait = start_copy_to_host(codes)
-        return self._waiting.submit(lambda: _split(wait(), lengths))
+        if joined.device.type == "cpu":
+            return completed(_split(joined, lengths))
+        wait = start_copy_to_host(joined)
+        return self._copying.submit(lambda: _split(wait(), lengths))
 
     def stream(self, num_quantizers: int, max_frames: int) -> CodeStream:
         return MossStream(self.model, num_quantizers, max_frames)
@@ -56,10 +60,10 @@ class MossCodec:
 
 
 class MossStream:
-    """The codes of a long clip so far, and the encoder's state between its parts: both are those of the whole clip.
+    """The encoding of a long clip part by part: its codes so far, and the state of the encoder.
 
-    The clip is cut at whole blocks of attention, wherever its parts end: there every device's arithmetic is that of the
-    whole clip.
+    Parts may end anywhere. The clip is encoded in whole blocks of attention, because there the arithmetic on every
+    device, and so every code, is that of the whole clip.
     """
 
     def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
@@ -72,7 +76,7 @@ class MossStream:
         self._codes: list[np.ndarray] = []
 
     def step(self, waveform: np.ndarray) -> None:
-        """Encode the next (channels, n) samples as far as they fill blocks; the rest is kept for later."""
+        """Take the next (channels, n) samples. Those that fill whole blocks are encoded, and the rest is kept."""
         waiting = np.concatenate([self._held, waveform], axis=1)
         whole = waiting.shape[1] // self._block * self._block
         for start in range(0, whole, self._most):
@@ -80,7 +84,7 @@ class MossStream:
         self._held = waiting[:, whole:].copy()
 
     def finish(self) -> Coded:
-        """End the clip: its codes."""
+        """End the clip. Gives all its codes."""
         if self._held.shape[1]:
             missing = -self._held.shape[1] % self._encoder.model.downsample_rate
             self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
@@ -112,7 +116,7 @@ def _tensor(clip: Coded) -> torch.Tensor:
 def _describe(config: MossAudioTokenizerConfig) -> CodecDescription:
     codebook = Codebook(config.quantizer.codebook_size, config.downsample_rate)
     return CodecDescription(
-        family="moss",
+        family=MOSS,
         sample_rate=config.sampling_rate,
         channels=config.number_channels,
         codebooks=(codebook,) * config.quantizer.num_quantizers,
@@ -133,7 +137,7 @@ def _recognises(config: Mapping[str, Any]) -> bool:
 
 
 FAMILY = Family(
-    name="moss",
+    name=MOSS,
     describe=lambda config: _describe(MossAudioTokenizerConfig.from_dict(config)),
     load=_load,
     model_types=("moss-audio-tokenizer",),

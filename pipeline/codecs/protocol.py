@@ -6,18 +6,22 @@ The description alone decides the columns of a data file, how many codes a clip 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+
+from pipeline.items import Codes
 
 if TYPE_CHECKING:
     from moss_tok.checkpoint import Checkpoint
 
-Codes: TypeAlias = "np.ndarray | tuple[np.ndarray, ...]"
-"""Integers (num_quantizers, frames), or one array for each codebook where codebooks differ in their frame rate."""
+MOSS = "moss"
+MAX_SECONDS = 600.0
+"""Of a clip that is in memory at once, with what a codec computes of it: some gigabytes."""
 
 Parts = Literal["all", "encoder", "decoder"]
 
@@ -74,6 +78,8 @@ class CodecDescription:
     """Whether the first k codebooks decode without the others, to a coarser sound."""
     streams: bool = False
     """Whether a clip can be encoded and decoded part by part; otherwise a whole clip is in memory at once."""
+    max_seconds: float | None = None
+    """Longest clip that is encoded by a codec that does not stream; by default MAX_SECONDS."""
     padding: int | None = None
     """Samples of which a clip is padded to whole multiples, where that is more than one code of the finest codebook."""
     chunking: Chunking | None = None
@@ -89,6 +95,11 @@ class CodecDescription:
             raise ValueError(
                 f"{len(self.codebooks)} codebooks for sound of {self.channels} channels at {self.sample_rate} Hz"
             )
+
+    @property
+    def longest_seconds(self) -> float:
+        """Longest clip that can be encoded."""
+        return math.inf if self.streams else MAX_SECONDS if self.max_seconds is None else self.max_seconds
 
     @property
     def samples_per_frame(self) -> int:
@@ -111,12 +122,16 @@ class CodecDescription:
         return -(-num_samples // unit) * unit
 
     def lengths(self, num_samples: int) -> tuple[int, ...]:
-        """How many codes a clip has in each codebook."""
+        """How many codes a clip of at least one sample has in each codebook.
+
+        Without `chunking` it is arithmetic that an array of numbers of samples can be given to as well.
+        """
         if self.chunking is not None:
             chunks = self.chunking.lengths(num_samples)
             return tuple(sum(-(-chunk // book.samples_per_code) for chunk in chunks) for book in self.codebooks)
         if self.whole_frames_only:
-            return tuple(max(1, num_samples // codebook.samples_per_code) for codebook in self.codebooks)
+            sizes = (codebook.samples_per_code for codebook in self.codebooks)
+            return tuple(num_samples // size + (num_samples < size) for size in sizes)
         padded = self.padded(num_samples)
         return tuple(-(-padded // codebook.samples_per_code) for codebook in self.codebooks)
 
@@ -128,13 +143,51 @@ class CodecDescription:
         """Samples that a clip of `num_samples` decodes to: the same number, but for another rate."""
         return -(-num_samples * self.output_rate // self.sample_rate)
 
-    def first(self, num_quantizers: int | None) -> tuple[Codebook, ...]:
+    def to_json(self) -> dict[str, Any]:
+        """As `from_json` takes it. What MOSS has beside figures that every codec has is not said: it is the default."""
+        figures = {
+            "trained": self.trained,
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "samples_per_frame": self.samples_per_frame,
+            "num_quantizers": len(self.codebooks),
+            "codebook_size": max(codebook.size for codebook in self.codebooks),
+        }
+        if self.family == MOSS:
+            return figures
+        more: dict[str, Any] = {
+            "family": self.family,
+            "codebooks": [[codebook.size, codebook.samples_per_code] for codebook in self.codebooks],
+            "prefix": self.prefix,
+            "streams": self.streams,
+            "max_seconds": self.max_seconds,
+            "padding": self.padding,
+            "chunking": None if self.chunking is None else [self.chunking.length, self.chunking.stride],
+            "whole_frames_only": self.whole_frames_only,
+            "scales": self.scales,
+            "decoded_sample_rate": self.decoded_sample_rate,
+        }
+        return {**figures, "codec": more}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CodecDescription:
+        """The inverse of `to_json`. Raises ValueError, LookupError or TypeError for anything else."""
+        more = values.get("codec")
+        basis = {key: values[key] for key in ("trained", "sample_rate", "channels")}
+        if more is None:
+            codebook = Codebook(values["codebook_size"], values["samples_per_frame"])
+            return cls(family=MOSS, codebooks=(codebook,) * values["num_quantizers"], streams=True, **basis)
+        books = tuple(Codebook(*codebook) for codebook in more["codebooks"])
+        chunking = None if more["chunking"] is None else Chunking(*more["chunking"])
+        return cls(**basis, **(more | {"codebooks": books, "chunking": chunking}))
+
+    def first(self, num_quantizers: int | None, name: str = "the model") -> tuple[Codebook, ...]:
         """The codebooks that are written. Raises CodecError for a number of them that cannot be."""
         there = len(self.codebooks)
         if num_quantizers is None or num_quantizers == there:
             return self.codebooks
         if num_quantizers > there:
-            raise CodecError(f"model.num_quantizers: {num_quantizers}, but the model has {there}")
+            raise CodecError(f"model.num_quantizers: {num_quantizers}, but {name} has {there}")
         if not self.prefix:
             raise CodecError(
                 f"model.num_quantizers: {num_quantizers}, but the codes of {self.family} decode all {there} together"
@@ -172,6 +225,10 @@ class Codec(Protocol):
     @property
     def batching(self) -> str:
         """How clips share a call, for people and for the provenance: decided by a probe, never by a clip."""
+
+    @property
+    def numerics(self) -> str:
+        """Which kernels compute, where that was chosen, for people."""
 
     def launch(self, waveforms: Sequence[np.ndarray], num_quantizers: int) -> Future[list[Coded]]:
         """Begin to encode clips, each float32 (channels, num_samples) at the codec's rate; their codes in the order

@@ -21,6 +21,7 @@ from moss_tok.precision import exact_float32
 from pipeline.codecs.equal_lengths import EqualLengths
 from pipeline.codecs.protocol import CodecDescription, Coded
 from pipeline.codecs.whole_clips import WholeClips
+from pipeline.items import join_codes
 
 
 class TorchClips(WholeClips):
@@ -33,6 +34,8 @@ class TorchClips(WholeClips):
         super().__init__(description)
         self.device = torch.device(device)
         self.model: Any = model.to(self.device).eval().requires_grad_(False)
+        if self.device.type == "cpu":
+            self.numerics = "PyTorch's own kernels in one thread"
         self._together = EqualLengths(self.latents) if self.latents_first and self.device.type == "cuda" else None
         if self._together is not None:
             self.batching = "clips of equal length share a call, where that changes no bit; else one clip a call"
@@ -96,7 +99,4 @@ class TorchClips(WholeClips):
 
 def _to_host(codes: Sequence[Tensor], scales: Tensor | None) -> Coded:
     layers = [layer.to("cpu", torch.int64).numpy() for layer in codes]
-    single_rate = len({len(layer) for layer in layers}) == 1
-    return Coded(
-        np.stack(layers) if single_rate else tuple(layers), None if scales is None else scales.float().cpu().numpy()
-    )
+    return Coded(join_codes(layers), None if scales is None else scales.float().cpu().numpy())

@@ -19,6 +19,7 @@ class WholeClips(ABC):
     """A `Codec` that encodes one whole clip after the other."""
 
     batching = "one clip a call"
+    numerics = "the library's own kernels"
 
     def __init__(self, description: CodecDescription) -> None:
         self.description = description

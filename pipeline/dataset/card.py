@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import yaml
 
 from pipeline import schema
+from pipeline.codecs.protocol import MOSS
 from pipeline.config import CardConfig
 from pipeline.dataset.provenance import RunRecord
 from pipeline.dataset.statistics import DURATION_EDGES, SampleStatistics
@@ -22,6 +24,8 @@ UNTRAINED = (
 )
 LANGUAGE_CODE = re.compile("[a-z]{2,3}")  # what the hub accepts: ISO 639
 BAR = 40  # characters
+TAGS = {MOSS: ["rvq", "moss-audio-tokenizer"]}
+"""What the hub knows a family by, where it is more than its name."""
 
 
 def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardConfig, seen: SampleStatistics) -> str:
@@ -29,7 +33,7 @@ def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardCon
     path."""
     splits = [split for split in record.input["splits"] if split in totals.rows_by_split]
     parts = [
-        f"---\n{_front_matter(totals, splits, about, seen)}---",
+        f"---\n{_front_matter(record, totals, splits, about, seen)}---",
         f"# {about.pretty_name or f'Audio codes of {record.model.label}'}",
         *([] if record.model.trained else [UNTRAINED]),
         _state(totals, planned),
@@ -60,7 +64,9 @@ def column_rows(columns: Sequence[Mapping[str, str]]) -> str:
     return _table(["column", "type", "unit", "what"], rows)
 
 
-def _front_matter(totals: Totals, splits: Sequence[str], about: CardConfig, seen: SampleStatistics) -> str:
+def _front_matter(
+    record: RunRecord, totals: Totals, splits: Sequence[str], about: CardConfig, seen: SampleStatistics
+) -> str:
     files = [{"split": split, "path": f"data/{split}/*.parquet"} for split in splits]
     languages = about.language or sorted(name for name in seen.languages if LANGUAGE_CODE.fullmatch(name))
     document = {
@@ -68,7 +74,7 @@ def _front_matter(totals: Totals, splits: Sequence[str], about: CardConfig, seen
         "license": about.license,
         "language": list(languages),
         "configs": [{"config_name": "default", "data_files": files}] if files else [],
-        "tags": ["audio", "audio-codes", "rvq", "moss-audio-tokenizer"],
+        "tags": ["audio", "audio-codes", *TAGS.get(record.model.codec.family, [record.model.codec.family])],
         "size_categories": [_size_category(totals.rows)],
     }
     return yaml.safe_dump({key: value for key, value in document.items() if value}, sort_keys=False)
@@ -140,7 +146,7 @@ With Hugging Face Datasets alone, a list of codes for each RVQ layer:
 {plain}
 ```
 
-With moss-tok, rows of one int16 matrix (num_quantizers, frames), reading the wanted layers only. The path of a repo is
+With moss-tok, rows of {_codes_of_a_row(record)}, reading the wanted layers only. The path of a repo is
 `hf://datasets/OWNER/NAME`:
 
 ```python
@@ -150,7 +156,15 @@ codes = load_codes("PATH", split="{splits[0]}", num_quantizers={layers})
 ```"""
 
 
+def _codes_of_a_row(record: RunRecord) -> str:
+    if not record.model.codec.single_rate:
+        return "one array for each codebook"
+    return f"one {schema.code_type(record.model.codebook_size)} matrix (num_quantizers, frames)"
+
+
 def _decode(record: RunRecord) -> str:
+    if record.model.codec.family != MOSS:
+        return _decode_any(record)
     return f"""## Decode
 
 Columns `{schema.layer_column(0)}` to `{schema.layer_column(record.num_quantizers - 1)}` hold one RVQ layer each; the
@@ -167,14 +181,43 @@ waveform = model.decode(codes[:, None]).audio[0, :, : row["num_samples"]]  # (ch
 ```"""
 
 
+def _decode_any(record: RunRecord) -> str:
+    codec = record.model.codec
+    meaning = (
+        "the first k alone decode to a coarser sound, and reading fewer columns reads fewer bytes"
+        if codec.prefix
+        else "only all of them together decode"
+    )
+    return f"""## Decode
+
+Columns `{schema.layer_column(0)}` to `{schema.layer_column(record.num_quantizers - 1)}` hold one codebook each;
+{meaning}. `moss-tok decode` turns rows into sound at {codec.output_rate} Hz, with the model that is named below:
+
+```bash
+moss-tok decode PATH --rows 0:10 -o sounds
+```"""
+
+
+def _books(record: RunRecord) -> str:
+    codec = record.model.codec
+    kinds = Counter((book.size, codec.sample_rate / book.samples_per_code) for book in record.codebooks)
+    listed = ", ".join(f"{count} of {size} codes at {rate:g} Hz" for (size, rate), count in kinds.items())
+    return f"{record.num_quantizers} of {record.model.num_quantizers} codebooks: {listed}"
+
+
 def _provenance(record: RunRecord) -> str:
     model = record.model
+    moss = model.codec.family == MOSS
     rows = {
         "model": model.label,
         "revision": model.revision or "local weights",
         "weights sha256": model.weights_sha256,
         "precision": record.dtype,
-        "RVQ layers": f"{record.num_quantizers} of {model.num_quantizers}, codebooks of {model.codebook_size}",
+        **(
+            {"RVQ layers": f"{record.num_quantizers} of {model.num_quantizers}, codebooks of {model.codebook_size}"}
+            if moss
+            else {"codec": model.codec.family, "codes": _books(record)}
+        ),
         "waveform": f"{model.sample_rate} Hz, {model.channels} channel(s), {model.samples_per_frame} samples per frame",
         "preprocessing": ", ".join(f"{key} {json.dumps(value)}" for key, value in sorted(record.prepare.items())),
         "schema": record.codes_schema,
@@ -185,8 +228,9 @@ def _provenance(record: RunRecord) -> str:
 
 
 def _columns(record: RunRecord) -> str:
-    first = schema.layer_definition(0, record.model.codebook_size)
-    return "## Columns\n\n" + column_rows([*schema.definition(record.codes_schema)["columns"], first])
+    codes = record.code_columns.definitions()
+    kinds = [codes[0], *codes[record.num_quantizers :]]  # a codebook, and scales where there are any
+    return "## Columns\n\n" + column_rows([*schema.definition(record.codes_schema)["columns"], *kinds])
 
 
 def _block(lines: Sequence[str]) -> str:

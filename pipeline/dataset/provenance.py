@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from moss_tok.checkpoint import resolve
 from pipeline import schema
+from pipeline.codecs import Codebook, CodecDescription, CodecError, CodecSource, find_codec
 from pipeline.config import Config
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.items import stable_hash
+from pipeline.schema import CodeColumns
 
 RUN_VERSION = 1
 WAVEFORM_VERSION = 2
@@ -28,18 +29,49 @@ class ModelInfo:
     revision: str | None
     weights_sha256: str
     config_hash: str
-    trained: bool
-    sample_rate: int
-    channels: int
-    samples_per_frame: int
-    num_quantizers: int
-    codebook_size: int
+    codec: CodecDescription
+
+    @property
+    def trained(self) -> bool:
+        return self.codec.trained
+
+    @property
+    def sample_rate(self) -> int:
+        return self.codec.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.codec.channels
+
+    @property
+    def samples_per_frame(self) -> int:
+        return self.codec.samples_per_frame
+
+    @property
+    def num_quantizers(self) -> int:
+        return len(self.codec.codebooks)
+
+    @property
+    def codebook_size(self) -> int:
+        """Of the largest codebook."""
+        return max(codebook.size for codebook in self.codec.codebooks)
 
     @property
     def label(self) -> str:
         """The name of the model. Of a local folder it is the last part of the path, so that no path gets into data
         files."""
         return self.name.rpartition("/")[2] if self.name.startswith("/") else self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in run.json."""
+        identity = {name: getattr(self, name) for name in ("name", "revision", "weights_sha256", "config_hash")}
+        return identity | self.codec.to_json()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ModelInfo:
+        """The inverse of `to_json`. Raises ValueError, LookupError or TypeError for anything else."""
+        identity = {name: values[name] for name in ("name", "revision", "weights_sha256", "config_hash")}
+        return cls(**identity, codec=CodecDescription.from_json(values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +105,20 @@ class RunRecord:
         there = other._decisive() | _flatten("input", other.input) | {"waveform_version": other.waveform_version}
         return list_differences(there, here, "the output has {!r}, this run {!r}")
 
+    @property
+    def codebooks(self) -> tuple[Codebook, ...]:
+        """The codebooks that are written."""
+        return self.model.codec.codebooks[: self.num_quantizers]
+
+    @property
+    def code_columns(self) -> CodeColumns:
+        """The columns of codes in data files."""
+        sizes = tuple(codebook.size for codebook in self.codebooks)
+        return CodeColumns(sizes, self.model.codec.scales, self.model.codec.prefix)
+
     def file_metadata(self) -> dict[str, str]:
         """The entries in the footer of every data file."""
+        codec = self.model.to_json().get("codec")
         return {
             "moss_tok.model": self.model.label,
             "moss_tok.model_revision": self.model.revision or "",
@@ -87,25 +131,29 @@ class RunRecord:
             "moss_tok.channels": str(self.model.channels),
             "moss_tok.samples_per_frame": str(self.model.samples_per_frame),
             "moss_tok.prepare": json.dumps(dict(self.prepare), sort_keys=True),
+            **({} if codec is None else {"moss_tok.codec": json.dumps(codec, sort_keys=True)}),
             "moss_tok.schema": self.codes_schema,
             "moss_tok.fingerprint": self.fingerprint,
             "moss_tok.versions": json.dumps(dict(self.versions), sort_keys=True),
         }
 
     def to_json(self) -> bytes:
-        return dump_checksummed(asdict(self))
+        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        return dump_checksummed(document | {"model": self.model.to_json()})
 
     @classmethod
     def from_json(cls, data: bytes) -> RunRecord:
         """The inverse of `to_json`. Raises ValueError for anything else."""
         try:
             document = load_checksummed(data)
-            return cls(**document | {"model": ModelInfo(**document["model"])})
+            return cls(**document | {"model": ModelInfo.from_json(document["model"])})
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(f"not the record of a run of version {RUN_VERSION}: {error}") from error
 
     def _decisive(self) -> dict[str, Any]:
-        model = {key: value for key, value in asdict(self.model).items() if key not in ("name", "revision", "trained")}
+        model = {
+            key: value for key, value in self.model.to_json().items() if key not in ("name", "revision", "trained")
+        }
         return {
             **_flatten("model", model),
             **_flatten("prepare", self.prepare),
@@ -129,30 +177,41 @@ def list_differences(there: Mapping[str, Any], here: Mapping[str, Any], words: s
     ]
 
 
-def describe_model(name: str, revision: str | None) -> ModelInfo:
-    """Read the configuration of a model and hash its weights, without building it."""
-    checkpoint = resolve(name, revision)
-    config = checkpoint.config
+def describe_model(name: str, revision: str | None = None, codec: str | None = None) -> ModelInfo:
+    """Read the configuration of a model and hash its weights, without building it. `codec` names its family where
+    config.json does not. Raises CodecError for a model of no known family.
+    """
+    return model_info(find_codec(name, revision, codec))
+
+
+def model_info(source: CodecSource) -> ModelInfo:
+    """What is known of a model that was found."""
     return ModelInfo(
-        name=name,
-        revision=checkpoint.revision,
-        weights_sha256=checkpoint.weights_sha256,
-        config_hash=stable_hash(json.dumps(config.to_dict(), sort_keys=True)),
-        trained=config.trained,
-        sample_rate=config.sampling_rate,
-        channels=config.number_channels,
-        samples_per_frame=config.downsample_rate,
-        num_quantizers=config.quantizer.num_quantizers,
-        codebook_size=config.quantizer.codebook_size,
+        name=source.name,
+        revision=source.checkpoint.revision,
+        weights_sha256=source.checkpoint.weights_sha256,
+        config_hash=source.config_hash,
+        codec=source.description,
     )
 
 
+def source_of(record: RunRecord, name: str | None = None) -> CodecSource:
+    """The model that made an output: where its record says, or at `name`. Raises what `find_codec` raises."""
+    family = record.model.codec.family
+    return find_codec(name or record.model.name, None if name else record.model.revision, family)
+
+
 def record_run(config: Config) -> RunRecord:
-    """The record of a run of this configuration. Raises ValueError if it asks for more layers than the model has."""
-    model = describe_model(config.model.name, config.model.revision)
-    wanted = config.model.num_quantizers or model.num_quantizers
-    if wanted > model.num_quantizers:
-        raise ValueError(f"model.num_quantizers: {wanted}, but {model.name} has {model.num_quantizers}")
+    """The record of a run of this configuration. Raises CodecError if it asks for codebooks that the model has not."""
+    source = find_codec(config.model.name, config.model.revision, config.model.codec)
+    if config.model.dtype not in source.family.dtypes:
+        raise CodecError(
+            f"model.dtype: {config.model.dtype}, but {source.name} runs in {', '.join(source.family.dtypes)}"
+        )
+    wanted = len(source.description.first(config.model.num_quantizers, source.name))
+    model = model_info(source)
+    if config.model.max_seconds is not None and not source.description.streams:
+        model = replace(model, codec=replace(model.codec, max_seconds=config.model.max_seconds))
     return RunRecord(
         run_version=RUN_VERSION,
         model=model,
@@ -161,7 +220,7 @@ def record_run(config: Config) -> RunRecord:
         codes_schema=schema.CODES,
         prepare=config.prepare.model_dump(mode="json"),
         input=config.input.model_dump(mode="json", exclude={"unreadable"}),  # which the plan has settled
-        versions=software_versions(),
+        versions=software_versions() | {name: version(name) for name in source.family.packages},
         waveform_version=WAVEFORM_VERSION,
     )
 
@@ -170,6 +229,14 @@ def software_versions() -> dict[str, str]:
     """Versions of the software that decodes, resamples, encodes and writes."""
     names = ("moss-tok", "torch", "torchaudio", "soundfile", "av", "numpy", "pyarrow")
     return {name: version(name) for name in names} | {"python": platform.python_version()}
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a distribution, or of Python, as `software_versions` says it; None if it is not installed."""
+    try:
+        return platform.python_version() if name == "python" else version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _flatten(prefix: str, mapping: Mapping[str, Any]) -> dict[str, Any]:

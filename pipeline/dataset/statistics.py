@@ -61,7 +61,7 @@ def sample_statistics(uris: Sequence[str], num_quantizers: int, codebook_size: i
     return SampleStatistics(
         clips=len(durations),
         durations=tuple(binned[1:].tolist()),
-        frames=int(counts[0].sum()),
+        frames=int(counts.sum(axis=1).max()),
         languages=languages,
         entropy=tuple(entropy(counts).tolist()),
     )

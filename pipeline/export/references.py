@@ -20,7 +20,7 @@ from pipeline.items import stable_hash
 
 _TABLE = """
 create table if not exists candidate (
-    split text, speaker text, rank text, id text, audio text, hash text, layers int, codes blob,
+    split text, speaker text, rank text, id text, audio text, hash text, layers int, dtype text, codes blob,
     primary key (split, speaker, rank)
 )"""
 
@@ -63,9 +63,10 @@ class References:
             self._database.execute(
                 "delete from candidate where split = ? and speaker = ? and rank = ?", (*speaker, last)
             )
-        codes = np.ascontiguousarray(row.codes, "<i2")
-        values = (*speaker, rank, row.id, row.address, row.audio_xxh3, len(codes), codes.tobytes())
-        self._database.execute("insert into candidate values (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        dtype = row.codes.dtype.newbyteorder("<")
+        codes = np.ascontiguousarray(row.codes, dtype)
+        values = (*speaker, rank, row.id, row.address, row.audio_xxh3, len(codes), dtype.str, codes.tobytes())
+        self._database.execute("insert into candidate values (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def of(self, split: str, row: ExportRow) -> Reference | None:
         """The reference of a row, neither the row nor a copy of its sound under another id. None if there is none."""
@@ -79,10 +80,11 @@ class References:
         if not found:
             return None
         rank, clip_id, audio, layers = found[int(self._hash("choice", row.id), 16) % len(found)]
-        (data,) = self._database.execute(
-            "select codes from candidate where split = ? and speaker = ? and rank = ?", (split, row.speaker_id, rank)
+        dtype, data = self._database.execute(
+            "select dtype, codes from candidate where split = ? and speaker = ? and rank = ?",
+            (split, row.speaker_id, rank),
         ).fetchone()
-        return Reference(clip_id, audio, np.frombuffer(data, "<i2").reshape(layers, -1))
+        return Reference(clip_id, audio, np.frombuffer(data, dtype).reshape(layers, -1))
 
     def close(self) -> None:
         """Store the candidates, so that another process can open the database."""

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.dataset.dataset import Output
-from pipeline.items import ShardSpec
+from pipeline.dataset.provenance import RunRecord
+from pipeline.items import ShardSpec, as_matrix
 from pipeline.parquet import read_columns
 
 _COLUMNS = (
@@ -41,7 +42,7 @@ class ExportRow:
     language: str | None
     speaker_id: str | None
     codes: np.ndarray
-    """int16 (num_quantizers, frames); without layers if none were asked for."""
+    """(num_quantizers, frames), see `as_matrix`; no layers where none were asked for."""
 
     @property
     def duration(self) -> float:
@@ -70,19 +71,25 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[
     for batch in read_columns(info, [*columns, *layers]):
         fields: list[dict[str, Any]] = [{"start": None} | row for row in batch.select(columns).to_pylist()]
         frames = np.array([row["num_frames"] for row in fields], np.int64)
-        stops = np.cumsum(frames)
-        codes = _codes(batch, layers, frames, uri)
-        for row, start, stop in zip(fields, stops - frames, stops, strict=True):
+        clips = _codes(batch, layers, frames, uri, output.record)
+        for row, codes in zip(fields, clips, strict=True):
             source, key = row.pop("source"), row.pop("key")
             audio = source if spec.format in _OWN_FILE else f"{source}#{key}"
-            yield ExportRow(split=spec.split, audio=audio, codes=codes[:, start:stop], **row)
+            yield ExportRow(split=spec.split, audio=audio, codes=codes, **row)
 
 
-def _codes(batch: pa.RecordBatch, layers: list[str], frames: np.ndarray, uri: str) -> np.ndarray:
-    """int16 (num_quantizers, frames of the whole batch)."""
+def _codes(
+    batch: pa.RecordBatch, layers: list[str], frames: np.ndarray, uri: str, record: RunRecord
+) -> list[np.ndarray]:
+    """(num_quantizers, frames) of each row."""
+    if not layers:
+        return [np.empty((0, count), np.int16) for count in frames]
     columns = [batch.column(name) for name in layers]
+    if not record.model.codec.single_rate:
+        return [as_matrix(tuple(column[row].values.to_numpy() for column in columns)) for row in range(batch.num_rows)]
     for name, column in zip(layers, columns, strict=True):
         if not np.array_equal(np.diff(column.offsets.to_numpy()), frames):
             raise ValueError(f"{uri}: {name} has not as many codes as num_frames says: see moss-tok verify")
-    flat = [column.flatten().to_numpy() for column in columns]
-    return np.stack(flat) if flat else np.empty((0, int(frames.sum())), np.int16)
+    flat = np.stack([column.flatten().to_numpy() for column in columns])
+    stops = np.cumsum(frames)
+    return [flat[:, start:stop] for start, stop in zip(stops - frames, stops, strict=True)]

@@ -9,52 +9,55 @@ import numpy as np
 import soundfile
 import torch
 
-from moss_tok import MossAudioTokenizerModel, decode_stream
 from pipeline import storage
-from pipeline.dataset.provenance import RunRecord
+from pipeline.codecs import Codec, Coded, load_codec
+from pipeline.dataset.provenance import RunRecord, source_of
+from pipeline.items import Codes, num_frames
 from pipeline.loading.rows import Row
 from pipeline.steps.batch import Batcher
 
 FORMATS = ("wav", "flac")
-MAX_FRAMES = 1024  # of a batch; a longer row is decoded in pieces of PIECE_FRAMES, whatever its length
-PIECE_FRAMES = 256
+MAX_FRAMES = 1024  # of a batch; a longer row is decoded in pieces, if its codec can
 WAV_BYTES = 2**32 - 2**16  # a WAV file counts its bytes in 32 bits: longer ones are RF64, which readers of WAV know
 
 
-def load_decoder(record: RunRecord, name: str | None = None) -> MossAudioTokenizerModel:
+def load_decoder(record: RunRecord, name: str | None = None) -> Codec:
     """The decoder of the model that made an output, from where the record says or from `name`, on the GPU if any.
 
     Raises ValueError where other weights are there now, and OSError or ValueError where none can be had.
     """
-    revision = None if name else record.model.revision
-    name = name or record.model.name
+    source = source_of(record, name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = MossAudioTokenizerModel.from_pretrained(name, revision=revision, device=device, parts="decoder").eval()
-    if model.weights_sha256 != record.model.weights_sha256:
+    codec = load_codec(source, device, parts="decoder")
+    if source.checkpoint.weights_sha256 != record.model.weights_sha256:
         made_by = record.model.name
-        raise ValueError(f"{name} has other weights than {made_by}, which made the output: pass that with --model")
-    return model
+        raise ValueError(
+            f"{source.name} has other weights than {made_by}, which made the output: pass that with --model"
+        )
+    return codec
 
 
-def decode_row(row: Row, model: MossAudioTokenizerModel) -> np.ndarray:
-    """float32 (channels, num_samples): exactly as long as the clip that was encoded."""
-    return decode_batch([row], model)[0]
+def decode_row(row: Row, codec: Codec) -> np.ndarray:
+    """float32 (channels, samples): exactly as long as the clip that was encoded."""
+    return decode_batch([row], codec)[0]
 
 
-def decode_batch(rows: list[Row], model: MossAudioTokenizerModel) -> list[np.ndarray]:
+def decode_batch(rows: list[Row], codec: Codec) -> list[np.ndarray]:
     """Decode rows in one batch. The sound of a row does not depend on the others."""
-    decoded = model.batch_decode([torch.from_numpy(row.codes.astype(np.int64)) for row in rows])
-    audio = decoded.audio.float().cpu().numpy()
-    return [np.ascontiguousarray(audio[number, :, : row.num_samples]) for number, row in enumerate(rows)]
+    clips = [Coded(_prefix(row, codec), row.scales) for row in rows]
+    return codec.decode(clips, [row.num_samples for row in rows])
 
 
-def decode_in_pieces(row: Row, model: MossAudioTokenizerModel) -> Iterator[np.ndarray]:
-    """Yield the sound of `decode_row` in pieces (channels, n). Memory does not grow with the length of the clip."""
-    codes = torch.from_numpy(row.codes.astype(np.int64))
-    left = row.num_samples
-    for piece in decode_stream(model, torch.split(codes, PIECE_FRAMES, dim=1)):
-        yield piece[:, :left].float().cpu().numpy()
-        left -= min(left, piece.shape[1])
+def decode_in_pieces(row: Row, codec: Codec) -> Iterator[np.ndarray]:
+    """The sound of `decode_row` in pieces (channels, n). Memory does not grow with the length of the clip if the codec
+    streams."""
+    return codec.decode_pieces(Coded(_prefix(row, codec), row.scales), row.num_samples)
+
+
+def _prefix(row: Row, codec: Codec) -> Codes:
+    """The row's codes, if they decode. Raises ValueError for some codebooks of a codec that needs all of them."""
+    codec.description.first(len(row.codes))
+    return row.codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,8 @@ class SoundFiles:
     format: str
     """One of FORMATS."""
     single: bool
-    made_by: str
-    """What besides the row decides the sound, which is written into the file as its comment: see `comment_of`."""
+    record: RunRecord
+    """Of the output, which says what besides the row decides the sound."""
 
     def uri_of(self, row: Row) -> str:
         return self.uri if self.single else storage.join(self.uri, f"{row.clip_id}.{self.format}")
@@ -82,22 +85,24 @@ class SoundFiles:
                 found = (file.frames, file.samplerate, file.comment)
         except soundfile.LibsndfileError:
             return False
-        return found == (row.num_samples, row.sample_rate, self._comment(row))
+        codec = self.record.model.codec
+        return found == (codec.decoded_samples(row.num_samples), codec.output_rate, self._comment(row))
 
     def write(self, row: Row, pieces: Iterator[np.ndarray], channels: int) -> None:
         """Write the sound with 16 bits per sample. The file appears when it is complete."""
-        large = row.num_samples * channels * 2 > WAV_BYTES
+        codec = self.record.model.codec
+        large = codec.decoded_samples(row.num_samples) * channels * 2 > WAV_BYTES
         kind = "FLAC" if self.format == "flac" else "RF64" if large else "WAV"
         with (
             storage.published_file(self.uri_of(row)) as path,
-            soundfile.SoundFile(path, "w", row.sample_rate, channels, "PCM_16", format=kind) as file,
+            soundfile.SoundFile(path, "w", codec.output_rate, channels, "PCM_16", format=kind) as file,
         ):
             file.comment = self._comment(row)
             for piece in pieces:
                 file.write(piece.T)
 
     def _comment(self, row: Row) -> str:
-        return f"{row.clip_id}: {len(row.codes)} RVQ layers, {self.made_by}"
+        return f"{row.clip_id}: {len(row.codes)} RVQ layers, {comment_of(self.record)}"
 
 
 @dataclass(slots=True)
@@ -118,7 +123,7 @@ def comment_of(record: RunRecord) -> str:
 def decode_rows(
     rows: Iterator[Row],
     files: SoundFiles,
-    load: Callable[[], MossAudioTokenizerModel],
+    load: Callable[[], Codec],
     advance: Callable[[int], None] = lambda done: None,
 ) -> Decoded:
     """Write a file for each row: short rows are decoded in batches, long ones in pieces. Finished files are kept.
@@ -127,7 +132,7 @@ def decode_rows(
     that are done.
     """
     decoded = Decoded()
-    model: MossAudioTokenizerModel | None = None
+    codec: Codec | None = None
     batcher: Batcher[Row] = Batcher(MAX_FRAMES)
 
     def write(row: Row, pieces: Iterator[np.ndarray], channels: int) -> None:
@@ -136,23 +141,23 @@ def decode_rows(
         decoded.seconds += row.num_samples / row.sample_rate
         advance(decoded.written + decoded.existing)
 
-    def write_batch(model: MossAudioTokenizerModel) -> None:
+    def write_batch(codec: Codec) -> None:
         batch = batcher.take()
-        for row, waveform in zip(batch, decode_batch(batch, model), strict=True):
-            write(row, iter([waveform]), model.number_channels)
+        for row, waveform in zip(batch, decode_batch(batch, codec), strict=True):
+            write(row, iter([waveform]), codec.description.channels)
 
     for row in rows:
         if files.finished(row):
             decoded.existing += 1
             advance(decoded.written + decoded.existing)
             continue
-        model = model or load()
-        if row.codes.shape[1] > MAX_FRAMES:
-            write(row, decode_in_pieces(row, model), model.number_channels)
+        codec = codec or load()
+        if num_frames(row.codes) > MAX_FRAMES:
+            write(row, decode_in_pieces(row, codec), codec.description.channels)
             continue
-        batcher.add(row, row.codes.shape[1])
+        batcher.add(row, num_frames(row.codes))
         while batcher.full:
-            write_batch(model)
-    while model is not None and batcher.frames:
-        write_batch(model)
+            write_batch(codec)
+    while codec is not None and batcher.frames:
+        write_batch(codec)
     return decoded

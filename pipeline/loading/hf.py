@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import datasets
 import numpy as np
@@ -31,14 +31,41 @@ from pipeline.storage import ObjectInfo
 
 COLUMNS = ("id", "num_samples", "text")
 
+USUAL_LAYERS = 8
+
 logger = logging.getLogger(__name__)
+
+
+class CodesFormat(NamedTuple):
+    """The codes that are read of each clip."""
+
+    num_quantizers: int
+    dtype: str
+    single_rate: bool
+    """Whether the codes of a clip are a matrix."""
+
+    def pack(self, codes: np.ndarray | list[np.ndarray]) -> bytes:
+        """As bytes; the lengths go first where there is a list of arrays."""
+        if isinstance(codes, np.ndarray):
+            return codes.tobytes()
+        return np.array([len(layer) for layer in codes], np.int64).tobytes() + np.concatenate(codes).tobytes()
+
+    def unpack(self, data: bytes) -> np.ndarray | list[np.ndarray]:
+        """The inverse of `pack`. A copy, because bytes are read-only, and PyTorch warns of tensors of such memory."""
+        if self.single_rate:
+            matrix: np.ndarray = np.frombuffer(data, self.dtype).reshape(self.num_quantizers, -1).copy()
+            return matrix
+        lengths = np.frombuffer(data, np.int64, self.num_quantizers)
+        flat = np.frombuffer(data, self.dtype, offset=lengths.nbytes).copy()
+        layers: list[np.ndarray] = np.split(flat, np.cumsum(lengths)[:-1])
+        return layers
 
 
 @overload
 def load_codes(
     uri: str,
     split: str | None = None,
-    num_quantizers: int | None = 8,
+    num_quantizers: int | Literal["usual"] | None = "usual",
     streaming: Literal[False] = False,
     columns: Sequence[str] = COLUMNS,
     cache_dir: str | Path | None = None,
@@ -49,7 +76,7 @@ def load_codes(
 def load_codes(
     uri: str,
     split: str | None = None,
-    num_quantizers: int | None = 8,
+    num_quantizers: int | Literal["usual"] | None = "usual",
     *,
     streaming: Literal[True],
     columns: Sequence[str] = COLUMNS,
@@ -60,18 +87,22 @@ def load_codes(
 def load_codes(
     uri: str,
     split: str | None = None,
-    num_quantizers: int | None = 8,
+    num_quantizers: int | Literal["usual"] | None = "usual",
     streaming: bool = False,
     columns: Sequence[str] = COLUMNS,
     cache_dir: str | Path | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """The clips of one split of an output, local or remote; `codes` of a row is int16 (num_quantizers, frames).
+    """The clips of one split of an output, local or remote; `codes` of a row is (num_quantizers, frames).
+
+    Codes are int16, or int32 for codebooks of more than 32,768 codes. Of a codec whose codebooks have different frame
+    rates, `codes` is a list of arrays, one for each codebook.
 
     The rows are those of the committed shards, in the order of the plan. If shards are not committed yet, a warning
-    says how many. Only the first `num_quantizers` layers (None: all that there are) and `columns` are read.
+    says how many. Only the first `num_quantizers` layers and `columns` are read: "usual" takes the first 8, or all if
+    there are fewer or they decode only together, and None all.
 
     A Dataset is random access: the first call copies what it reads into `cache_dir` (by default below that of
-    `datasets`) as 16 bit numbers, later ones map it into memory. With `streaming` nothing is kept: an IterableDataset
+    `datasets`) as numbers, later ones map it into memory. With `streaming` nothing is kept: an IterableDataset
     reads shard by shard, and `split_dataset_by_node`, the workers of a DataLoader and `state_dict` divide it by shards.
 
     `split` can be left out where there is only one. Raises FileNotFoundError if there is no output, ValueError for a
@@ -79,19 +110,19 @@ def load_codes(
     """
     output = read_output(uri)
     split = _split_of(output, split)
-    num_quantizers = _layers_of(output, num_quantizers)
+    codes = _format_of(output, num_quantizers)
     columns = tuple(columns)
-    known = schema.clip_columns(output.record.codes_schema)
+    known = schema.clip_columns(output.record.codes_schema) + [schema.SCALES] * output.record.code_columns.scales
     if unknown := [name for name in columns if name not in known]:
         raise ValueError(f"no column {unknown[0]}: choose from {', '.join(known)}")
     shards = committed_shards(output, split)
     if streaming:
-        arguments = {"shards": shards, "num_quantizers": num_quantizers, "columns": columns}
+        arguments = {"shards": shards, "codes": codes, "columns": columns}
         return datasets.IterableDataset.from_generator(_rows, gen_kwargs=arguments, split=datasets.NamedSplit(split))
     folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "moss_tok"
-    files = cached_files(shards, partial(_packed_batches, num_quantizers=num_quantizers, columns=columns), folder)
+    files = cached_files(shards, partial(_packed_batches, codes=codes, columns=columns), folder)
     parts = [datasets.Dataset.from_file(str(file), split=datasets.NamedSplit(split)) for file in files]
-    return datasets.concatenate_datasets(parts).with_transform(partial(_unpack, num_quantizers=num_quantizers))
+    return datasets.concatenate_datasets(parts).with_transform(partial(_unpack, codes=codes))
 
 
 def committed_shards(output: Output, split: str) -> list[ObjectInfo]:
@@ -128,51 +159,61 @@ def _split_of(output: Output, split: str | None) -> str:
     return str(split)
 
 
-def _layers_of(output: Output, num_quantizers: int | None) -> int:
+def _format_of(output: Output, num_quantizers: int | str | None) -> CodesFormat:
     present = output.record.num_quantizers
     if num_quantizers is None:
-        return present
-    if not 1 <= num_quantizers <= present:
+        num_quantizers = present
+    if num_quantizers == "usual":
+        num_quantizers = min(USUAL_LAYERS, present) if output.record.model.codec.prefix else present
+    if not isinstance(num_quantizers, int) or not 1 <= num_quantizers <= present:
         raise ValueError(f"num_quantizers {num_quantizers}: {output.layout.root} has 1 to {present}")
-    return num_quantizers
+    books = output.record.codebooks[:num_quantizers]
+    dtype = schema.code_type(max(codebook.size for codebook in books))
+    return CodesFormat(num_quantizers, dtype, len({codebook.samples_per_code for codebook in books}) == 1)
 
 
-def _rows(shards: Sequence[ObjectInfo], num_quantizers: int, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _rows(shards: Sequence[ObjectInfo], codes: CodesFormat, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for info in shards:
-        for batch, matrices in _batches(info, num_quantizers, columns):
-            for row, codes in zip(batch.to_pylist(), matrices, strict=True):
-                row[CODES] = codes
+        for batch, clips in _batches(info, codes, columns):
+            for row, clip in zip(batch.to_pylist(), clips, strict=True):
+                row[CODES] = clip
                 yield row
 
 
-def _packed_batches(info: ObjectInfo, num_quantizers: int, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Batches of the clip columns, and of a column `codes` with the bytes of each clip's matrix."""
-    for batch, matrices in _batches(info, num_quantizers, columns):
-        packed = pa.array([codes.tobytes() for codes in matrices], pa.large_binary())
+def _packed_batches(info: ObjectInfo, codes: CodesFormat, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Batches of the clip columns and of `codes`, the bytes of each clip's codes: what a row needs lies together."""
+    for batch, clips in _batches(info, codes, columns):
+        packed = pa.array([codes.pack(clip) for clip in clips], pa.large_binary())
         yield batch.append_column(CODES, packed)
 
 
-def _unpack(batch: dict[str, list[Any]], num_quantizers: int) -> dict[str, list[Any]]:
+def _unpack(batch: dict[str, list[Any]], codes: CodesFormat) -> dict[str, list[Any]]:
     if CODES in batch:
-        # A copy, because bytes are read-only and PyTorch warns about tensors on read-only memory.
-        batch[CODES] = [np.frombuffer(data, np.int16).reshape(num_quantizers, -1).copy() for data in batch[CODES]]
+        batch[CODES] = [codes.unpack(data) for data in batch[CODES]]
     return batch
 
 
 def _batches(
-    info: ObjectInfo, num_quantizers: int, columns: tuple[str, ...]
-) -> Iterator[tuple[pa.RecordBatch, list[np.ndarray]]]:
-    layers = [schema.layer_column(layer) for layer in range(num_quantizers)]
+    info: ObjectInfo, codes: CodesFormat, columns: tuple[str, ...]
+) -> Iterator[tuple[pa.RecordBatch, Sequence[np.ndarray | list[np.ndarray]]]]:
+    layers = [schema.layer_column(layer) for layer in range(codes.num_quantizers)]
+    take = _matrices if codes.single_rate else _lists
     for batch in read_columns(info, [*columns, *layers]):
-        yield batch.select(list(columns)), _matrices(batch, layers, info.uri)
+        yield batch.select(list(columns)), take(batch, layers, codes.dtype, info.uri)
 
 
-def _matrices(batch: pa.RecordBatch, layers: Sequence[str], uri: str) -> list[np.ndarray]:
-    """int16 (num_quantizers, frames) for each row. Raises DamagedTable if the layers of a row differ in length."""
+def _matrices(batch: pa.RecordBatch, layers: Sequence[str], dtype: str, uri: str) -> list[np.ndarray]:
+    """(num_quantizers, frames) of each row. The lists of all layers of a row are equally long."""
     lists = [batch.column(name) for name in layers]
     offsets = lists[0].offsets.to_numpy()
     if any(not np.array_equal(np.diff(other.offsets.to_numpy()), np.diff(offsets)) for other in lists[1:]):
         raise DamagedTable(f"{uri}: layers of different lengths in one row: see moss-tok verify")
-    stacked = np.stack([column.flatten().to_numpy() for column in lists])
+    stacked = np.stack([column.flatten().to_numpy() for column in lists]).astype(dtype, copy=False)
     starts = (offsets - offsets[0]).tolist()
     return [np.ascontiguousarray(stacked[:, start:stop]) for start, stop in pairwise(starts)]
+
+
+def _lists(batch: pa.RecordBatch, layers: Sequence[str], dtype: str, uri: str) -> list[list[np.ndarray]]:
+    """One array for each codebook of each row."""
+    columns = [batch.column(name) for name in layers]
+    return [[column[row].values.to_numpy().astype(dtype) for column in columns] for row in range(batch.num_rows)]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline import schema, storage
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.manifest import read_manifest
-from pipeline.items import ShardSpec
+from pipeline.items import Codes, ShardSpec, join_codes
 from pipeline.parquet import open_table
 
 BATCH_BYTES = 16 * 2**20  # of values that are unpacked at once
@@ -29,10 +29,11 @@ class Row:
     """The codes of one clip."""
 
     clip_id: str
-    codes: np.ndarray
-    """int16 (num_quantizers, frames)."""
+    codes: Codes
     num_samples: int
     sample_rate: int
+    scales: np.ndarray | None = None
+    """float32, of a codec that needs them to decode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +141,7 @@ class _Data:
     def __init__(self, output: Output, spec: ShardSpec) -> None:
         self._layout = output.layout
         self._uri = output.layout.data(spec)
+        self._scales = output.record.code_columns.scales
 
     def __enter__(self) -> _Data:
         self._stream = self._layout.open_committed(self._uri)
@@ -167,7 +169,8 @@ class _Data:
         if not positions:
             return
         names = [schema.layer_column(layer) for layer in range(layers)]
-        columns = ["id", "num_samples", "sample_rate", *names]
+        scales = [schema.SCALES] if self._scales else []
+        columns = ["id", "num_samples", "sample_rate", *names, *scales]
         about = self._file.metadata.row_group(group)
         size = max(1, min(BATCH_BYTES * about.num_rows // max(1, about.total_byte_size), about.num_rows))
         batches = self._file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
@@ -189,9 +192,10 @@ class _Data:
 
 
 def _row(batch: pa.RecordBatch, position: int, layers: Sequence[str]) -> Row:
-    codes = np.stack([np.asarray(batch[name][position].values, np.int16) for name in layers])
-    fields = (batch[name][position].as_py() for name in ("num_samples", "sample_rate"))
-    return Row(batch["id"][position].as_py(), codes, *fields)
+    codes = join_codes([batch[name][position].values.to_numpy() for name in layers])
+    clip_id, num_samples, sample_rate = (batch[name][position].as_py() for name in ("id", "num_samples", "sample_rate"))
+    scales = batch[schema.SCALES][position].values.to_numpy() if schema.SCALES in batch.schema.names else None
+    return Row(clip_id, codes, num_samples, sample_rate, scales)
 
 
 def _reject_reason(output: Output, spec: ShardSpec, clip_id: str) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from moss_tok import MossAudioTokenizerModel
+from moss_tok import audio
 from pipeline import schema
+from pipeline.codecs import Codec, Coded
 from pipeline.dataset.dataset import Output
-from pipeline.items import ShardSpec
+from pipeline.items import ShardSpec, as_matrix, join_codes
 from pipeline.loading.decode import decode_row
 from pipeline.loading.rows import Row
 from pipeline.report.originals import OriginalGone, read_original
@@ -34,7 +35,7 @@ class ShownClip:
     row: dict[str, Any]
     """Its row, without the codes."""
     codes: np.ndarray
-    """int16 (num_quantizers, frames)."""
+    """(num_quantizers, frames): see `as_matrix`."""
     original: np.ndarray | None
     why_no_original: str
     """Why there is no original; empty if there is one."""
@@ -50,41 +51,57 @@ def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     return [ranked[(2 * place + 1) * len(ranked) // (2 * count)] for place in range(count)]
 
 
-def show(output: Output, chosen: Sequence[Candidate], model: MossAudioTokenizerModel) -> Iterator[ShownClip]:
+def show(output: Output, chosen: Sequence[Candidate], codec: Codec) -> Iterator[ShownClip]:
     """The chosen clips with their sounds, in the order given."""
     specs = {spec.shard_id: spec for spec in output.specs}
     for candidate in chosen:
         shard_id, _, index = candidate.clip_id.rpartition("-")
         spec = specs[shard_id]
         row = _read_row(output, spec, candidate.clip_id)
-        codes = np.array([row.pop(name) for name in _layers(output)], np.int16)
         samples = min(row["num_samples"], _most_samples(output))
-        codes = codes[:, : -(-samples // output.record.model.samples_per_frame)]
+        codes = _shown_codes(output, row, samples)
         original, why_not = None, ""
         try:
             original = read_original(output, spec, int(index), row["audio_xxh3"], samples)
         except OriginalGone as error:
             why_not = str(error)
-        decoded = {
-            depth: decode_row(Row(candidate.clip_id, codes[:depth], samples, row["sample_rate"]), model)
-            for depth in _depths(len(codes))
-        }
-        yield ShownClip(row, codes, original, why_not, decoded)
+        decoded = {depth: _decoded(codes, depth, row, samples, codec) for depth in _depths(output)}
+        yield ShownClip(row, as_matrix(codes.codes), original, why_not, decoded)
+
+
+def _shown_codes(output: Output, row: dict[str, Any], samples: int) -> Coded:
+    """The codes of the beginning of the clip; of one in chunks, all: a chunk cut short is encoded otherwise."""
+    description = output.record.model.codec
+    dtype = schema.code_type(output.record.model.codebook_size)
+    layers = [np.array(row.pop(name), dtype) for name in output.record.code_columns.names]
+    scales = np.array(row.pop(schema.SCALES), np.float32) if description.scales else None
+    if description.chunking is None:
+        lengths = description.lengths(samples)
+        layers = [layer[:length] for layer, length in zip(layers, lengths, strict=False)]
+    return Coded(join_codes(layers), scales)
+
+
+def _decoded(codes: Coded, depth: int, row: dict[str, Any], samples: int, codec: Codec) -> np.ndarray:
+    """(channels, samples) at the rate of the encoded sound, from the first `depth` codebooks."""
+    description = codec.description
+    length = samples if description.chunking is None else row["num_samples"]
+    sound = decode_row(Row(row["id"], codes.codes[:depth], length, row["sample_rate"], codes.scales), codec)
+    if description.output_rate != description.sample_rate:
+        sound = audio.resample(sound, description.output_rate, description.sample_rate)
+    return sound[:, :samples]
 
 
 def _most_samples(output: Output) -> int:
     """Number of samples per channel that are shown of a clip."""
     model = output.record.model
-    sounds = 1 + len(_depths(output.record.num_quantizers))
+    sounds = 1 + len(_depths(output))
     return min(round(MAX_SECONDS * model.sample_rate), MAX_SOUND_BYTES // (2 * model.channels * sounds))
 
 
-def _depths(num_quantizers: int) -> list[int]:
-    return [*(depth for depth in DEPTHS if depth < num_quantizers), num_quantizers]
-
-
-def _layers(output: Output) -> list[str]:
-    return [schema.layer_column(layer) for layer in range(output.record.num_quantizers)]
+def _depths(output: Output) -> list[int]:
+    """Numbers of codebooks that are decoded: only all, where they decode together."""
+    number = output.record.num_quantizers
+    return [*(depth for depth in DEPTHS if depth < number and output.record.model.codec.prefix), number]
 
 
 def _read_row(output: Output, spec: ShardSpec, clip_id: str) -> dict[str, Any]:
@@ -98,7 +115,8 @@ def _read_row(output: Output, spec: ShardSpec, clip_id: str) -> dict[str, Any]:
         "audio_xxh3",
         "text",
         "rms",
-        *_layers(output),
+        *output.record.code_columns.names,
+        *([schema.SCALES] if output.record.code_columns.scales else []),
     ]
     with open_file(output.layout, output.layout.data(spec)) as file:
         for batch in file.iter_batches(NEAR_ROWS, columns=columns, use_threads=False):

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from moss_tok.audio import REASONS
+from pipeline.codecs.protocol import MOSS
 from pipeline.pages.numerals import count, moment, quantity, share, shown, size, span
 from pipeline.pages.plots import meter
 from pipeline.report import charts
@@ -24,6 +25,7 @@ from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
 SOURCES = 8
 """Kinds of source that the table lists; the others are added up in one row."""
 THROUGHPUT_BINS = 80
+_LAYERS = ("codebook", "RVQ layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,16 @@ def content(data: PageData) -> dict[str, Any]:
 
 def _totals(data: PageData) -> list[dict[str, str]]:
     totals, record = data.history.totals, data.output.record
-    codes = totals.frames * record.num_quantizers
+    # Where codebooks differ in their frame rate, the coarser ones have a part of the frames.
+    finest = min(book.samples_per_code for book in record.codebooks)
+    codes = sum(totals.frames * finest // book.samples_per_code for book in record.codebooks)
     clips = totals.rows + totals.rejects
     splits = ", ".join(f"{count(number)} in {shown(name)}" for name, number in sorted(totals.rows_by_split.items()))
     parts = (
         ("audio", span(totals.audio_seconds), f"{count(totals.frames)} frames"),
         ("clips", count(totals.rows), splits),
         ("rejects", count(totals.rejects), f"{share(totals.rejects, clips)} of all clips"),
-        ("codes", count(codes), f"{record.num_quantizers} RVQ layers"),
+        ("codes", count(codes), f"{record.num_quantizers} {_LAYERS[record.num_quantizers > 1]}"),
         ("stored", size(totals.output_bytes), f"from {size(totals.input_bytes)} of encoded audio"),
         ("shards", count(totals.shards), "all of the plan" if totals.shards == len(data.output.specs) else "so far"),
     )
@@ -89,8 +93,7 @@ def _codes(data: PageData, information: Information) -> dict[str, Any]:
     depths = [*(depth for depth in DEPTHS if depth < len(stored)), len(stored)]
     said, could = _kilobits(information.entropy_rate[-1]), _kilobits(information.nominal_rate[-1])
     lead = (
-        f"A frame is {1000 / information.frame_rate:g} ms and holds {len(stored)} codes of "
-        f"{information.nominal_bits:g} bits. By their entropy, the codes of a second hold {said} of the {could} that "
+        f"{_frame(information)} By their entropy, the codes of a second hold {said} of the {could} that "
         f"they could hold; stored, a code takes {quantity(sample.bits_per_code, 'bits')}. {_basis(sample)}"
     )
     caution = (
@@ -110,18 +113,27 @@ def _codes(data: PageData, information: Information) -> dict[str, Any]:
                 share(information.used[layer], 1),
                 quantity(information.entropy[layer], ""),
                 share(information.top[layer], 1),
-                quantity(rate / information.frame_rate, ""),
+                quantity(rate / information.rates[layer], ""),
             ]
             for layer, rate in enumerate(np.diff(stored, prepend=0))
         ],
     }
 
 
+def _frame(information: Information) -> str:
+    layers, rates = len(information.rates), sorted(set(information.rates))
+    if len(rates) == 1:
+        holds = f"{layers} codes" if layers > 1 else "1 code"
+        return f"A frame is {1000 / rates[0]:g} ms and holds {holds} of {information.nominal_bits:g} bits."
+    each = ", ".join(f"{rate:.3g}" for rate in information.rates)
+    return f"A second holds {each} codes of {layers} codebooks, of {information.nominal_bits:g} bits."
+
+
 def _stored_rates(sample: Sample, information: Information) -> np.ndarray:
     """Stored bits per second of the first 1, 2, … layers."""
-    frames = sample.codes_in_files / len(information.entropy)
+    seconds = sample.codes_in_files / information.rates.sum()
     layers = [sample.layer_bytes(layer) for layer in range(len(information.entropy))]
-    return np.asarray(np.cumsum(layers) * 8 / frames * information.frame_rate)
+    return np.asarray(np.cumsum(layers) * 8 / seconds)
 
 
 def _kilobits(bits: float) -> str:
@@ -234,6 +246,7 @@ def _made(data: PageData) -> list[tuple[str, str]]:
         ("revision", model.revision or "local weights"),
         ("weights SHA-256", model.weights_sha256),
         ("precision", record.dtype),
+        *([] if model.codec.family == MOSS else [("codec", model.codec.family)]),
         ("RVQ layers", f"{record.num_quantizers} of {model.num_quantizers}, codebooks of {count(model.codebook_size)}"),
         ("waveform", f"{count(model.sample_rate)} Hz, {_channels(model.channels)}"),
         ("frame", f"{count(model.samples_per_frame)} samples"),

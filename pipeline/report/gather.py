@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from moss_tok import MossAudioTokenizerModel
+import numpy as np
+
+from pipeline.codecs import Codec
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.manifest import read_manifests
 from pipeline.report.clips import choose, show
@@ -29,7 +31,7 @@ class PageData:
     clips: Sequence[ClipView]
 
 
-def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioTokenizerModel]) -> PageData:
+def gather(output: Output, clips: int, load_decoder: Callable[[], Codec]) -> PageData:
     """Gather the page of an output, which may be incomplete, with `clips` clips.
 
     The decoder is loaded only if there are clips to decode. Apart from three numbers per shard, memory does not grow
@@ -38,11 +40,16 @@ def gather(output: Output, clips: int, load_decoder: Callable[[], MossAudioToken
     model = output.record.model
     history = read_history(read_manifests(output.layout, output.done))
     sample = take_sample(output)
-    information = measure(sample.counts, model.sample_rate / model.samples_per_frame)
+    books = output.record.codebooks
+    rates_of_codes = [model.sample_rate / book.samples_per_code for book in books]
+    information = measure(sample.counts, rates_of_codes, [book.size for book in books])
     views = []
     if information is not None and (chosen := choose(sample.candidates, clips)):
         rates = information.nominal_rate
-        views = [view(clip, rates, model.codebook_size) for clip in show(output, chosen, load_decoder())]
+        views = [
+            view(clip, rates, np.array([book.size for book in books])[:, None])
+            for clip in show(output, chosen, load_decoder())
+        ]
     return PageData(
         output=output,
         history=history,

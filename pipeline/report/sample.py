@@ -144,4 +144,4 @@ def _add_codes(sample: Sample, batch: pa.RecordBatch, layers: list[str]) -> None
                 f"column {name} holds codes from {codes.min()} to {codes.max()}, not from 0 to {size - 1}"
             )
         sample.counts[layer] += np.bincount(codes, minlength=size)
-    sample.frames += codes.size
+    sample.frames += max(len(batch.column(name).flatten()) for name in layers)

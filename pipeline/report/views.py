@@ -52,7 +52,7 @@ class ClipView:
     layers: int
 
 
-def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int) -> ClipView:
+def view(clip: ShownClip, bit_rates: np.ndarray, codebook_size: int | np.ndarray) -> ClipView:
     """The view of a clip. All its pictures have one scale, so that they can be compared.
 
     `bit_rates` are bits per second of the first 1, 2, … layers.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from pipeline.codecs.protocol import Codebook
 from pipeline.config import Config
 from pipeline.dataset.statistics import evenly_spaced
 from pipeline.items import Clip, ClipEnd, RawClip, Reject, ShardSpec
 from pipeline.steps.prepare import Target, prepare_clip
 from pipeline.steps.read import read_shard
 
-BITS_PER_CODE = 10.2
+BITS_MORE_THAN_SAID = 1.02
+"""Stored bits of a code, of those that its codebook's size asks for."""
 COLUMN_BYTES = 500
 """Overhead of one layer's column in a shard: page headers, statistics, its part of the footer."""
 SAMPLED_SHARDS = 8
@@ -26,13 +29,11 @@ class Estimate:
     clips: int
     rejects: int
     hours: float
-    frames: float
+    codes: float
     output_bytes: float
 
 
-def estimate(
-    specs: Sequence[ShardSpec], config: Config, target: Target, num_quantizers: int, codebook_size: int
-) -> Estimate:
+def estimate(specs: Sequence[ShardSpec], config: Config, target: Target, codebooks: Sequence[Codebook]) -> Estimate:
     """Decode the first clips of shards spread evenly over the plan.
 
     Hours scale with the number of clips if the listing has it; for tars, whose size is nearly all audio, with bytes.
@@ -46,12 +47,17 @@ def estimate(
         rejects += lengths.count(None)
         sampled_seconds = sum(length or 0 for length in lengths) / target.sample_rate
         seconds += sampled_seconds * _scale(group, items)
-    frames = seconds * target.sample_rate / target.samples_per_frame
-    dictionaries = 2 * min(
-        frames, len(specs) * codebook_size
-    )  # each column of a shard begins with the codes that occur in it
-    column = frames * BITS_PER_CODE / 8 + dictionaries + len(specs) * COLUMN_BYTES
-    return Estimate(clips, rejects, seconds / 3600, frames, num_quantizers * column)
+    codes = [seconds * target.sample_rate / codebook.samples_per_code for codebook in codebooks]
+    columns = sum(
+        _column_bytes(count, codebook.size, len(specs)) for count, codebook in zip(codes, codebooks, strict=True)
+    )
+    return Estimate(clips, rejects, seconds / 3600, sum(codes), columns)
+
+
+def _column_bytes(codes: float, codebook_size: int, shards: int) -> float:
+    """Of a codebook in all shards: each begins with the codes that occur in it."""
+    dictionaries = (2 if codebook_size <= 2**15 else 4) * min(codes, shards * codebook_size)
+    return codes * BITS_MORE_THAN_SAID * math.log2(codebook_size) / 8 + dictionaries + shards * COLUMN_BYTES
 
 
 def _by_format(specs: Sequence[ShardSpec]) -> Iterator[list[ShardSpec]]:

@@ -88,13 +88,7 @@ class OpenShard:
         self._check_complete()
         self._check_sources(self._expected)
         started = time.perf_counter()
-        codes = codes_table(
-            self.spec.shard_id,
-            self.coded,
-            record.num_quantizers,
-            record.model.codebook_size,
-            record.model.sample_rate,
-        )
+        codes = codes_table(self.spec.shard_id, self.coded, record.code_columns, record.model.sample_rate)
         metadata = record.file_metadata()
         rejects = b""
         if self.rejects:
@@ -126,7 +120,12 @@ class OpenShard:
 def target_of(record: RunRecord) -> Target:
     """The waveforms that the run's model takes."""
     model = record.model
-    return Target(sample_rate=model.sample_rate, channels=model.channels, samples_per_frame=model.samples_per_frame)
+    return Target(
+        sample_rate=model.sample_rate,
+        channels=model.channels,
+        samples_per_frame=model.samples_per_frame,
+        max_seconds=model.codec.longest_seconds,
+    )
 
 
 def encode_shard(shard: OpenShard, chunks: Iterable[Chunk], loop: EncodeLoop, target: Target) -> None:

@@ -1,17 +1,16 @@
-"""Batches of clips into codes."""
+"""Batches of clips into codes, with any codec."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 import torch
 
-from moss_tok import MossAudioTokenizerModel, StreamingEncoder
-from moss_tok.stack import StreamState
-from moss_tok.transfer import start_copy_to_host
+from pipeline.codecs import Codec, Coded, find_codec, load_codec
+from pipeline.codecs import CodeStream as CodecStream
 from pipeline.concurrency import completed
 from pipeline.config import ModelConfig
 from pipeline.items import Clip, ClipInfo, CodedClip
@@ -20,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 class Encoder:
-    """A model, and how many frames it is given at once."""
+    """A codec, and how many frames it is given at once."""
 
-    def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
-        """At most `max_frames` frames are encoded at once: a larger batch is halved, a longer clip encoded in parts."""
-        self._model = model
+    def __init__(self, codec: Codec, num_quantizers: int, max_frames: int) -> None:
+        """At most `max_frames` frames are encoded at once: a larger batch is halved, and a longer clip encoded in parts
+        if the codec streams."""
+        self._codec = codec
         self._num_quantizers = num_quantizers
         self._max_frames = max_frames
-        self._copying = ThreadPoolExecutor(1, thread_name_prefix="codes-to-host")
 
     def encode(self, clips: Sequence[Clip]) -> list[CodedClip]:
         """Codes of each clip, in the order given."""
@@ -40,39 +39,30 @@ class Encoder:
         future is done. If GPU memory runs out, the encoder halves how much it encodes at once, from here on, and
         encodes the batch again.
         """
-        frames = sum(self._frames(clips))
+        frames = sum(self._codec.description.frames(clip.info.num_samples) for clip in clips)
         if frames > self._max_frames:
             return completed(self._encode_in_pieces(clips))
         try:
             codes = self._launch(clips)
-            if codes.device.type == "cpu":
-                return completed(self._split(clips, codes))
-            wait = start_copy_to_host(codes)
         except torch.OutOfMemoryError as error:
+            if len(clips) == 1 and not self._codec.description.streams:
+                raise
             torch.cuda.empty_cache()
             self._max_frames = max(1, frames // 2)
             logger.warning("%d frames at once, as %d are too many for the memory: %s", self._max_frames, frames, error)
             return completed(self._encode_in_pieces(clips))
-        return self._copying.submit(lambda: self._split(clips, wait()))
+        if codes.done():
+            return completed(_with_infos(clips, codes.result()))
+        coded: Future[list[CodedClip]] = Future()
+        codes.add_done_callback(lambda codes: _pass_on(codes, clips, coded))
+        return coded
 
     def stream(self) -> CodeStream:
         """The encoding of one clip whose waveform comes in parts."""
-        return CodeStream(self._model, self._num_quantizers, self._max_frames)
+        return CodeStream(self._codec.stream(self._num_quantizers, self._max_frames))
 
-    def _launch(self, clips: Sequence[Clip]) -> torch.Tensor:
-        """The codes of all clips, end to end, on the model's device: int16 (num_quantizers, frames)."""
-        waveforms = [torch.from_numpy(clip.waveform) for clip in clips]
-        encoded, _ = self._model.encode_step(waveforms, None, num_quantizers=self._num_quantizers)
-        return torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16)
-
-    def _split(self, clips: Sequence[Clip], codes: torch.Tensor) -> list[CodedClip]:
-        parts = torch.split(codes, self._frames(clips), dim=1)
-        return [
-            CodedClip(clip.info, np.ascontiguousarray(part.numpy())) for clip, part in zip(clips, parts, strict=True)
-        ]
-
-    def _frames(self, clips: Sequence[Clip]) -> list[int]:
-        return [-(-clip.info.num_samples // self._model.downsample_rate) for clip in clips]
+    def _launch(self, clips: Sequence[Clip]) -> Future[list[Coded]]:
+        return self._codec.launch([clip.waveform for clip in clips], self._num_quantizers)
 
     def _encode_in_pieces(self, clips: Sequence[Clip]) -> list[CodedClip]:
         if len(clips) > 1:
@@ -84,56 +74,42 @@ class Encoder:
 
 
 class CodeStream:
-    """The encoding of a long clip part by part: its codes so far, and the state of the encoder.
+    """The codes of a long clip so far: those of the whole clip, wherever its parts end."""
 
-    Parts may end anywhere. The clip is encoded in whole blocks of attention, because there the arithmetic on every
-    device, and so every code, is that of the whole clip.
-    """
-
-    def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
-        self._encoder = StreamingEncoder(model, num_quantizers)
-        frames = 1 if model.encoder is None else model.encoder.block_frames
-        self._block = frames * model.downsample_rate
-        self._most = max(1, max_frames // frames) * self._block
-        self._held = np.zeros((model.number_channels, 0), np.float32)
-        self._state: StreamState | None = None
-        self._codes: list[np.ndarray] = []
+    def __init__(self, stream: CodecStream) -> None:
+        self._stream = stream
 
     def step(self, waveform: np.ndarray) -> None:
-        """Take the next (channels, n) samples. Those that fill whole blocks are encoded, and the rest is kept."""
-        waiting = np.concatenate([self._held, waveform], axis=1)
-        whole = waiting.shape[1] // self._block * self._block
-        for start in range(0, whole, self._most):
-            self._encode(torch.from_numpy(waiting[:, start : min(start + self._most, whole)]))
-        self._held = waiting[:, whole:].copy()
+        """Take the next (channels, n) samples, n whole frames in all parts but the last."""
+        self._stream.step(waveform)
 
     def finish(self, info: ClipInfo) -> CodedClip:
-        """End the clip. Gives all its codes."""
-        if self._held.shape[1]:
-            missing = -self._held.shape[1] % self._encoder.model.downsample_rate
-            self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
-        return CodedClip(info, np.concatenate(self._codes, axis=1))
+        """End the clip: its codes."""
+        coded = self._stream.finish()
+        return CodedClip(info, coded.codes, coded.scales)
 
-    def _encode(self, chunk: torch.Tensor) -> None:
-        try:
-            codes, self._state = self._encoder.step(chunk, self._state)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            half = -(-chunk.shape[1] // self._block) // 2 * self._block
-            if half == 0:
-                raise
-            self._encode(chunk[:, :half])
-            self._encode(chunk[:, half:])
-        else:
-            self._codes.append(codes.to("cpu", torch.int16).numpy())
+
+def _with_infos(clips: Sequence[Clip], codes: Sequence[Coded]) -> list[CodedClip]:
+    return [CodedClip(clip.info, coded.codes, coded.scales) for clip, coded in zip(clips, codes, strict=True)]
+
+
+def _pass_on(codes: Future[list[Coded]], clips: Sequence[Clip], coded: Future[list[CodedClip]]) -> None:
+    error = codes.exception()
+    if error is not None:
+        coded.set_exception(error)
+    else:
+        coded.set_result(_with_infos(clips, codes.result()))
+
+
+def device_of(configured: str) -> str:
+    """`auto` is the GPU if this process may use one."""
+    if configured == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return configured
 
 
 def load_encoder(config: ModelConfig, num_quantizers: int, max_frames: int) -> Encoder:
-    """The encoder of the codec on the configured device. `auto` is the GPU if this process may use one."""
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = MossAudioTokenizerModel.from_pretrained(
-        config.name, revision=config.revision, dtype=config.dtype, device=device, parts="encoder"
-    )
-    return Encoder(model.eval(), num_quantizers, max_frames)
+    """The half of the codec that encodes, on the configured device."""
+    source = find_codec(config.name, config.revision, config.codec)
+    codec = load_codec(source, device_of(config.device), config.dtype, parts="encoder")
+    return Encoder(codec, num_quantizers, max_frames)

@@ -32,6 +32,8 @@ class Target:
     channels: int
     samples_per_frame: int
     """Samples per channel in one frame of codes."""
+    max_seconds: float = math.inf
+    """Longer clips are rejected: a codec that cannot encode a clip in parts has it in memory at once."""
 
     def frames(self, num_samples: int) -> int:
         """Frames of a clip: the last one counts if it holds at least one sample."""
@@ -55,6 +57,7 @@ class Preparer:
     def __init__(self, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG) -> None:
         self._config = config
         self._target = target
+        self._max_seconds = min(config.max_seconds, target.max_seconds)
         self._watchdog = watchdog
         self._file: SegmentDecoder | None = None
         """The file of the latest clip that was a part of a file."""
@@ -81,11 +84,11 @@ class Preparer:
         self._watchdog.restart()
         config, segment = self._config, raw.origin.segment
         if segment is None:
-            limits = audio.AudioLimits(max_seconds=config.max_seconds, max_channels=config.max_channels)
+            limits = audio.AudioLimits(max_seconds=self._max_seconds, max_channels=config.max_channels)
             info, blocks = audio.decode_blocks(raw.data, limits, name=raw.name)
             return info, self._watched(blocks)
         info, blocks = self._open(raw).read(segment)
-        return info, _not_longer(blocks, info.sample_rate, config.max_seconds)
+        return info, _not_longer(blocks, info.sample_rate, self._max_seconds)
 
     def _open(self, raw: RawClip) -> SegmentDecoder:
         """The file that the clip is a part of; it may be open already. Raises AudioError if it cannot be opened."""
@@ -106,7 +109,9 @@ def _not_longer(blocks: Iterator[np.ndarray], sample_rate: int, max_seconds: flo
     for block in blocks:
         count += block.shape[1]
         if count > max_seconds * sample_rate:
-            raise audio.AudioError("too_long", f"the part is longer than {max_seconds:g} s: prepare.max_seconds")
+            raise audio.AudioError(
+                "too_long", f"the part is longer than {max_seconds:g} s: prepare.max_seconds or model.max_seconds"
+            )
         yield block
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.items import CodedClip, Origin, Reject
+from pipeline.items import CodedClip, Origin, Reject, num_frames
+from pipeline.schema import CodeColumns
 
 
 def clip_id(shard_id: str, origin: Origin) -> str:
@@ -18,21 +19,31 @@ def clip_id(shard_id: str, origin: Origin) -> str:
     return f"{shard_id}-{origin.index:08d}"
 
 
-def codes_table(
-    shard_id: str, coded: Sequence[CodedClip], num_quantizers: int, codebook_size: int, sample_rate: int
-) -> pa.Table:
-    """One row per clip, sorted by position in the source, with one `list<int16>` column per RVQ layer."""
+def codes_table(shard_id: str, coded: Sequence[CodedClip], codes: CodeColumns, sample_rate: int) -> pa.Table:
+    """One row per clip, sorted by position in the source, with a list of codes for each codebook."""
     coded = sorted(coded, key=lambda clip: clip.info.origin.index)
     rows = [_row(shard_id, clip, sample_rate) for clip in coded]
-    table_schema = schema.codes_schema(num_quantizers, codebook_size)
-    frames = [clip.codes.shape[1] for clip in coded]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(frames, dtype=np.int64)]).astype(np.int32))
+    table_schema = schema.codes_schema(codes)
     columns = [pa.array([row[name] for row in rows], table_schema.field(name).type) for name in schema.clip_columns()]
-    for layer in range(num_quantizers):
-        values = np.concatenate([np.empty(0, np.int16), *(clip.codes[layer] for clip in coded)])
-        kind = table_schema.field(schema.layer_column(layer)).type
-        columns.append(pa.ListArray.from_arrays(offsets, pa.array(values, pa.int16()), type=kind))
+    for layer, name in enumerate(codes.names):
+        columns.append(_lists([clip.codes[layer] for clip in coded], table_schema.field(name).type))
+    if codes.scales:
+        columns.append(_lists([_scales(clip) for clip in coded], table_schema.field(schema.SCALES).type))
     return pa.Table.from_arrays(columns, schema=table_schema)
+
+
+def _lists(values: Sequence[np.ndarray], kind: pa.ListType) -> pa.ListArray:
+    lengths = [len(each) for each in values]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int32))
+    dtype = kind.value_type.to_pandas_dtype()
+    joined = pa.array(np.concatenate([np.empty(0, dtype), *values])).cast(kind.value_type)  # which loses no value
+    return pa.ListArray.from_arrays(offsets, joined, type=kind)
+
+
+def _scales(clip: CodedClip) -> np.ndarray:
+    if clip.scales is None:
+        raise ValueError("a clip without scales, of a codec that needs them to decode")
+    return clip.scales
 
 
 def rejects_table(shard_id: str, rejects: Sequence[Reject]) -> pa.Table:
@@ -59,7 +70,7 @@ def _row(shard_id: str, clip: CodedClip, sample_rate: int) -> dict[str, Any]:
         "source": info.origin.source,
         "key": info.origin.key,
         "start": None if info.origin.segment is None else info.origin.segment.start,
-        "num_frames": clip.codes.shape[1],
+        "num_frames": num_frames(clip.codes),
         "num_samples": info.num_samples,
         "sample_rate": sample_rate,
         "duration": info.num_samples / sample_rate,

@@ -60,9 +60,8 @@ def compare_row(coded: CodedClip, clip_id: str, stored: Stored, record: RunRecor
     if clip_id not in stored.rows:
         return None, f"it was rejected ({stored.reason(clip_id)}), and now it can be encoded"
     row = stored.rows[clip_id]
-    model = record.model
     shard_id = clip_id.rpartition("-")[0]
-    made = codes_table(shard_id, [coded], record.num_quantizers, model.codebook_size, model.sample_rate)
+    made = codes_table(shard_id, [coded], record.code_columns, record.model.sample_rate)
     columns = [name for name in made.column_names if name in row.schema.names]  # an earlier version had fewer
     differing = [name for name in columns if not _same(made[name][0], row[name][0])]
     if not differing:

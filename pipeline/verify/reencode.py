@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from pipeline.config import BatchConfig, InputConfig, PrepareConfig
 from pipeline.dataset.dataset import Output
-from pipeline.dataset.provenance import software_versions
+from pipeline.dataset.provenance import installed_version
 from pipeline.items import CodedClip, Origin, RawClip, Reject, ShardSpec
 from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.shard.submitter import ClipSubmitter
@@ -132,8 +132,8 @@ class Reencoder:
 def _remedy(check: str, made: Mapping[str, str]) -> str:
     if check == "sources":
         return "put the source back as it was; nothing is said against the output, but its clips cannot be compared"
-    here = software_versions()
-    others = [f"{name} {number} (here {here.get(name)})" for name, number in made.items() if here.get(name) != number]
+    here = {name: installed_version(name) for name in made}
+    others = [f"{name} {number} (here {here[name]})" for name, number in made.items() if here[name] != number]
     if others:
         return f"it was made with {', '.join(others)}: verify with those, on the kind of hardware that made it"
     return "verify on the kind of hardware that made it; if it differs there too, tokenize the input into a new output"

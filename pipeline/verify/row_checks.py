@@ -28,7 +28,8 @@ class RowChecks:
     def __init__(self, shard_id: str, uri: str, record: RunRecord, findings: Findings, remedy: str) -> None:
         self._shard_id, self._uri, self._findings, self._remedy = shard_id, uri, findings, remedy
         self._model = record.model
-        self._layers = [schema.layer_column(layer) for layer in range(record.num_quantizers)]
+        self._codebooks = dict(zip(record.code_columns.names, record.codebooks, strict=True))
+        self._scales = record.code_columns.scales
         self._indices: list[np.ndarray] = []
         self._last = -1
         self.rows = self.frames = self.samples = 0
@@ -58,26 +59,39 @@ class RowChecks:
         frames, samples, rate = (_numbers(batch, name) for name in ("num_frames", "num_samples", "sample_rate"))
         self.frames += int(frames.sum())
         self.samples += int(samples.sum())
-        whole = -(-samples // self._model.samples_per_frame)
-        impossible = (samples < 1) | (frames != whole)
+        wanted = self._codes(samples)
+        impossible = (samples < 1) | (frames != wanted.max(axis=0, initial=0))
         self._wrong("lengths", batch, "num_frames", impossible, "not num_samples in whole frames")
         self._wrong("lengths", batch, "sample_rate", rate != self._model.sample_rate, "not the model's rate")
         seconds = samples / self._model.sample_rate
         self._wrong(
             "lengths", batch, "duration", _numbers(batch, "duration") != seconds, "not num_samples / sample_rate"
         )
-        for layer in self._layers:
-            lengths = pc.list_value_length(batch[layer]).to_numpy(zero_copy_only=False)
-            self._wrong("lengths", batch, layer, lengths != frames, "not num_frames codes")
+        for layer, codes in zip(self._codebooks, wanted, strict=True):
+            self._wrong("lengths", batch, layer, _lengths(batch, layer) != codes, "not num_frames codes")
+        if self._scales:
+            chunking = self._model.codec.chunking
+            chunks = 1 if chunking is None else -(-samples // chunking.stride)
+            wrong = _lengths(batch, schema.SCALES) != chunks
+            self._wrong("lengths", batch, schema.SCALES, wrong, "not one for each chunk")
+
+    def _codes(self, samples: np.ndarray) -> np.ndarray:
+        """How many codes there must be: (codebooks, rows)."""
+        codec = self._model.codec
+        if codec.chunking is None:
+            lengths = codec.lengths(samples)  # type: ignore[arg-type]
+        else:
+            lengths = tuple(np.array([codec.lengths(int(number)) for number in samples]).reshape(len(samples), -1).T)
+        return np.stack(lengths[: len(self._codebooks)])
 
     def _check_codes(self, batch: pa.RecordBatch) -> None:
-        for layer in self._layers:
+        for layer, codebook in self._codebooks.items():
             codes = batch[layer].flatten().to_numpy(zero_copy_only=False)
-            outside = (codes < 0) | (codes >= self._model.codebook_size)
+            outside = (codes < 0) | (codes >= codebook.size)
             if outside.any():
                 rows = np.zeros(batch.num_rows, bool)
                 rows[pc.list_parent_indices(batch[layer]).to_numpy(zero_copy_only=False)[outside]] = True
-                what = f"holds {codes[outside][0]}, and codes go from 0 to {self._model.codebook_size - 1}"
+                what = f"holds {codes[outside][0]}, and codes go from 0 to {codebook.size - 1}"
                 self._wrong("codes", batch, layer, rows, what)
 
     def _check_values(self, batch: pa.RecordBatch) -> None:
@@ -103,6 +117,11 @@ class RowChecks:
         message = f"{shown}{what}" + (f", and {count - 1} more rows of this batch" if count > 1 else "")
         place = {"uri": self._uri, "shard_id": self._shard_id, "clip_id": batch["id"][first].as_py(), "column": column}
         self._findings.differ(Difference(check=check, message=message, remedy=self._remedy, **place), count)
+
+
+def _lengths(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    lengths: np.ndarray = pc.list_value_length(batch[name]).to_numpy(zero_copy_only=False)
+    return lengths
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:

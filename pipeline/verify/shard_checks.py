@@ -87,7 +87,7 @@ class _ShardCheck:
         """Check the data object. Returns the positions of its rows in the shard, int64; None if it cannot be read."""
         uri = self._layout.data(self._spec)
         record = self._record
-        wanted = schema.codes_schema(record.num_quantizers, record.model.codebook_size, record.codes_schema)
+        wanted = schema.codes_schema(record.code_columns, record.codes_schema)
         checks = RowChecks(self._spec.shard_id, uri, record, self.findings, self._remedy())
         with self._object(uri, manifest.output_bytes, manifest.sha256) as file:
             if file is None or not self._read_rows(uri, file, wanted, checks):

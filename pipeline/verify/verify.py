@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias
 
+from pipeline.codecs import load_codec
 from pipeline.concurrency import in_order
-from pipeline.config import ModelConfig
 from pipeline.dataset.dataset import Output
-from pipeline.dataset.provenance import describe_model
+from pipeline.dataset.provenance import source_of
 from pipeline.dataset.totals import Totals
 from pipeline.items import ShardSpec
 from pipeline.shard.encode_loop import EncodeLoop
-from pipeline.steps.encode import Encoder, load_encoder
+from pipeline.steps.encode import Encoder, device_of
 from pipeline.verify.findings import Findings
 from pipeline.verify.metadata_checks import check_metadata, check_strays
 from pipeline.verify.reencode import MAX_FRAMES, check_sample, choose
@@ -76,13 +76,12 @@ def _check_shards(output: Output, specs: Iterable[ShardSpec]) -> Iterator[Checke
 
 def _encoder(output: Output, name: str | None) -> Encoder:
     record = output.record
-    revision = None if name else record.model.revision
-    name = name or record.model.name
-    found = describe_model(name, revision)
-    if (found.weights_sha256, found.config_hash) != (record.model.weights_sha256, record.model.config_hash):
+    source = source_of(record, name)
+    found = (source.checkpoint.weights_sha256, source.config_hash)
+    if found != (record.model.weights_sha256, record.model.config_hash):
         raise ValueError(
-            f"{name} has other weights than {record.model.name}, which made {output.layout.root}: pass that one "
+            f"{source.name} has other weights than {record.model.name}, which made {output.layout.root}: pass that one "
             "with --model, or --sample 0 to encode nothing"
         )
-    config = ModelConfig.model_validate({"name": name, "revision": revision, "dtype": record.dtype})
-    return load_encoder(config, record.num_quantizers, MAX_FRAMES)
+    codec = load_codec(source, device_of("auto"), record.dtype, parts="encoder")
+    return Encoder(codec, record.num_quantizers, MAX_FRAMES)

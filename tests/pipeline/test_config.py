@@ -89,7 +89,7 @@ def test_a_bad_value_names_its_key_what_is_allowed_and_what_was_found(key: str, 
     ("key", "allowed"),
     [
         ("modle", "input, output, model, prepare, batch, cluster, run, card"),
-        ("model.typo", "name, revision, dtype, device, num_quantizers"),
+        ("model.typo", "name, codec, revision, dtype, device, max_seconds, num_quantizers"),
         ("batch.max_clips", "max_frames"),
     ],
 )

@@ -32,7 +32,7 @@ def test_every_document_of_the_folder_is_known() -> None:
 
 def test_a_data_file_has_the_documented_columns_and_one_per_layer() -> None:
     document = yaml.safe_load((FOLDER / "codes.v2.yaml").read_text())
-    table = schema.codes_schema(num_quantizers=3, codebook_size=1024)
+    table = schema.codes_schema(schema.CodeColumns((1024,) * 3))
     assert table.names == [column["name"] for column in document["columns"]] + ["codes_00", "codes_01", "codes_02"]
     assert [str(table.field(column["name"]).type) for column in document["columns"]] == [
         {"float32": "float", "float64": "double", "list<string>": "list<element: string not null>"}.get(

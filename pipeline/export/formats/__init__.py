@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pipeline.codecs.protocol import Codebook
 from pipeline.dataset.provenance import RunRecord
 from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
@@ -26,5 +29,14 @@ def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, token
     if config.export.to == "lhotse":
         return LhotseShar(config.asr.codes, buckets, record.model.samples_per_frame)
     num_quantizers = config.dataset.num_quantizers or record.num_quantizers
-    layout = document_layout(config.tokens, tokenizer, num_quantizers, record.model.codebook_size)
+    books = record.codebooks[:num_quantizers]
+    largest = max(book.size for book in books)
+    layout = document_layout(config.tokens, tokenizer, num_quantizers, largest, _repeats(books))
     return Tokens(config.tokens, layout, tokenizer)
+
+
+def _repeats(books: Sequence[Codebook]) -> tuple[int, ...] | None:
+    """How often each codebook's codes are repeated beside those of the finest; None where none is."""
+    finest = min(book.samples_per_code for book in books)
+    repeats = tuple(book.samples_per_code // finest for book in books)
+    return None if max(repeats) == 1 else repeats

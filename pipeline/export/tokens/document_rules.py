@@ -9,9 +9,16 @@ from pipeline.yaml_config import ConfigError
 
 
 def document_layout(
-    config: TokensConfig, tokenizer: TextTokenizer | None, num_quantizers: int, codebook_size: int
+    config: TokensConfig,
+    tokenizer: TextTokenizer | None,
+    num_quantizers: int,
+    codebook_size: int,
+    repeats: tuple[int, ...] | None = None,
 ) -> DocumentLayout:
-    """The layout of documents. Raises ConfigError for a layout whose documents could not be read back."""
+    """The layout that a configuration asks for. Raises ConfigError for one that could not be read back.
+
+    `repeats` is for codecs whose codebooks differ in their frame rate: see `flatten`.
+    """
     template = tuple(part if part in (TEXT, AUDIO, REFERENCE) else _id(part, tokenizer) for part in config.template)
     _check_template(template, tokenizer)
     vocabulary = tokenizer.vocabulary_size if tokenizer else 0
@@ -41,6 +48,7 @@ def document_layout(
         audio_pad=audio_pad,
         pad=None if config.pad is None else _id(config.pad, tokenizer),
         sequence_length=config.sequence_length,
+        repeats=repeats if flat else None,
     )
     _check_ids(layout)
     return layout

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.export.config import AUDIO, REFERENCE, TEXT
 from pipeline.export.tokens.layouts import delay, flatten, undelay, unflatten
+from pipeline.schema import code_type
 from pipeline.yaml_config import Section
 
 
@@ -47,6 +48,8 @@ class DocumentLayout(Section):
     audio_pad: int
     pad: int | None
     sequence_length: int | None
+    repeats: tuple[int, ...] | None = None
+    """How often each layer's codes are repeated in a matrix, where frame rates differ: see `flatten`."""
 
     @property
     def streams(self) -> int:
@@ -76,8 +79,8 @@ class DocumentLayout(Section):
         )
 
     def content(self, document: np.ndarray) -> Content:
-        """The inverse of `document`. Raises ValueError for anything that is not a document of this layout."""
-        empty = np.empty((self.num_quantizers, 0), np.int16)
+        """The inverse of `document`. Raises ValueError for what is not a document of this layout."""
+        empty = np.empty((self.num_quantizers, 0), code_type(self.codebook_size))
         found: dict[str, np.ndarray] = {TEXT: np.empty(0, np.int64), AUDIO: empty, REFERENCE: empty}
         at = 0
         for part in self.template:
@@ -109,7 +112,7 @@ class DocumentLayout(Section):
 
     def _audio(self, codes: np.ndarray, slots: tuple[int, int]) -> np.ndarray:
         if self.delays is None:
-            return flatten(codes, self.audio_offset, self.codebook_size, self.separate_layers)[:, None]
+            return flatten(codes, self.audio_offset, self.codebook_size, self.separate_layers, self.repeats)[:, None]
         late = delay(codes.astype(np.int64) + self.audio_offset, self.delays, self.audio_pad)
         slot = np.where(np.arange(len(late)) < codes.shape[1], *slots)
         return np.concatenate([slot[:, None], late], axis=1)
@@ -117,9 +120,14 @@ class DocumentLayout(Section):
     def _codes(self, steps: np.ndarray) -> np.ndarray:
         if self.delays is None:
             return unflatten(
-                steps[:, 0], self.num_quantizers, self.audio_offset, self.codebook_size, self.separate_layers
+                steps[:, 0],
+                self.num_quantizers,
+                self.audio_offset,
+                self.codebook_size,
+                self.separate_layers,
+                self.repeats,
             )
-        return undelay(steps[:, 1:] - self.audio_offset, self.delays)
+        return undelay(steps[:, 1:] - self.audio_offset, self.delays, self.codebook_size)
 
     def _is_audio(self, ids: np.ndarray) -> np.ndarray:
         return self._is_code(ids) if self.delays is None else np.isin(ids, self.audio_slots)

@@ -9,27 +9,58 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.schema import code_type
 
-def flatten(codes: np.ndarray, offset: int, codebook_size: int, separate_layers: bool) -> np.ndarray:
+
+def flatten(
+    codes: np.ndarray,
+    offset: int,
+    codebook_size: int,
+    separate_layers: bool,
+    repeats: Sequence[int] | None = None,
+) -> np.ndarray:
     """int64 (frames * num_quantizers,): all layers of a frame, then those of the next.
 
-    The id is `offset` + code, and with separate layers also + layer * codebook_size.
+    The id is `offset` + code, and with separate layers also + layer * codebook_size. A layer whose codes are there
+    `repeats` times each, because its frame rate is lower, has its code only where it begins: by time, and of those
+    that begin together the coarser first. So SNAC's are laid out for Orpheus, 7 ids for each of its coarsest codes.
     """
-    ids: np.ndarray = codes.T.astype(np.int64) + _first_ids(len(codes), offset, codebook_size, separate_layers)
-    return ids.reshape(-1)
+    first = _first_ids(len(codes), offset, codebook_size, separate_layers)
+    ids = codes.T.astype(np.int64) + first
+    kept: np.ndarray = ids[_begins(len(codes), codes.shape[1], repeats)]
+    return kept
 
 
 def unflatten(
-    ids: np.ndarray, num_quantizers: int, offset: int, codebook_size: int, separate_layers: bool
+    ids: np.ndarray,
+    num_quantizers: int,
+    offset: int,
+    codebook_size: int,
+    separate_layers: bool,
+    repeats: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """The inverse of `flatten`: int16 (num_quantizers, frames). Raises ValueError for ids that are not codes."""
-    if len(ids) % num_quantizers:
-        raise ValueError(f"{len(ids)} ids are not whole frames of {num_quantizers} codes")
+    """The inverse of `flatten`: (num_quantizers, frames). Raises ValueError for ids that are no codes."""
+    period = 1 if repeats is None else max(repeats)
+    begins = _begins(num_quantizers, period, repeats)
+    if len(ids) % begins.sum():
+        raise ValueError(f"{len(ids)} ids are not whole frames of {begins.sum()} codes")
+    frames = len(ids) // int(begins.sum()) * period
+    begins = _begins(num_quantizers, frames, repeats)
+    spread = np.zeros((frames, num_quantizers), np.int64)
+    spread[begins] = ids
+    latest = np.maximum.accumulate(np.where(begins, np.arange(frames)[:, None], 0), axis=0)
     first = _first_ids(num_quantizers, offset, codebook_size, separate_layers)
-    codes = ids.astype(np.int64).reshape(-1, num_quantizers) - first
+    codes = np.take_along_axis(spread, latest, axis=0) - first
     if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
         raise ValueError(f"ids outside their layer's codebook of {codebook_size}")
-    return np.ascontiguousarray(codes.T).astype(np.int16)
+    return np.ascontiguousarray(codes.T).astype(code_type(codebook_size))
+
+
+def _begins(num_quantizers: int, frames: int, repeats: Sequence[int] | None) -> np.ndarray:
+    """Where a code begins: (frames, num_quantizers)."""
+    each = np.array([1] * num_quantizers if repeats is None else repeats)
+    begins: np.ndarray = np.arange(frames)[:, None] % each == 0
+    return begins
 
 
 def delay(codes: np.ndarray, delays: Sequence[int], pad: int) -> np.ndarray:
@@ -45,11 +76,11 @@ def delay(codes: np.ndarray, delays: Sequence[int], pad: int) -> np.ndarray:
     return steps
 
 
-def undelay(steps: np.ndarray, delays: Sequence[int]) -> np.ndarray:
-    """The inverse of `delay`: int16 (num_quantizers, frames)."""
+def undelay(steps: np.ndarray, delays: Sequence[int], codebook_size: int = 1024) -> np.ndarray:
+    """The inverse of `delay`: (num_quantizers, frames)."""
     frames = max(0, len(steps) - max(delays))
     layers = [steps[late : late + frames, stream] for stream, late in enumerate(delays)]
-    return np.stack(layers).astype(np.int16)
+    return np.stack(layers).astype(code_type(codebook_size))
 
 
 def _first_ids(num_quantizers: int, offset: int, codebook_size: int, separate_layers: bool) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.codecs import Codebook, CodecDescription
 from pipeline.config import Config, parse_config
 from pipeline.dataset.provenance import ModelInfo, RunRecord, describe_model, record_run, software_versions
 
@@ -17,13 +18,16 @@ MODEL = ModelInfo(
     revision="abc",
     weights_sha256="0" * 64,
     config_hash="1" * 16,
-    trained=True,
-    sample_rate=24_000,
-    channels=1,
-    samples_per_frame=1920,
-    num_quantizers=32,
-    codebook_size=1024,
+    codec=CodecDescription(
+        family="moss", sample_rate=24_000, channels=1, codebooks=(Codebook(1024, 1920),) * 32, streams=True
+    ),
 )
+
+
+def model_with(**changes: Any) -> ModelInfo:
+    return replace(MODEL, codec=replace(MODEL.codec, **changes))
+
+
 RECORD = RunRecord(
     run_version=1,
     model=MODEL,
@@ -47,10 +51,10 @@ def config_of(**sections: Any) -> Config:
     [
         ({"model": replace(MODEL, weights_sha256="2" * 64)}, "model.weights_sha256"),
         ({"model": replace(MODEL, config_hash="3")}, "model.config_hash"),
-        ({"model": replace(MODEL, sample_rate=48_000)}, "model.sample_rate"),
-        ({"model": replace(MODEL, channels=2)}, "model.channels"),
-        ({"model": replace(MODEL, samples_per_frame=3840)}, "model.samples_per_frame"),
-        ({"model": replace(MODEL, codebook_size=2048)}, "model.codebook_size"),
+        ({"model": model_with(sample_rate=48_000)}, "model.sample_rate"),
+        ({"model": model_with(channels=2)}, "model.channels"),
+        ({"model": model_with(codebooks=(Codebook(1024, 3840),) * 32)}, "model.samples_per_frame"),
+        ({"model": model_with(codebooks=(Codebook(2048, 1920),) * 32)}, "model.codebook_size"),
         ({"dtype": "bfloat16"}, "model.dtype"),
         ({"num_quantizers": 8}, "model.num_quantizers"),
         ({"codes_schema": "codes.v2"}, "schema"),

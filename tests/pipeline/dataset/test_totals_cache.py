@@ -118,7 +118,7 @@ def test_two_jobs_that_each_know_a_part_end_with_the_whole(open_again: Callable[
     """Each gave up a shard that the other committed: the one that ends last finds all of them, and says so."""
     one, other = open_again(), open_again()
     tallies = (one.totals_cache(), other.totals_cache())
-    no_rows = codes_schema(one.record.num_quantizers, one.record.model.codebook_size).empty_table()
+    no_rows = codes_schema(one.record.code_columns).empty_table()
     for number, spec in enumerate(SPECS):
         data = Path(one.layout.data(spec))
         data.parent.mkdir(parents=True, exist_ok=True)

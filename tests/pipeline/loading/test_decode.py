@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from moss_tok import MossAudioTokenizerModel
 from pipeline import storage
+from pipeline.codecs import Codec, moss
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.loading import decode
-from pipeline.loading.decode import SoundFiles, comment_of, decode_row, decode_rows, load_decoder
+from pipeline.loading.decode import SoundFiles, decode_row, decode_rows, load_decoder
 from pipeline.loading.rows import Row, RowQuery, select_rows
 from tests.pipeline.conftest import Tokenized
 
@@ -25,7 +25,7 @@ def output(tokenized: Tokenized) -> Output:
 
 
 @pytest.fixture(scope="module")
-def model(output: Output) -> MossAudioTokenizerModel:
+def model(output: Output) -> Codec:
     return load_decoder(output.record)
 
 
@@ -35,7 +35,7 @@ def some_rows(output: Output, num_quantizers: int | None = None) -> list[Row]:
 
 
 def files_in(folder: Path | str, output: Output, kind: str = "wav") -> SoundFiles:
-    return SoundFiles(str(folder), kind, False, comment_of(output.record))
+    return SoundFiles(str(folder), kind, False, output.record)
 
 
 def never() -> NoReturn:
@@ -43,9 +43,7 @@ def never() -> NoReturn:
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac"])
-def test_each_row_is_a_file_of_its_clips_length(
-    output: Output, model: MossAudioTokenizerModel, tmp_path: Path, kind: str
-):
+def test_each_row_is_a_file_of_its_clips_length(output: Output, model: Codec, tmp_path: Path, kind: str):
     rows = some_rows(output)
     decoded = decode_rows(iter(rows), files_in(tmp_path, output, kind), lambda: model)
     assert (decoded.written, decoded.existing) == (len(rows), 0)
@@ -56,7 +54,7 @@ def test_each_row_is_a_file_of_its_clips_length(
     assert len(list(tmp_path.iterdir())) == len(rows), "nothing half-written is left"
 
 
-def test_rows_of_a_batch_sound_as_they_do_alone(output: Output, model: MossAudioTokenizerModel, tmp_path: Path):
+def test_rows_of_a_batch_sound_as_they_do_alone(output: Output, model: Codec, tmp_path: Path):
     rows = some_rows(output, 3)
     decode_rows(iter(rows), files_in(tmp_path, output), lambda: model)
     for row in rows:
@@ -68,11 +66,11 @@ def test_rows_of_a_batch_sound_as_they_do_alone(output: Output, model: MossAudio
 
 
 def test_a_long_row_is_decoded_in_pieces_to_the_same_samples(
-    output: Output, model: MossAudioTokenizerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    output: Output, model: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     row = max(some_rows(output), key=lambda row: row.num_samples)
     whole = decode_row(row, model)
-    monkeypatch.setattr(decode, "PIECE_FRAMES", 23)
+    monkeypatch.setattr(moss, "PIECE_FRAMES", 23)
     pieces = list(decode.decode_in_pieces(row, model))
     assert len(pieces) == -(-row.codes.shape[1] // 23)
     assert np.array_equal(np.concatenate(pieces, axis=1), whole)
@@ -82,16 +80,14 @@ def test_a_long_row_is_decoded_in_pieces_to_the_same_samples(
     assert soundfile.info(tmp_path / f"{row.clip_id}.wav").frames == row.num_samples
 
 
-def test_fewer_layers_give_another_sound_of_the_same_length(output: Output, model: MossAudioTokenizerModel):
+def test_fewer_layers_give_another_sound_of_the_same_length(output: Output, model: Codec):
     all_layers, one_layer = some_rows(output)[0], some_rows(output, 1)[0]
     assert len(one_layer.codes) == 1
     assert decode_row(one_layer, model).shape == decode_row(all_layers, model).shape
     assert not np.array_equal(decode_row(one_layer, model), decode_row(all_layers, model))
 
 
-def test_finished_files_are_left_alone_and_loading_a_decoder_is_spared(
-    output: Output, model: MossAudioTokenizerModel, tmp_path: Path
-):
+def test_finished_files_are_left_alone_and_loading_a_decoder_is_spared(output: Output, model: Codec, tmp_path: Path):
     rows, files = some_rows(output), files_in(tmp_path, output)
     decode_rows(iter(rows), files, lambda: model)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -101,7 +97,7 @@ def test_finished_files_are_left_alone_and_loading_a_decoder_is_spared(
 
 
 def test_a_file_that_is_another_rows_or_of_other_layers_or_cut_is_made_again(
-    output: Output, model: MossAudioTokenizerModel, tmp_path: Path
+    output: Output, model: Codec, tmp_path: Path
 ):
     rows, files = some_rows(output), files_in(tmp_path, output)
     decode_rows(iter(rows), files, lambda: model)
@@ -114,7 +110,7 @@ def test_a_file_that_is_another_rows_or_of_other_layers_or_cut_is_made_again(
     assert (fewer.written, fewer.existing) == (len(rows), 0)
 
 
-def test_an_interruption_leaves_no_half_file(output: Output, model: MossAudioTokenizerModel, tmp_path: Path):
+def test_an_interruption_leaves_no_half_file(output: Output, model: Codec, tmp_path: Path):
     row = some_rows(output)[0]
     files = files_in(tmp_path, output)
 
@@ -128,7 +124,7 @@ def test_an_interruption_leaves_no_half_file(output: Output, model: MossAudioTok
     assert not files.finished(row)
 
 
-def test_sound_goes_to_a_store_as_to_a_folder(output: Output, model: MossAudioTokenizerModel):
+def test_sound_goes_to_a_store_as_to_a_folder(output: Output, model: Codec):
     row = some_rows(output)[0]
     files = files_in("memory://decoded/sounds", output, "flac")
     assert decode_rows(iter([row]), files, lambda: model).written == 1

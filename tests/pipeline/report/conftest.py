@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moss_tok import MossAudioTokenizerModel
+from pipeline.codecs import Codec
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.loading.decode import load_decoder
 from pipeline.report.gather import PageData, gather
@@ -29,17 +29,17 @@ def output(root: Path) -> Output:
 
 
 @pytest.fixture(scope="session")
-def decoder(output: Output) -> MossAudioTokenizerModel:
+def decoder(output: Output) -> Codec:
     return load_decoder(output.record)
 
 
 @pytest.fixture(scope="session")
-def data(output: Output, decoder: MossAudioTokenizerModel) -> PageData:
+def data(output: Output, decoder: Codec) -> PageData:
     return gather(output, 2, lambda: decoder)
 
 
 @pytest.fixture(scope="session")
-def page_of(decoder: MossAudioTokenizerModel) -> Callable[..., str]:
+def page_of(decoder: Codec) -> Callable[..., str]:
     """The page of the output at a URI."""
 
     def make(uri: Path | str, clips: int = 1) -> str:

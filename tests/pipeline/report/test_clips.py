@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moss_tok import MossAudioTokenizerModel
+from pipeline.codecs import Codec
 from pipeline.dataset.dataset import Output
 from pipeline.loading.decode import Row, decode_row
 from pipeline.report.clips import MAX_SECONDS, show
@@ -15,9 +15,7 @@ from pipeline.report.views import view
 from tests.support import rows
 
 
-def test_a_long_clip_is_cut_and_its_sounds_are_the_beginning_of_the_whole(
-    root: Path, output: Output, decoder: MossAudioTokenizerModel
-):
+def test_a_long_clip_is_cut_and_its_sounds_are_the_beginning_of_the_whole(root: Path, output: Output, decoder: Codec):
     row = max(rows(root), key=lambda row: row["duration"])
     assert row["duration"] > 2 * MAX_SECONDS
     (clip,) = show(output, [Candidate(row["duration"], row["id"], True)], decoder)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from moss_tok import MossAudioTokenizerModel
+from pipeline.codecs import Codec
 from pipeline.dataset.dataset import Output
 from pipeline.pages.numerals import NARROW
 from pipeline.report.gather import PageData, gather
@@ -111,7 +111,7 @@ def test_the_original_is_heard_as_it_was_encoded_beside_five_depths(data: PageDa
     assert data.clips[0].codes.startswith("data:image/png;base64,")
 
 
-def test_the_same_output_makes_the_same_bytes(data: PageData, output: Output, decoder: MossAudioTokenizerModel):
+def test_the_same_output_makes_the_same_bytes(data: PageData, output: Output, decoder: Codec):
     assert render(gather(output, 2, lambda: decoder)) == render(data)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from moss_tok import MossAudioTokenizerModel
+from pipeline.codecs.moss import MossCodec
 from pipeline.concurrency import completed
 from pipeline.items import Clip, CodedClip
 from pipeline.shard.encode_loop import EncodeLoop
@@ -145,7 +146,7 @@ def test_a_closed_loop_takes_nothing_more():
 def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch):
     model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
     clips = [clip_of(index, frames=2 + index) for index in range(5)]
-    whole = Encoder(model, 4, max_frames=1000).encode(clips)
+    whole = Encoder(MossCodec(model), 4, max_frames=1000).encode(clips)
     sizes: list[int] = []
     encode = model.encode_step
 
@@ -156,7 +157,7 @@ def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.M
         return encode(waveforms, states, **options)
 
     monkeypatch.setattr(model, "encode_step", small)
-    encoder = Encoder(model, 4, max_frames=1000)
+    encoder = Encoder(MossCodec(model), 4, max_frames=1000)
     halved = encoder.encode(clips)
     assert sizes == [5, 2, 1, 1, 1]  # of 20 frames, then of at most 10
     sizes.clear()
@@ -171,8 +172,8 @@ def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.M
 def test_a_clip_over_the_budget_is_streamed_to_the_same_codes():
     model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
     clip = clip_of(0, frames=180)
-    (streamed,) = Encoder(model, 4, max_frames=100).encode([clip])
-    (whole,) = Encoder(model, 4, max_frames=1000).encode([clip])
+    (streamed,) = Encoder(MossCodec(model), 4, max_frames=100).encode([clip])
+    (whole,) = Encoder(MossCodec(model), 4, max_frames=1000).encode([clip])
     assert streamed.codes.shape == (4, 180)
     assert streamed.codes.dtype == np.int16
     assert np.array_equal(streamed.codes, whole.codes)
@@ -222,7 +223,7 @@ def test_the_loop_knows_how_long_its_encoder_was_at_work_and_what_waits():
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return Encoder(MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder"), 4, max_frames=40)
+    return Encoder(MossCodec(MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")), 4, max_frames=40)
 
 
 def push_in_parts(loop: EncodeLoop, clip: LongClip, whole: Clip, frames: int) -> None:
@@ -248,7 +249,7 @@ def test_long_clips_in_parts_between_short_ones_get_the_codes_of_the_whole(encod
     for thread in threads:
         thread.join()
     loop.close()
-    whole = Encoder(encoder._model, 4, max_frames=1000).encode(clips)
+    whole = Encoder(encoder._codec, 4, max_frames=1000).encode(clips)
     results = [future.result(0).clip for future in futures]
     found = {result.info.origin.index: result.codes for result in results}
     assert found.keys() == {0, 1, 2, 3}
@@ -294,10 +295,10 @@ def test_a_part_that_fails_is_the_clips_error_and_later_parts_are_ignored(
 
 def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
     """At whole blocks of attention, of 125 frames."""
-    encoder = Encoder(encoder._model, 4, max_frames=1000)
+    encoder = Encoder(encoder._codec, 4, max_frames=1000)
     (whole,) = encoder.encode([clip_of(0, 400)])
     stream = encoder.stream()
-    step, sizes = stream._encoder.step, []
+    step, sizes = stream._stream._encoder.step, []
 
     def small(chunk: torch.Tensor, state: Any) -> Any:
         sizes.append(chunk.shape[1] // SAMPLES_PER_FRAME)
@@ -305,7 +306,7 @@ def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch
             raise torch.OutOfMemoryError("CUDA out of memory")
         return step(chunk, state)
 
-    monkeypatch.setattr(stream._encoder, "step", small)
+    monkeypatch.setattr(stream._stream._encoder, "step", small)
     stream.step(clip_of(0, 400).waveform)
     coded = stream.finish(clip_of(0, 400).info)
     assert sizes == [375, 125, 250, 125, 125, 25]
@@ -314,13 +315,13 @@ def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch
 
 def test_a_long_clip_is_cut_at_whole_blocks_wherever_its_parts_end(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
     stream = encoder.stream()
-    step, sizes = stream._encoder.step, []
+    step, sizes = stream._stream._encoder.step, []
 
     def noted(chunk: torch.Tensor, state: Any) -> Any:
         sizes.append(chunk.shape[1] / SAMPLES_PER_FRAME)
         return step(chunk, state)
 
-    monkeypatch.setattr(stream._encoder, "step", noted)
+    monkeypatch.setattr(stream._stream._encoder, "step", noted)
     clip = clip_of(0, 300)
     for start in range(0, clip.waveform.shape[1], 100_001):
         stream.step(clip.waveform[:, start : start + 100_001])

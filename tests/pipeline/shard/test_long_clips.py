@@ -11,6 +11,7 @@ import pytest
 import soundfile as sf
 
 from moss_tok import MossAudioTokenizerModel, audio
+from pipeline.codecs.moss import MossCodec
 from pipeline.config import Config, LoudnessConfig, PrepareConfig, parse_config
 from pipeline.items import Clip, ClipEnd, ClipPart, Origin, RawClip, Reject
 from pipeline.shard import chunks
@@ -164,7 +165,7 @@ def test_a_long_clip_beside_short_ones_has_the_codes_of_the_whole(
     _, decoded = audio.decode((folder / "b.flac").read_bytes())
     waveform = audio.resample(decoded, RATE, 24_000)
     model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
-    (whole,) = Encoder(model, 4, max_frames=15_001).encode([Clip(info_of(1, waveform.shape[1]), waveform)])
+    (whole,) = Encoder(MossCodec(model), 4, max_frames=15_001).encode([Clip(info_of(1, waveform.shape[1]), waveform)])
     assert row["num_frames"] == whole.codes.shape[1] == 15_000
     assert all(row[f"codes_{layer:02d}"] == whole.codes[layer].tolist() for layer in range(4))
     assert len(np.unique(whole.codes[0])) > 10

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.items import CodedClip, Description, Origin, Reject, Segment
+from pipeline.schema import CodeColumns
 from pipeline.steps.records import clip_id, codes_table, rejects_table
 from pipeline.steps.write import to_parquet
 from tests.support import info_of
@@ -33,7 +34,7 @@ def random_codes(seed: int, frames: int) -> np.ndarray:
 
 
 def table_of(coded: list[CodedClip]) -> pa.Table:
-    return codes_table("f00d", coded, LAYERS, 1024, 24_000)
+    return codes_table("f00d", coded, CodeColumns((1024,) * LAYERS), 24_000)
 
 
 @settings(max_examples=30, deadline=None)

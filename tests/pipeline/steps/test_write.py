@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.items import CodedClip, Description
+from pipeline.schema import CodeColumns
 from pipeline.steps.records import codes_table
 from pipeline.steps.write import to_parquet
 from tests.support import info_of
@@ -41,7 +42,7 @@ def random_clips(clips: int, frames: int, layers: int) -> list[CodedClip]:
 
 
 def write_random(path: str, clips: int = 50, frames: int = 30, layers: int = 4) -> bytes:
-    table = codes_table("f00d", random_clips(clips, frames, layers), layers, 1024, 24_000)
+    table = codes_table("f00d", random_clips(clips, frames, layers), CodeColumns((1024,) * layers), 24_000)
     data = to_parquet(table, METADATA, row_group_rows=20)
     Path(path).write_bytes(data)
     return data
@@ -99,7 +100,7 @@ def test_hugging_face_datasets_reads_the_codes_that_were_written(tmp_path: Path)
 def test_a_shard_without_rows_spoils_nothing_for_hugging_face_datasets(tmp_path: Path) -> None:
     """All of its clips were rejected: its file says that it was done, and the others must load beside it."""
     for name, clips in (("a", []), ("b", random_clips(3, 20, 2))):
-        table = codes_table(name, clips, 2, 1024, 24_000)
+        table = codes_table(name, clips, CodeColumns((1024, 1024)), 24_000)
         (tmp_path / f"{name}.parquet").write_bytes(to_parquet(table, METADATA, 10_000))
     assert pq.ParquetFile(tmp_path / "a.parquet").schema_arrow.names[0] == "id"
     files = str(tmp_path / "*.parquet")
@@ -126,7 +127,7 @@ def test_reading_some_layers_reads_few_bytes(tmp_path: Path) -> None:
 def test_a_code_takes_about_ten_bits() -> None:
     """The whole file counts: footer, dictionaries, page headers and all columns beside the codes."""
     clips, frames, layers = 2000, 125, 32
-    table = codes_table("f00d", random_clips(clips, frames, layers), layers, 1024, 24_000)
+    table = codes_table("f00d", random_clips(clips, frames, layers), CodeColumns((1024,) * layers), 24_000)
     assert len(to_parquet(table, METADATA, row_group_rows=10_000)) * 8 / (clips * frames * layers) <= 10.3
 
 
