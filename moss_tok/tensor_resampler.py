@@ -51,7 +51,7 @@ def resample_tensor(waveform: Tensor, orig_rate: int, new_rate: int) -> Tensor:
 
 
 def _scales(padded: Tensor, bank: FilterBank, rows: int) -> Tensor | None:
-    """By how much each row (channels, rows, 1) is scaled down, a power of two; None where none is too loud."""
+    """The power of two by which each row (channels, rows, 1) is scaled down, or None if no row is too loud."""
     loudness = padded.abs()
     if loudness.max() <= MAX_SAMPLE:
         return None

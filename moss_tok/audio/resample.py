@@ -57,8 +57,9 @@ def _taps(orig: int, new: int, phase: NDArray[np.int64], offset: NDArray[np.int6
     """Hann-windowed sinc at input `offset` from the start of the period for output `phase` (broadcast together), in
     units of TAP_UNIT.
 
-    The formula of torchaudio.functional.resample (J. O. Smith, "Digital Audio Resampling"), which evaluates times in
-    float32. Its rounding of the times is part of the values (up to 8e-6 of full scale), so it is repeated here.
+    The formula is that of torchaudio.functional.resample (J. O. Smith, "Digital Audio Resampling"), which computes
+    times in float32. The rounding of the times is part of its values (up to 8e-6 of full scale), so it is repeated
+    here.
     """
     cutoff = min(orig, new) * _ROLLOFF
     time = (-phase).astype(np.float32) / np.float32(new) + offset.astype(np.float32) / np.float32(orig)
@@ -72,7 +73,8 @@ def _taps(orig: int, new: int, phase: NDArray[np.int64], offset: NDArray[np.int6
 
 
 def _sine(x: Exact) -> Exact:
-    """sin(x) for |x| up to some tens, within 1e-15, by products and sums alone: numpy's own differs between CPUs."""
+    """sin(x) for |x| up to some tens, within 1e-15, from products and sums alone, because numpy's sine differs between
+    CPUs."""
     turns = np.rint(x / math.pi)
     rest = x - turns * 3.140625 - turns * (math.pi - 3.140625)  # the first product is exact
     square = rest * rest
@@ -116,7 +118,8 @@ def filter_bank(orig: int, new: int) -> FilterBank:
 
 
 def _tile(orig: int, new: int, row_out: int) -> int:
-    """Outputs of a matrix, about: fewer make small products, of more of them more taps are zero (measured)."""
+    """About so many outputs of a matrix. Fewer make products too small; with more of them, more taps are zero
+    (measured)."""
     if row_out > 2048:
         return 32
     return 16 if orig <= 2 * new else 8
@@ -135,10 +138,10 @@ def resampled_length(num_samples: int, orig_rate: int, new_rate: int) -> int:
 
 
 class StreamingResampler:
-    """Resamples a waveform that arrives in blocks; the outputs end to end are `resample` of the whole, bit for bit.
+    """Resamples a waveform that arrives in blocks. The outputs, joined, are `resample` of the whole, bit for bit.
 
-    Holds what the filter looks back on, and less than one period of the two rates (at most a second of audio, where
-    they have no large common divisor).
+    It holds the samples that the filter looks back on, and less than one period of the two rates (at most a second of
+    audio, if they have no large common divisor).
 
     Args:
         orig_rate, new_rate: sample rates in Hz.
@@ -159,7 +162,7 @@ class StreamingResampler:
         self._flushed = False
 
     def push(self, block: Waveform) -> Waveform:
-        """Take the next (channels, n) float32 samples; give the (channels, m) outputs that they complete.
+        """Take the next (channels, n) float32 samples. Returns the (channels, m) outputs that they complete.
 
         Raises:
             ValueError: another shape or dtype, or a push after `flush`.
@@ -175,7 +178,7 @@ class StreamingResampler:
         return self._drain(self._bank)
 
     def flush(self) -> Waveform:
-        """End the clip: give the (channels, m) outputs that remain, the input taken as zero beyond its end."""
+        """End the clip. Returns the remaining (channels, m) outputs, with zeros taken for the input after its end."""
         if self._flushed:
             raise ValueError("this StreamingResampler was flushed already")
         self._flushed = True
@@ -189,7 +192,7 @@ class StreamingResampler:
         return self._drain(self._bank)[:, :remaining]
 
     def _drain(self, bank: FilterBank) -> Waveform:
-        """Compute every row whose inputs are all held, and drop the inputs that no later row needs."""
+        """Compute every row whose inputs are all there, and drop the inputs that no later row needs."""
         rows = max(0, (self._held.shape[1] - bank.lookback - bank.lookahead) // bank.row_in)
         output = np.empty((self.channels, rows, bank.row_out), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # samples of 1e38 and beyond are what they are
@@ -203,7 +206,7 @@ class StreamingResampler:
 
 
 def _resample_rows(bank: FilterBank, samples: Waveform, output: Waveform) -> None:
-    """Fill `output` (rows, row_out); `samples` begins `lookback` samples before the first row's first input."""
+    """Fill `output` (rows, row_out). `samples` begins `lookback` samples before the first input of the first row."""
     rows = len(output)
     samples = samples[: bank.lookback + rows * bank.row_in + bank.lookahead]
     peak = max(float(samples.max()), -float(samples.min()))
