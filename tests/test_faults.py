@@ -118,7 +118,7 @@ def test_a_shard_that_cannot_be_read_fails_and_the_others_are_committed(tmp_path
     result = run_command(*arguments, "run.max_attempts=2")
     assert result.returncode == 1
     assert "no column audio among sound" in result.stderr
-    assert "try 1 of 2" in result.stderr
+    assert "attempt 1 of 2" in result.stderr
     assert not (tmp_path / "codes" / "_SUCCESS").exists()
     assert "**Incomplete:**" in (tmp_path / "codes" / "README.md").read_text()
     assert rows(tmp_path / "codes")

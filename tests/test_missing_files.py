@@ -39,7 +39,7 @@ def test_an_outage_fails_the_run_and_the_same_command_ends_like_a_clean_one(inpu
     failed = run_command(*command(output, inputs))
     assert failed.returncode == 1
     assert "the folder is gone since it was planned" in failed.stderr
-    assert "try 1 of 3" in failed.stderr
+    assert "attempt 1 of 3" in failed.stderr
     assert not data_files(output)
     assert not (output / "_SUCCESS").exists()
 
