@@ -21,9 +21,8 @@ from torch import Tensor
 
 from moss_tok import DEFAULT_MODEL
 from moss_tok.config import MossAudioTokenizerConfig
+from moss_tok.embedded import EMBEDDED_FOLDER, EMBEDDED_MODELS
 
-EMBEDDED_FOLDER = Path(__file__).parent / "models"
-EMBEDDED_MODELS = ("cat-tiny",)
 CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MAX_INDEX_BYTES = 64 << 20
@@ -176,7 +175,7 @@ def _from_hub(repo: str, revision: str | None) -> Checkpoint:
         raise HubUnreachableError(
             f"cannot get {repo!r} from the Hugging Face hub ({type(error).__name__}: {error}). "
             f"Either pass a local folder with its {CONFIG_FILE} and {WEIGHTS_FILE}, "
-            "or use the embedded codec 'cat-tiny' (untrained: for trying things out only)."
+            "or use the embedded codec 'cat-speech' (small: for trying things out)."
         ) from error
     checkpoint = Checkpoint(repo, Path(folder), Path(folder).name)
     if not (checkpoint.folder / CONFIG_FILE).is_file():

@@ -52,7 +52,7 @@ class MossAudioTokenizerModel(PackedCodec):
         device: str | torch.device = "cpu",
         parts: Parts = "all",
     ) -> MossAudioTokenizerModel:
-        """Load a codec from a local folder, the name of an embedded codec ("cat-tiny"), or the id of a hub repo.
+        """Load a codec from a local folder, the name of an embedded codec ("cat-speech"), or the id of a hub repo.
 
         `dtype` ("float32" or "bfloat16") is the precision of the matrix products of the transformers; all else is
         float32. `parts` loads only what encoding or decoding needs. Weights are mapped from disk and assigned, without

@@ -152,7 +152,8 @@ class ModelConfig(Section):
     """The codec."""
 
     name: Annotated[str, Field(min_length=1)] = DEFAULT_MODEL
-    """Hub repo, local folder, or cat-tiny (embedded, untrained: for trying things out)."""
+    """Hub repo, local folder, or an embedded codec to try things out: cat-speech (small, CC-BY-SA-3.0) or cat-tiny
+    (untrained)."""
     codec: str | None = None
     """Family of the codec, where the model's config.json does not tell: moss, mimi, dac, … (docs/codecs.md)."""
     revision: str | None = None

@@ -88,7 +88,7 @@ def test_a_hub_that_cannot_be_reached_gets_both_remedies(tmp_path: Path):
     result = run_command("tokenize", CONFIG, f"output.uri={tmp_path / 'codes'}", "model.name=OpenMOSS-Team/No-Such")
     assert result.returncode == 2
     assert "local folder" in result.stderr
-    assert "cat-tiny" in result.stderr
+    assert "cat-speech" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_hub_that_cannot_be_reached_gets_both_remedies(tmp_path: Path):
         (["tokenize", "nothing.yaml"], "nothing.yaml: cannot read"),
         (["tokenize", CONFIG, "model.dtypo=float32"], "model.dtypo: unknown key; allowed here: name, revision, dtype"),
         (["tokenize", CONFIG, "model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16'"),
-        (["tokenize", CONFIG, "model.num_quantizers=33"], "model.num_quantizers: 33, but cat-tiny has 32"),
+        (["tokenize", CONFIG, "model.num_quantizers=33"], "model.num_quantizers: 33, but cat-speech has 32"),
         (["tokenize", CONFIG, "input.splits.train=[nowhere/*.wav]"], "nowhere/*.wav: nothing there"),
         (["agreement", "--model", "cat-tiny", "nothing.wav"], "nothing.wav: cannot be read"),
         (["plan", CONFIG, "dtype"], "an override is section.key=value"),

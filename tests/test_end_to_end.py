@@ -73,7 +73,7 @@ def test_datasets_loads_the_output_in_one_line(demo: Path, inventory: list[dict[
 
 
 def test_a_row_decodes_to_exactly_its_samples(demo: Path):
-    model = MossAudioTokenizerModel.from_pretrained("cat-tiny")
+    model = MossAudioTokenizerModel.from_pretrained("cat-speech")
     for row in rows(demo)[:6]:
         codes = torch.tensor([row[f"codes_{layer:02d}"] for layer in range(32)])
         waveform = model.batch_decode([codes]).audio[0, :, : row["num_samples"]]
@@ -83,7 +83,7 @@ def test_a_row_decodes_to_exactly_its_samples(demo: Path):
 
 
 def test_the_codes_of_a_row_are_those_of_its_clip_encoded_alone(demo: Path):
-    model = MossAudioTokenizerModel.from_pretrained("cat-tiny")
+    model = MossAudioTokenizerModel.from_pretrained("cat-speech")
     row = next(row for row in rows(demo) if row["source"].endswith("librivox/0870.wav"))
     waveform, rate = soundfile.read(row["source"], dtype="float32")
     assert rate == 16000

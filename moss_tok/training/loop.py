@@ -71,12 +71,15 @@ class Trainer:
             self.step = checkpoint.load(path, self.codec, self.average, self.optimizer)
         else:
             self._start()
+        self._freeze(self.step > self.recipe.freeze_step)
         begun = saved = time.monotonic()
         recent: dict[str, float] = {}
         bar = tqdm(total=self.recipe.steps, initial=self.step, disable=self.group.rank > 0, unit="step", mininterval=5)
         while self.step < self.recipe.steps:
             if self.step == self.recipe.channel_steps:
                 self._fit()
+            if self.step == self.recipe.freeze_step:
+                self._settle()
             values = self._one_step()
             self.step += 1
             recent = {name: 0.98 * recent.get(name, value) + 0.02 * value for name, value in values.items()}
@@ -124,6 +127,17 @@ class Trainer:
             left = self.codec.quantizer.fit(torch.cat(latents), torch.Generator().manual_seed(self.recipe.seed))
             tqdm.write(f"left after 1, 8 and 32 quantizers: {left[0]:.3f}, {left[7]:.3f}, {left[-1]:.3f}")
         self.group.share(self.codec.buffers())
+
+    def _settle(self) -> None:
+        """Go on from the averaged codec and a quantizer fitted to it; from now on only the decoder is trained."""
+        self.codec.load_state_dict(self.codec.state_dict() | self.average)
+        self._fit()
+        self._freeze(True)
+
+    def _freeze(self, frozen: bool) -> None:
+        """Let codes stand, or not: they depend on the encoder and on the projection into the quantizer."""
+        for parameter in [*self.codec.encoder.parameters(), *self.codec.quantizer.input_proj.parameters()]:
+            parameter.requires_grad_(not frozen)
 
     # One step.
 
@@ -184,7 +198,9 @@ class Trainer:
         drawn = torch.multinomial(shares, self.recipe.batch_size, replacement=True, generator=draw)
         used = self._part(torch.tensor(PREFIXES).clamp_max(self.recipe.shape.num_quantizers)[drawn])
         quantized = self.codec.quantizer(latents.flatten(0, 1), used.repeat_interleave(frames))
-        self.codec.quantizer.follow(seen, torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step))
+        if latents.requires_grad:  # else codes stand
+            draw = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+            self.codec.quantizer.follow(seen, draw)
         extra = {"commitment": quantized.commitment, "left_8": quantized.left[7], "left": quantized.left[-1]}
         return quantized.latents.view_as(latents), self._part(torch.tensor(PREFIX_FINENESS)[drawn]), extra
 

@@ -33,12 +33,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training in two phases: noise channel for `channel_steps`, then the quantizer, `steps` in all."""
+    """Training in three phases: noise channel for `channel_steps`, the quantizer, and from `freeze_step` on the decoder
+    alone; `steps` in all."""
 
     shape: Shape = field(default_factory=Shape)
     seed: int = 1
     steps: int = 12000
     channel_steps: int = 4000
+    freeze_step: int = 8000
     batch_size: int = 8
     clip_frames: int = 16
     learning_rate: float = 1e-3

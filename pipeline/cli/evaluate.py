@@ -1,6 +1,6 @@
 """Measure how well codecs keep sound: STOI, PESQ, mel and STFT distance, and more, at any number of quantizers.
 
-  moss-tok evaluate demo/corpus/folder/librivox --model cat-tiny -o out/evaluation
+  moss-tok evaluate demo/corpus/folder/librivox --model cat-speech -o out/evaluation
   moss-tok evaluate 's3://bucket/test-clean/**.flac' --model A --model B,dtype=bfloat16 -q 8 16 32 -o out/evaluation
   moss-tok evaluate out/demo -o out/evaluation              an output of codes, on the sources that it was made of
   moss-tok evaluate --config configs/evaluate_librispeech.yaml
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME[,key=value]",
-        help="a codec, such as cat-tiny or kyutai/mimi,dtype=float32; may be repeated",
+        help="a codec, such as cat-speech or kyutai/mimi,dtype=float32; may be repeated",
     )  # fmt: skip
     parser.add_argument("-q", "--num-quantizers", nargs="+", type=int, metavar="K", help="numbers of quantizers")
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="default: stoi pesq_nb pesq_wb mel stft si_sdr")

@@ -27,7 +27,7 @@ Turn audio datasets into discrete codes with the MOSS Audio Tokenizer.
   moss-tok duplicates out/demo -o drop.txt        list the clips that are copies of others
   moss-tok export out/demo --to nemo -o out/asr   write what trainers read
   moss-tok push out/demo me/demo-codes            upload an output to the Hugging Face hub
-  moss-tok evaluate DIR --model cat-tiny -o out   measure how well a codec keeps sound
+  moss-tok evaluate DIR --model cat-speech -o o   measure how well a codec keeps sound
   moss-tok agreement --dtype bfloat16 a.wav       measure how another precision changes the codes
 """
 

@@ -18,7 +18,10 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser, dtype: str = "float32") -> None:
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="hub repo, local folder or cat-tiny (default: %(default)s)"
+        "--model",
+        default=DEFAULT_MODEL,
+        help="hub repo, local folder or an embedded codec: cat-speech (small; its weights are under CC-BY-SA-3.0, see "
+        "moss_tok/models/cat-speech/LICENSE.md) or cat-tiny (untrained, for tests). Default: %(default)s",
     )
     parser.add_argument("--codec", metavar="FAMILY", help="family of the codec, if its config.json does not tell")
     parser.add_argument("--revision", help="commit, tag or branch of the hub repo")

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import yaml
 
+from moss_tok.embedded import EMBEDDED_LICENSES
 from pipeline import schema
 from pipeline.codecs.protocol import MOSS
 from pipeline.config import CardConfig
@@ -212,6 +213,7 @@ def _provenance(record: RunRecord) -> str:
         "model": model.label,
         "revision": model.revision or "local weights",
         "weights sha256": model.weights_sha256,
+        **({"weights licence": EMBEDDED_LICENSES[model.name]} if model.name in EMBEDDED_LICENSES else {}),
         "precision": record.dtype,
         **(
             {"RVQ layers": f"{record.num_quantizers} of {model.num_quantizers}, codebooks of {model.codebook_size}"}

@@ -151,7 +151,7 @@ def test_a_lying_index_is_refused(folder, index, message):
 
 def test_names_that_are_no_codec(tmp_path):
     with pytest.raises(
-        ModelNotFoundError, match=r"not an embedded codec \(cat-tiny\).*OpenMOSS-Team/MOSS-Audio-Tokenizer"
+        ModelNotFoundError, match=r"not an embedded codec \(cat-speech, cat-tiny\).*OpenMOSS-Team/MOSS-Audio-Tokenizer"
     ):
         MossAudioTokenizerModel.from_pretrained("cat-huge")
     with pytest.raises(ModelNotFoundError, match="not a folder"):
@@ -168,7 +168,7 @@ def test_an_unreachable_hub_names_both_remedies(monkeypatch):
     with pytest.raises(HubUnreachableError) as error:
         MossAudioTokenizerModel.from_pretrained("OpenMOSS-Team/MOSS-Audio-Tokenizer")
     assert "local folder" in str(error.value)
-    assert "'cat-tiny' (untrained" in str(error.value)
+    assert "'cat-speech' (small" in str(error.value)
     assert "name resolution failed" in str(error.value)
 
 

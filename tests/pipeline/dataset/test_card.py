@@ -49,7 +49,14 @@ def test_load_dataset_finds_the_splits_from_the_card_alone(output: Path, tmp_pat
 def test_the_card_states_model_weights_precision_and_preprocessing(output: Path):
     card = (output / "README.md").read_text()
     record = read_output(str(output)).record
-    for fact in (record.model.weights_sha256, record.fingerprint, "cat-tiny", "float32", "max_seconds", "untrained"):
+    for fact in (
+        record.model.weights_sha256,
+        record.fingerprint,
+        "cat-speech",
+        "float32",
+        "max_seconds",
+        "CC-BY-SA-3.0",
+    ):
         assert fact in card
     assert "/tmp" not in card
     assert str(output) not in card
@@ -148,3 +155,12 @@ def test_text_plots_end_at_their_largest_bar(output: Path):
     assert len(entropy.splitlines()) == 32
     frames = sum(row["num_frames"] for row in rows(output))
     assert f"from {frames:,} frames, so few that it comes out too small" in card
+
+
+def test_the_card_of_an_untrained_model_says_so_and_names_no_licence(output: Path):
+    record = read_output(str(output)).record
+    model = replace(record.model, name="cat-tiny", trained=False)
+    found = read_output(str(output))
+    card = dataset_card(replace(record, model=model), found.totals(), 1, CardConfig(), sample_statistics([], 32, 1024))
+    assert "untrained model" in card
+    assert "CC-BY-SA" not in card

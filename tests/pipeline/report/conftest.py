@@ -19,7 +19,7 @@ from tests.support import demo_config, tokenize_in_process
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the demo's codes, in several shards. Tests that change it copy it."""
     folder = tmp_path_factory.mktemp("report") / "codes"
-    tokenize_in_process(demo_config(folder, "input.clips_per_shard=10"))
+    tokenize_in_process(demo_config(folder, "input.clips_per_shard=10", "model.name=cat-tiny"))
     return folder
 
 
