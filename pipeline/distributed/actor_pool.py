@@ -218,7 +218,7 @@ class ActorPool:
         elif capacity == 0:
             self._note(f"waiting for nodes: {self._describe_capacity()}")
         elif self._capacity >= 0:
-            self._note(f"the cluster has capacity for {capacity} actors now, before for {self._capacity}")
+            self._note(f"the cluster has capacity for {capacity} actors now ({self._capacity} before)")
         self._capacity = capacity
 
     def _warn_of_waiting(self, capacity: int, now: float) -> None:

@@ -164,7 +164,7 @@ def test_a_run_grows_its_cluster_from_nothing_outlives_a_preemption_and_leaves_n
     _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
     assert "waiting for nodes: an actor needs 1 CPUs on one node" in complaint
-    assert "the cluster has capacity for 2 actors now, before for 1" in complaint
+    assert "the cluster has capacity for 2 actors now (1 before)" in complaint
     assert "lost its node and goes back to the queue" in complaint
     tokenize_in_process(demo_config(tmp_path / "clean", SHARDS))
     assert data_files(output) == data_files(tmp_path / "clean")
