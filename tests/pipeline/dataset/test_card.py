@@ -159,7 +159,7 @@ def test_text_plots_end_at_their_largest_bar(output: Path):
 
 def test_the_card_of_an_untrained_model_says_so_and_names_no_licence(output: Path):
     record = read_output(str(output)).record
-    model = replace(record.model, name="cat-tiny", trained=False)
+    model = replace(record.model, name="cat-tiny", codec=replace(record.model.codec, trained=False))
     found = read_output(str(output))
     card = dataset_card(replace(record, model=model), found.totals(), 1, CardConfig(), sample_statistics([], 32, 1024))
     assert "untrained model" in card
