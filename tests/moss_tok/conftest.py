@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from moss_tok import MossAudioTokenizerModel, UntrainedModelWarning
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden"
+
+if sys.version_info < (3, 11):  # for which there is no transformers of the version that is wanted
+    collect_ignore = ["test_auto.py"]
 
 
 @dataclass(frozen=True)
