@@ -143,7 +143,7 @@ def _rows(stream: BinaryIO, start: int, first_line: int, dialect: _Dialect, widt
             # A quoted field may hold line breaks, so only the csv module knows where a row ends. After an error its
             # state is of no use: each row gets a reader of its own.
             cells = dialect.split(lines)
-            if swallowed := lines.looks_like_a_row(dialect, width):
+            if swallowed := lines.looks_like_a_row(dialect, cells, width):
                 error = f"a quoted field goes on over line {number + swallowed}, which is a row: a quote is not closed"
         except StopIteration:
             return
@@ -191,14 +191,25 @@ class _Lines:
         self._texts.append(text)
         return text
 
-    def looks_like_a_row(self, dialect: _Dialect, width: int) -> int:
-        """Position of a line, after the first, which would be a row of its own with an audio file in it; 0 if there is
-        none."""
+    def looks_like_a_row(self, dialect: _Dialect, cells: list[str], width: int) -> int:
+        """Position of a line, after the first, which would be a row of its own with a file in it; 0 if there is none.
+
+        A file is what ends like audio, or lies in a folder that the cells of this row name a file in.
+        """
+        folders = {folder for cell in cells if (folder := _folder(cell))}
         for after, text in enumerate(self._texts[1:], 1):
-            cells = text.rstrip("\r\n").split(dialect.delimiter)
-            if len(cells) == width and any(cell.strip(' "').lower().endswith(AUDIO_ENDINGS) for cell in cells):
+            others = [cell.strip(' "\r\n') for cell in text.split(dialect.delimiter)]
+            if len(others) == width and any(
+                cell.lower().endswith(AUDIO_ENDINGS) or _folder(cell) in folders for cell in others
+            ):
                 return after
         return 0
+
+
+def _folder(cell: str) -> str | None:
+    """The folder of a path; None for a cell that is not one."""
+    folder, slash, name = cell.rpartition("/")
+    return folder + slash if slash and name and not any(letter.isspace() for letter in cell) else None
 
 
 _Parser: TypeAlias = Callable[[BinaryIO, int, bool, int], Iterator[Record]]

@@ -194,6 +194,50 @@ def test_a_table_whose_header_cannot_be_read_is_one_bad_record_and_not_nothing()
         assert (record.start, record.stop) == (0, len(data))
 
 
+@pytest.mark.parametrize(
+    ("rows", "bad", "error"),
+    [
+        ('a.wav,"hello\nb.wav,world\nc.wav,"foo"\nd.wav,bar\n', 2, "expected after"),
+        ('a.wav,"hello\nb.wav,world"\nc.wav,foo\nd.wav,bar\n', 2, "over line 3, which is a row"),
+        ('a.wav,one\nb.wav,"hello\nc.wav,foo\nd.wav,bar\n', 3, "end of data"),
+        ('x/a,"hello\nx/b,world"\nx/c,foo\nx/d,bar\n', 2, "over line 3, which is a row"),
+        ('a.wav,"he" said\nb.wav,x\nc.wav,y\nd.wav,z\n', 2, "expected after"),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_quote_that_is_not_closed_swallows_no_rows_and_its_line_is_named(
+    rows: str, bad: int, error: str, delimiter: str
+) -> None:
+    data = ("path,text\n" + rows).replace(",", delimiter).encode()
+    name = "a.csv" if delimiter == "," else "a.tsv"
+    records = records_of(name, data)
+    assert [record.line for record in records] == [2, 3, 4, 5]
+    assert {record.line for record in records if record.error} == {bad}
+    assert all(error in str(record.error) for record in records if record.error)
+    assert in_ranges(name, data, 1) == records
+
+
+def test_an_unclosed_quote_costs_a_few_lines_of_reading_and_not_the_file() -> None:
+    lines = [f'clip {number},"said' if number == 3 else f"clip {number},said" for number in range(10_000)]
+    data = ("path,text\n" + "\n".join(lines)).encode()
+    stream = io.BytesIO(data)
+    records = list(read_records("a.csv", stream))
+    assert len(records) == 10_000
+    (bad,) = [record for record in records if record.error]
+    assert (bad.line, "more than 32 lines" in str(bad.error)) == (5, True)
+
+
+def test_quoted_fields_may_hold_lines() -> None:
+    (record, after) = records_of("a.csv", b'path,text\na.wav,"Well, yes,\nno, and again."\nb.wav,x\n')
+    assert record.fields["text"] == "Well, yes,\nno, and again."
+    assert (record.line, after.line) == (2, 4)
+
+
+def test_each_bad_line_of_json_is_named() -> None:
+    records = records_of("a.jsonl", b'{"a": 1}\n\nbroken\n{"a": 2}\n[]\n')
+    assert [(record.line, bool(record.error)) for record in records] == [(1, False), (3, True), (4, False), (5, True)]
+
+
 def test_a_short_row_lacks_its_last_fields() -> None:
     (record,) = records_of("a.csv", b"audio,text\na.wav\n")
     assert record.fields == {"audio": "a.wav"}
