@@ -44,6 +44,7 @@ def hostile_config(corpus: Path, output: Path) -> Config:
             "output": {"uri": str(output)},
             "model": {"name": "cat-tiny", "num_quantizers": 2},
             "prepare": {"max_seconds": MAX_SECONDS},
+            "run": {"max_missing_fraction": 1},
         }
     )
 
