@@ -37,10 +37,11 @@ fast: $(READY)
 $(BROWSER): | $(READY)
 	$(BIN)/python scripts/install_browser.py
 
-# Kills at random moments for MINUTES, beside `make test` and longer.
+# Kills at random moments and mutated inputs, for MINUTES, or until KILLS processes were killed: make soak KILLS=1000
 MINUTES ?= 10
+KILLS ?=
 soak: $(READY)
-	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(KILLS),--kills $(KILLS))
 
 check: $(READY)
 	$(BIN)/ruff check .
