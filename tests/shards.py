@@ -25,6 +25,7 @@ def shard_bytes(
     fingerprint: str = "f1",
     versions: Mapping[str, str] = VERSIONS,
     shard_id: str = SPEC.shard_id,
+    reason: str | None = None,
 ) -> tuple[bytes, bytes]:
     """The data and rejects objects of a shard of `rows + rejects` clips, the rejected ones last."""
     random = np.random.default_rng(0)
@@ -35,7 +36,7 @@ def shard_bytes(
         Reject(
             origin=Origin(index=index, source=SPEC.uri, key=str(index)),
             stage="prepare",
-            reason="empty" if index % 2 else "truncated",
+            reason=reason or ("empty" if index % 2 else "truncated"),
             message="no sound",
         )
         for index in range(rows, rows + rejects)

@@ -23,6 +23,7 @@ from pipeline.dataset.manifest import ShardManifest, commit, read_manifest
 from pipeline.items import ShardSpec
 from pipeline.parquet import read_table
 from pipeline.parquet_checksum import check_parquet
+from pipeline.steps.reject_reasons import MAY_PASS
 
 _SHARD = "moss_tok.shard"
 
@@ -88,7 +89,9 @@ def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, 
 def replace_shard(
     layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, attempt: AttemptInfo, old: ShardManifest
 ) -> ShardManifest:
-    """Commit a shard that was done again in place of what was committed as `old`, if it has more rows.
+    """Commit a shard that was done again in place of what was committed as `old`, if it is better.
+
+    It is, if it has fewer rejects whose reason may pass, and no fewer rows.
 
     Returns the manifest that counts: `old` if nothing is gained, and another's if another run was faster. What was
     committed is undone and the new shard is published like any other. Where that is cut short, `old` is still there
@@ -101,12 +104,18 @@ def replace_shard(
         current = read_manifest(layout, spec.shard_id)
     except FileNotFoundError:
         return publish_shard(layout, spec, data, rejects, attempt)
-    if current != old or (mine.rows <= old.rows and is_whole(layout, spec, old)):
+    if current != old or (not _is_better(mine, old) and is_whole(layout, spec, old)):
         return current
     for uri in (layout.success, layout.totals):  # they hold checksums and sums of what is deleted next
         storage.remove(uri)
     undo_shard(layout, spec)
     return publish_shard(layout, spec, data, rejects, attempt)
+
+
+def _is_better(new: ShardManifest, old: ShardManifest) -> bool:
+    """Of a file that is there again may come a row, or a reject that says what is wrong with it."""
+    passing = [sum(one.rejects_by_reason.get(reason, 0) for reason in MAY_PASS) for one in (new, old)]
+    return passing[0] < passing[1] and new.rows >= old.rows
 
 
 def undo_shard(layout: Layout, spec: ShardSpec) -> None:

@@ -196,6 +196,16 @@ def test_a_shard_in_which_another_file_is_gone_now_is_not_replaced(config: Calla
     assert (root(config()) / "_SUCCESS").exists()
 
 
+def test_a_file_that_is_back_and_broken_is_a_reject_of_its_own(config: Callable[..., Config], inputs: Path) -> None:
+    (inputs / "03.wav").write_bytes(b"not audio")
+    away = plan_then_lose(config(), inputs / "03.wav")
+    tokenize_in_process(config())
+    bring_back(away)
+    tokenize_in_process(config())
+    assert reasons(root(config())) == {"not_audio": 1}
+    assert open_output(config()).todo == []
+
+
 def test_a_folder_in_place_of_a_file_is_not_the_file(config: Callable[..., Config], inputs: Path) -> None:
     plan_then_lose(config(), inputs / "03.wav")
     tokenize_in_process(config())
@@ -228,10 +238,10 @@ def replace(layout: Layout, objects: tuple[bytes, bytes], old: ShardManifest) ->
 def committed(layout: Layout, rows: int, rejects: int) -> ShardManifest:
     from pipeline.dataset.commit import publish_shard
 
-    return publish_shard(layout, SPEC, *shard_bytes(rows=rows, rejects=rejects), ATTEMPT)
+    return publish_shard(layout, SPEC, *shard_bytes(rows=rows, rejects=rejects, reason="missing"), ATTEMPT)
 
 
-def test_a_shard_with_more_rows_takes_the_place_of_the_old_one(layout: Layout) -> None:
+def test_a_shard_with_fewer_missing_clips_takes_the_place_of_the_old_one(layout: Layout) -> None:
     old = committed(layout, 20, 3)
     for uri in (layout.success, layout.totals):
         storage.publish(uri, b"of the old one")
@@ -244,9 +254,17 @@ def test_a_shard_with_more_rows_takes_the_place_of_the_old_one(layout: Layout) -
 
 def test_one_that_gains_nothing_does_not(layout: Layout) -> None:
     old = committed(layout, 20, 3)
-    assert replace(layout, shard_bytes(rows=20, rejects=3, versions={"torch": "3"}), old) == old
+    assert replace(layout, shard_bytes(rows=20, rejects=3, reason="missing", versions={"torch": "3"}), old) == old
     assert read_manifest(layout, SPEC.shard_id) == old
-    assert replace(layout, shard_bytes(rows=19, rejects=4), old) == old
+    assert replace(layout, shard_bytes(rows=19, rejects=4, reason="missing"), old) == old
+    assert replace(layout, shard_bytes(rows=19, rejects=4), old) == old, "fewer rows"
+
+
+def test_a_reject_that_says_what_is_wrong_is_better_than_one_that_may_pass(layout: Layout) -> None:
+    old = committed(layout, 20, 3)
+    new = replace(layout, shard_bytes(rows=20, rejects=3, reason="empty"), old)
+    assert read_manifest(layout, SPEC.shard_id) == new
+    assert new.rejects_by_reason == {"empty": 3}
 
 
 def test_one_of_other_clips_is_a_conflict(layout: Layout) -> None:
@@ -258,7 +276,7 @@ def test_one_of_other_clips_is_a_conflict(layout: Layout) -> None:
 
 def test_what_another_run_has_replaced_already_is_kept(layout: Layout) -> None:
     old = committed(layout, 20, 3)
-    theirs = replace(layout, shard_bytes(rows=22, rejects=1), old)
+    theirs = replace(layout, shard_bytes(rows=22, rejects=1, reason="missing"), old)
     assert replace(layout, shard_bytes(rows=23, rejects=0), old) == theirs
     assert read_manifest(layout, SPEC.shard_id) == theirs
 
