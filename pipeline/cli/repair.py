@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(asdict(repairs), indent=1))
     else:
+        for uri in repairs.restored:
+            print(f"{uri}: made again")
         for shard_id, reason in repairs.rebuilt.items():
             print(f"shard {shard_id}: its manifest was rebuilt: {reason}")
         for shard_id, reason in repairs.undone.items():
@@ -50,6 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if not arguments.read:
             print("only sizes of objects were compared: --read also hashes them and finds flipped bits")
-        if repairs.rebuilt or repairs.undone:
+        if repairs.restored or repairs.rebuilt or repairs.undone:
             print("run the command that made the output again: it does what is left and writes the card and _SUCCESS")
     return ExitStatus.FAILED if repairs.undone else ExitStatus.DONE

@@ -16,6 +16,7 @@ from pipeline.dataset.layout import Layout
 from pipeline.dataset.output_folder import check_output_folder
 from pipeline.dataset.plan_file import plan_bytes, read_plan
 from pipeline.dataset.provenance import RunRecord, record_run
+from pipeline.dataset.recovery import REMEDY, restore
 from pipeline.dataset.retries import find_retries
 from pipeline.dataset.statistics import sample_statistics
 from pipeline.dataset.totals import Totals
@@ -26,8 +27,6 @@ from pipeline.storage import StorageError
 from pipeline.yaml_config import ConfigError
 
 logger = logging.getLogger(__name__)
-
-FROM_A_COPY = "put it back from a copy of the output; without one, tokenize into a new output"
 
 
 class OutputMismatch(ConfigError):
@@ -170,8 +169,11 @@ def open_output(config: Config) -> Output:
     record = record_run(config)
     storage.supports_conditional_create(layout.internal)  # warns before any work about a store that does not
     storage.remove_stale(layout.root)
-    if storage.stat(layout.run) is None:
+    there = [storage.stat(uri) is not None for uri in (layout.run, layout.plan)]
+    if not any(there) and not manifest.committed_ids(layout):
         return _begin(config, layout, record)
+    if not all(there):
+        restore(layout, record)
     existing = read_output(layout.root)
     if differences := record.differences(existing.record):
         raise OutputMismatch(
@@ -191,18 +193,20 @@ def read_output(uri: str) -> Output:
     try:
         written = storage.read_bytes(layout.run)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{uri}: no output of moss-tok: {layout.run} is not there") from None
+        if storage.stat(layout.plan) is None and not manifest.committed_ids(layout):
+            raise FileNotFoundError(f"{uri}: no output of moss-tok: {layout.run} is not there") from None
+        raise FileNotFoundError(f"{layout.run}: the record of this output is lost: {REMEDY}") from None
     try:
         record = RunRecord.from_json(written)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{layout.run}: {error}: {FROM_A_COPY}") from error
+        raise ValueError(f"{layout.run}: {error}: {REMEDY}") from error
     try:
         plan = storage.read_bytes(layout.plan)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{layout.plan}: the plan of this output is gone: {FROM_A_COPY}") from None
+        raise FileNotFoundError(f"{layout.plan}: the plan of this output is gone: {REMEDY}") from None
     if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
         raise ValueError(
-            f"{layout.plan}: not the plan that {layout.run} was written for, but damaged or changed: {FROM_A_COPY}"
+            f"{layout.plan}: not the plan that {layout.run} was written for, but damaged or changed: {REMEDY}"
         )
     specs = read_plan(plan)
     planned = {spec.shard_id for spec in specs}
@@ -217,13 +221,14 @@ def _begin(config: Config, layout: Layout, record: RunRecord) -> Output:
     logger.info("listing the input", extra=logs.plain())
     unreadable: list[StorageError] = []
     specs = plan_shards(config.input, unreadable.append)
-    plan = plan_bytes(specs)
+    record = replace(record, unreadable_folders=len(unreadable))
+    plan = plan_bytes(specs, record)
     if not storage.create(layout.plan, plan) and storage.read_bytes(layout.plan) != plan:
         raise OutputMismatch(
-            f"{layout.plan} is the plan of other input, left by a job that died or is starting at this moment: if none "
-            "is, delete it"
+            f"{layout.plan} is the plan of other input or settings, left by a job that died or is starting at this "
+            "moment: if none is, delete it"
         )
-    record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest(), unreadable_folders=len(unreadable))
+    record = replace(record, plan_sha256=hashlib.sha256(plan).hexdigest())
     if not storage.create(layout.run, record.to_json()):  # written last: where it is, the plan is complete
         return open_output(config)  # another job began this output at the same time: continue it, if it is the same
     as_read = RunRecord.from_json(record.to_json())  # with sorted keys, so that the card is the same after a resume

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.dataset.provenance import RunRecord
 from pipeline.items import RENAMED_FORMATS, ShardSpec
 from pipeline.parquet import read_table
+from pipeline.parquet_checksum import BLANK, CHECKSUM, check_parquet, insert_checksum
 
 READ_ROWS = 50_000
+RECORD = "moss_tok.record"
 
 
 _PLAN_SCHEMA = pa.schema(
@@ -36,15 +40,31 @@ _PLAN_SCHEMA = pa.schema(
 )
 
 
-def plan_bytes(specs: Sequence[ShardSpec]) -> bytes:
-    """The plan as the bytes of a Parquet file, made column by column because a plan may have a million shards."""
+def plan_bytes(specs: Sequence[ShardSpec], record: RunRecord | None = None) -> bytes:
+    """The plan as the bytes of a Parquet file, made column by column because a plan may have a million shards.
+
+    A copy of the run's record stands in its footer, and its own checksum (see pipeline/parquet_checksum.py).
+    """
     columns: dict[str, list[Any]] = {name: [getattr(spec, name) for spec in specs] for name in _PLAN_SCHEMA.names}
     columns["uri"] = [os.fsencode(uri) for uri in columns["uri"]]
     columns["root"] = [os.fsencode(root) for root in columns["root"]]
     columns["members"] = [[os.fsencode(member) for member in members] for members in columns["members"]]
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=_PLAN_SCHEMA), sink, compression="zstd")
-    return sink.getvalue()
+    with pq.ParquetWriter(sink, _PLAN_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(pa.table(columns, schema=_PLAN_SCHEMA))
+        copy = {} if record is None else {RECORD: replace(record, plan_sha256="").to_json().decode()}
+        writer.add_key_value_metadata({CHECKSUM: BLANK} | copy)
+    data: bytes = insert_checksum(sink.getvalue())
+    return data
+
+
+def record_in_plan(data: bytes) -> RunRecord:
+    """The record of the run that made the plan. Raises ValueError if the plan is damaged or holds none."""
+    check_parquet(data)
+    copy = (pq.read_metadata(pa.BufferReader(data)).metadata or {}).get(RECORD.encode())
+    if copy is None:
+        raise ValueError("it holds no record of a run")
+    return replace(RunRecord.from_json(copy), plan_sha256=hashlib.sha256(data).hexdigest())
 
 
 def read_plan(data: bytes) -> list[ShardSpec]:

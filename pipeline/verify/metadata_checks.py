@@ -9,11 +9,12 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from pipeline import schema, storage
-from pipeline.dataset.dataset import FROM_A_COPY, Output
+from pipeline.dataset.dataset import Output
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import committed_ids
 from pipeline.dataset.plan_file import read_plan
 from pipeline.dataset.provenance import RunRecord
+from pipeline.dataset.recovery import REMEDY
 from pipeline.items import ShardSpec
 from pipeline.verify.findings import Difference, Findings
 
@@ -45,9 +46,7 @@ def _check_record(layout: Layout, findings: Findings) -> RunRecord | None:
     except (FileNotFoundError, ValueError, RecursionError) as error:
         message = "not there" if isinstance(error, FileNotFoundError) else str(error)
         findings.differ(
-            Difference(
-                check="record", uri=layout.run, message=f"{message}; nothing else was checked", remedy=FROM_A_COPY
-            )
+            Difference(check="record", uri=layout.run, message=f"{message}; nothing else was checked", remedy=REMEDY)
         )
         return None
     if record.codes_schema not in schema.READABLE:
@@ -71,7 +70,7 @@ def _check_plan(layout: Layout, record: RunRecord, findings: Findings) -> list[S
     except (pa.ArrowException, storage.NotAnObject, OSError, LookupError, TypeError, ValueError) as error:
         message = f"not a plan: {error}"
     findings.differ(
-        Difference(check="plan", uri=layout.plan, message=f"{message}; no shard was checked", remedy=FROM_A_COPY)
+        Difference(check="plan", uri=layout.plan, message=f"{message}; no shard was checked", remedy=REMEDY)
     )
     return None
 

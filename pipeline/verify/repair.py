@@ -16,6 +16,7 @@ from pipeline.dataset.commit import OutputConflict, rebuild_manifest, undo_shard
 from pipeline.dataset.dataset import read_output
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest, commit, read_manifest
+from pipeline.dataset.recovery import restore
 from pipeline.items import ShardSpec
 from pipeline.monitoring.heartbeat import read_heartbeats
 
@@ -27,6 +28,8 @@ class Repairs:
     """What was found and done."""
 
     shards: int
+    restored: list[str] = field(default_factory=list)
+    """URIs of the record and the plan, if they had to be made again."""
     sound: int = 0
     missing: int = 0
     """Number of shards that are not done yet: they have no object."""
@@ -44,14 +47,16 @@ def repair(uri: str, read: bool = False, force: bool = False) -> Repairs:
     """Repair the output at `uri`, which no run may be working on.
 
     With `read`, every object is read and hashed; without, only sizes are compared. With `force`, heartbeats of runs are
-    ignored. Raises FileNotFoundError if there is no output, ValueError if its record or its plan is damaged, and
-    OutputInUse.
+    ignored. Raises FileNotFoundError if there is no output, CannotRestore if its record or its plan is lost and cannot
+    be made again, and OutputInUse.
     """
-    output = read_output(uri)
-    layout, fingerprint = output.layout, output.record.fingerprint
+    layout = Layout(storage.absolute(uri))
     if not force:
         _refuse_beside_a_run(layout)
-    repairs = Repairs(shards=len(output.specs))
+    restored = restore(layout)
+    output = read_output(uri)
+    fingerprint = output.record.fingerprint
+    repairs = Repairs(shards=len(output.specs), restored=restored)
 
     def repair_one(spec: ShardSpec) -> tuple[str, str, str]:
         return (spec.shard_id, *_repair_shard(layout, spec, spec.shard_id in output.done, fingerprint, read))
@@ -65,7 +70,7 @@ def repair(uri: str, read: bool = False, force: bool = False) -> Repairs:
             repairs.sound += 1
         else:
             repairs.missing += 1
-    if repairs.rebuilt or repairs.undone or repairs.missing:
+    if restored or repairs.rebuilt or repairs.undone or repairs.missing:
         # They describe the output as it was before. The next run writes them again.
         storage.remove(layout.success)
         storage.remove(layout.totals)

@@ -19,7 +19,6 @@ from pipeline.monitoring.status import Observer
 from pipeline.report.rejects import find_examples
 from pipeline.report.sample import take_sample
 from pipeline.verify.duplicates import find_duplicates
-from pipeline.verify.repair import repair
 from tests.pipeline.conftest import Tokenized
 from tests.support import CORPUS, demo_config
 
@@ -41,7 +40,7 @@ def test_who_begins_an_output_and_who_goes_on_with_it_write_the_same_card(tmp_pa
     assert cards[0] == cards[1]
 
 
-@pytest.mark.parametrize("use", [read_output, repair, Observer])
+@pytest.mark.parametrize("use", [read_output, Observer])
 def test_a_plan_that_is_gone_is_named_with_the_remedy(layout: Layout, use: Callable[[str], object]):
     Path(layout.plan).unlink()
     with pytest.raises(FileNotFoundError, match=f"{re.escape(layout.plan)}: .*put it back from a copy"):
