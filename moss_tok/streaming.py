@@ -43,6 +43,13 @@ class StreamingEncoder:
     ) -> tuple[list[Tensor], list[StreamState]]:
         """Encode the next chunk of each of several streams. Chunks may differ in length. A stream that pauses or ends
         is left out."""
+        codes, _, advanced = self.step_with_latents(chunks, states)
+        return codes, advanced
+
+    def step_with_latents(
+        self, chunks: Sequence[Tensor], states: Sequence[StreamState | None]
+    ) -> tuple[list[Tensor], list[Tensor], list[StreamState]]:
+        """`step_batch` that also gives what was quantized: hidden states (frames, D) of each stream."""
         waveforms = arguments.list_of_waveforms(list(chunks), self.model.config)
         for index, waveform in enumerate(waveforms):
             if waveform.shape[1] % self.model.downsample_rate:
@@ -53,7 +60,7 @@ class StreamingEncoder:
         results, advanced = self.model.encode_step(
             waveforms, _states(states, len(waveforms)), num_quantizers=self.num_quantizers
         )
-        return [codes for codes, _ in results], advanced
+        return [codes for codes, _ in results], [hidden for _, hidden in results], advanced
 
 
 class StreamingDecoder:

@@ -146,6 +146,9 @@ class OutputConfig(Section):
     """Folder of the dataset: a local path or any fsspec URI."""
     row_group_rows: Annotated[int, Field(ge=1)] = 10_000
     """Rows in a Parquet row group: larger ones store codes tighter, smaller ones read finer."""
+    latents: bool = False
+    """Also store what the encoder gives before quantizing, for models of continuous features: the column latents. Only
+    for MOSS codecs. Of the released one it takes about 40 times the bytes of the codes."""
 
 
 class ModelConfig(Section):

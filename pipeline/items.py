@@ -251,6 +251,8 @@ class CodedClip:
     codes: Codes
     scales: np.ndarray | None = None
     """float32, a number for each chunk, of a codec that needs them to decode."""
+    latents: np.ndarray | None = None
+    """float16 (frames, D), what was quantized, where output.latents asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

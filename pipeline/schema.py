@@ -18,6 +18,7 @@ REJECTS = "rejects.v1"
 MANIFEST = "manifest.v1"
 
 SCALES = "scales"
+LATENTS = "latents"
 CODE_TYPES = ("int16", "int32", "int64")
 """Types of code columns. They are signed, because PyTorch computes with few unsigned ones, and none is smaller, so that
 the codes of most codecs have one type: dictionary encoding stores a code in as few bits either way."""
@@ -31,6 +32,9 @@ _ARROW_TYPES = {
     "float64": pa.float64(),
     "list<string>": pa.list_(pa.field("element", pa.string(), nullable=False)),
     "list<float32>": pa.list_(pa.field("element", pa.float32(), nullable=False)),
+    "list<list<float16>>": pa.list_(
+        pa.field("element", pa.list_(pa.field("element", pa.float16(), nullable=False)), nullable=False)
+    ),
     **{f"list<{name}>": pa.list_(pa.field("element", getattr(pa, name)(), nullable=False)) for name in CODE_TYPES},
 }
 
@@ -54,13 +58,14 @@ def layer_column(layer: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CodeColumns:
-    """What follows the columns of the clip: a column for each codebook, and the scales of a codec that has them."""
+    """What follows the columns of the clip: a column for each codebook, and scales and latents where there are any."""
 
     sizes: tuple[int, ...]
     """Codes of each codebook."""
     scales: bool = False
     prefix: bool = True
     """Whether the first codebooks decode without the others."""
+    latents: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +75,8 @@ class CodeColumns:
     def definitions(self) -> list[dict[str, Any]]:
         """Name, type and description of each."""
         layers = [layer_definition(layer, size, self.prefix) for layer, size in enumerate(self.sizes)]
-        return layers + ([definition(CODES)["scales"]] if self.scales else [])
+        kinds = {SCALES: self.scales, LATENTS: self.latents}
+        return layers + [definition(CODES)[kind] for kind, there in kinds.items() if there]
 
 
 def codes_schema(codes: CodeColumns, name: str = CODES) -> pa.Schema:

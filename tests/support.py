@@ -124,7 +124,7 @@ def demo_config(output: Path, *overrides: str) -> Config:
 def tokenize_in_process(config: Config) -> None:
     """The oracle: every shard that is not committed, one after the other, without Ray."""
     output = open_output(config)
-    encoder = load_encoder(config.model, output.record.num_quantizers, config.batch.max_frames)
+    encoder = load_encoder(config.model, output.record.num_quantizers, config.batch.max_frames, output.record.latents)
     for spec in output.todo:
         tokenize_shard(spec, encoder, config, output.record, output.retries.get(spec.shard_id))
     output.finish()

@@ -173,7 +173,9 @@ def k_means(points: Tensor, count: int, rounds: int, generator: torch.Generator)
     counts = torch.zeros(count)
     for _ in range(rounds):
         # In groups whose scores stay in a cache.
-        nearest = torch.cat([(part @ centres.T - centres.square().sum(1) / 2).argmax(1) for part in points.split(2048)])
+        nearest = torch.cat(
+            [(part @ centres.T - centres.square().sum(1) / 2).argmax(1) for part in torch.split(points, 2048)]
+        )
         counts = torch.bincount(nearest, minlength=count).float()
         centres = torch.zeros_like(centres).index_add_(0, nearest, points) / counts.clamp_min(1)[:, None]
         empty = (counts == 0).nonzero()[:, 0]

@@ -44,7 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = with_absolute_uris(parse_config(document, "moss-tok encode"))
     output = open_output(config)
     if output.todo:
-        encoder = load_encoder(config.model, output.record.num_quantizers, config.batch.max_frames)
+        encoder = load_encoder(
+            config.model, output.record.num_quantizers, config.batch.max_frames, output.record.latents
+        )
         with Progress(len(output.todo), len(output.done)) as progress:
             made = Totals()
             for spec in output.todo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,17 @@ from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, Streamin
 from moss_tok.checkpoint import Checkpoint
 from moss_tok.stack import StreamState
 from moss_tok.transfer import start_copy_to_host
-from pipeline.codecs.protocol import MOSS, Codebook, CodecDescription, Coded, CodeStream, Family, Parts
+from pipeline.codecs.protocol import (
+    MOSS,
+    Codebook,
+    Codec,
+    CodecDescription,
+    CodecError,
+    Coded,
+    CodeStream,
+    Family,
+    Parts,
+)
 from pipeline.concurrency import completed
 
 PIECE_FRAMES = 256  # of a long clip that is decoded, whatever its length
@@ -24,8 +35,10 @@ class MossCodec:
 
     batching = "packed: any clips share a call"
 
-    def __init__(self, model: MossAudioTokenizerModel) -> None:
+    def __init__(self, model: MossAudioTokenizerModel, latents: bool = False) -> None:
+        """`latents` gives what is quantized beside the codes."""
         self.model = model
+        self.latents = latents
         self.description = _describe(model.config)
         self._copying = ThreadPoolExecutor(1, thread_name_prefix="codes-to-host")
 
@@ -39,13 +52,16 @@ class MossCodec:
         encoded, _ = self.model.encode_step(tensors, None, num_quantizers=num_quantizers)
         joined = torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16)
         lengths = [codes.shape[1] for codes, _ in encoded]
+        if self.latents:
+            clips = zip(_split(joined.cpu(), lengths), encoded, strict=True)
+            return completed([replace(coded, latents=_half(hidden)) for coded, (_, hidden) in clips])
         if joined.device.type == "cpu":
             return completed(_split(joined, lengths))
         wait = start_copy_to_host(joined)
         return self._copying.submit(lambda: _split(wait(), lengths))
 
     def stream(self, num_quantizers: int, max_frames: int) -> CodeStream:
-        return MossStream(self.model, num_quantizers, max_frames)
+        return MossStream(self.model, num_quantizers, max_frames, self.latents)
 
     def decode(self, clips: Sequence[Coded], num_samples: Sequence[int]) -> list[np.ndarray]:
         decoded = self.model.batch_decode([_tensor(clip) for clip in clips])
@@ -66,7 +82,9 @@ class MossStream:
     device, and so every code, is that of the whole clip.
     """
 
-    def __init__(self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int) -> None:
+    def __init__(
+        self, model: MossAudioTokenizerModel, num_quantizers: int, max_frames: int, latents: bool = False
+    ) -> None:
         self._encoder = StreamingEncoder(model, num_quantizers)
         frames = 1 if model.encoder is None else model.encoder.block_frames
         self._block = frames * model.downsample_rate
@@ -74,6 +92,7 @@ class MossStream:
         self._held = np.zeros((model.number_channels, 0), np.float32)
         self._state: StreamState | None = None
         self._codes: list[np.ndarray] = []
+        self._latents: list[np.ndarray] | None = [] if latents else None
 
     def step(self, waveform: np.ndarray) -> None:
         """Take the next (channels, n) samples. Those that fill whole blocks are encoded, and the rest is kept."""
@@ -88,11 +107,12 @@ class MossStream:
         if self._held.shape[1]:
             missing = -self._held.shape[1] % self._encoder.model.downsample_rate
             self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
-        return Coded(np.concatenate(self._codes, axis=1))
+        latents = None if self._latents is None else np.concatenate(self._latents)
+        return Coded(np.concatenate(self._codes, axis=1), latents=latents)
 
     def _encode(self, chunk: torch.Tensor) -> None:
         try:
-            codes, self._state = self._encoder.step(chunk, self._state)
+            (codes,), (hidden,), (self._state,) = self._encoder.step_with_latents([chunk], [self._state])
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             half = -(-chunk.shape[1] // self._block) // 2 * self._block
@@ -102,6 +122,21 @@ class MossStream:
             self._encode(chunk[:, half:])
         else:
             self._codes.append(codes.to("cpu", torch.int16).numpy())
+            if self._latents is not None:
+                self._latents.append(_half(hidden))
+
+
+def with_latents(codec: Codec) -> Codec:
+    """The codec, giving what it quantizes beside the codes. Raises CodecError for a codec that cannot."""
+    if not isinstance(codec, MossCodec):
+        raise CodecError(f"output.latents: only MOSS codecs have them, not those of {codec.description.family}")
+    return MossCodec(codec.model, latents=True)
+
+
+def _half(hidden: torch.Tensor) -> np.ndarray:
+    """float16, what is too large for it made as large as it can be."""
+    limit = torch.finfo(torch.float16).max
+    return hidden.clamp(-limit, limit).to("cpu", torch.float16).numpy()
 
 
 def _split(codes: torch.Tensor, lengths: Sequence[int]) -> list[Coded]:

@@ -202,6 +202,8 @@ class Coded:
     codes: Codes
     scales: np.ndarray | None = None
     """float32 (chunks,), for codecs with `scales`."""
+    latents: np.ndarray | None = None
+    """float16 (frames, D), what was quantized, where it is asked for."""
 
 
 class CodeStream(Protocol):

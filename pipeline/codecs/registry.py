@@ -72,13 +72,23 @@ def find_codec(name: str, revision: str | None = None, family: str | None = None
     return CodecSource(name, checkpoint, found, description, stable_hash(json.dumps(decisive, sort_keys=True)))
 
 
-def load_codec(source: CodecSource, device: str, dtype: str = "float32", parts: Parts = "all") -> Codec:
-    """The codec with its weights. Raises CodecError for a precision that the family does not have, and for weights
-    that do not fit the configuration."""
+def load_codec(
+    source: CodecSource, device: str, dtype: str = "float32", parts: Parts = "all", latents: bool = False
+) -> Codec:
+    """The codec with its weights; with `latents` it gives what it quantizes beside the codes.
+
+    Raises CodecError for a precision or for latents that the family does not have, and for weights that do not fit the
+    configuration.
+    """
     if dtype not in source.family.dtypes:
         allowed = ", ".join(source.family.dtypes)
         raise CodecError(f"model.dtype: {dtype}, but codecs of family {source.family.name} run in {allowed}")
-    return source.family.load(source.checkpoint, device, dtype, parts)
+    codec = source.family.load(source.checkpoint, device, dtype, parts)
+    if not latents:
+        return codec
+    from pipeline.codecs.moss import with_latents
+
+    return with_latents(codec)
 
 
 def families() -> dict[str, Family]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline import schema
 from pipeline.codecs import Codebook, CodecDescription, CodecError, CodecSource, find_codec
+from pipeline.codecs.protocol import MOSS
 from pipeline.config import Config
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.items import stable_hash
@@ -93,6 +94,8 @@ class RunRecord:
     """SHA-256 of the output's plan; empty until there is one."""
     unreadable_folders: int = 0
     """Folders that could not be listed when the plan was made, and were left out."""
+    latents: bool = False
+    """Whether there is a column of latents."""
 
     @property
     def fingerprint(self) -> str:
@@ -114,7 +117,7 @@ class RunRecord:
     def code_columns(self) -> CodeColumns:
         """The columns of codes in data files."""
         sizes = tuple(codebook.size for codebook in self.codebooks)
-        return CodeColumns(sizes, self.model.codec.scales, self.model.codec.prefix)
+        return CodeColumns(sizes, self.model.codec.scales, self.model.codec.prefix, self.latents)
 
     def file_metadata(self) -> dict[str, str]:
         """The entries in the footer of every data file."""
@@ -139,6 +142,8 @@ class RunRecord:
 
     def to_json(self) -> bytes:
         document = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not self.latents:  # as in the records of versions without them
+            del document["latents"]
         return dump_checksummed(document | {"model": self.model.to_json()})
 
     @classmethod
@@ -162,6 +167,7 @@ class RunRecord:
             "schema": self.codes_schema,
             # Absent from the fingerprints of the first version.
             **({"waveform_version": self.waveform_version} if self.waveform_version > 1 else {}),
+            **({"latents": True} if self.latents else {}),
         }
 
 
@@ -212,6 +218,8 @@ def record_run(config: Config) -> RunRecord:
     model = model_info(source)
     if config.model.max_seconds is not None and not source.description.streams:
         model = replace(model, codec=replace(model.codec, max_seconds=config.model.max_seconds))
+    if config.output.latents and source.description.family != MOSS:
+        raise CodecError(f"output.latents: only MOSS codecs have them, and {source.name} is of {source.family.name}")
     return RunRecord(
         run_version=RUN_VERSION,
         model=model,
@@ -222,6 +230,7 @@ def record_run(config: Config) -> RunRecord:
         input=config.input.model_dump(mode="json", exclude={"unreadable"}),  # which the plan has settled
         versions=software_versions() | {name: version(name) for name in source.family.packages},
         waveform_version=WAVEFORM_VERSION,
+        latents=config.output.latents,
     )
 
 

@@ -42,7 +42,8 @@ class TokenizerActor:
 
     def load(self) -> Encoder:
         """Load the encoder. An actor with another codec overrides only this."""
-        return load_encoder(self._config.model, self._record.num_quantizers, self._config.batch.max_frames)
+        record = self._record
+        return load_encoder(self._config.model, record.num_quantizers, self._config.batch.max_frames, record.latents)
 
     def ready(self) -> str:
         """Ray's id of this actor's node. Ray answers once the model is loaded."""

@@ -113,6 +113,7 @@ def load_codes(
     codes = _format_of(output, num_quantizers)
     columns = tuple(columns)
     known = schema.clip_columns(output.record.codes_schema) + [schema.SCALES] * output.record.code_columns.scales
+    known += [schema.LATENTS] * output.record.latents
     if unknown := [name for name in columns if name not in known]:
         raise ValueError(f"no column {unknown[0]}: choose from {', '.join(known)}")
     shards = committed_shards(output, split)

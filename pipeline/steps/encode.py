@@ -86,11 +86,13 @@ class CodeStream:
     def finish(self, info: ClipInfo) -> CodedClip:
         """End the clip: its codes."""
         coded = self._stream.finish()
-        return CodedClip(info, coded.codes, coded.scales)
+        return CodedClip(info, coded.codes, coded.scales, coded.latents)
 
 
 def _with_infos(clips: Sequence[Clip], codes: Sequence[Coded]) -> list[CodedClip]:
-    return [CodedClip(clip.info, coded.codes, coded.scales) for clip, coded in zip(clips, codes, strict=True)]
+    return [
+        CodedClip(clip.info, coded.codes, coded.scales, coded.latents) for clip, coded in zip(clips, codes, strict=True)
+    ]
 
 
 def _pass_on(codes: Future[list[Coded]], clips: Sequence[Clip], coded: Future[list[CodedClip]]) -> None:
@@ -108,8 +110,8 @@ def device_of(configured: str) -> str:
     return configured
 
 
-def load_encoder(config: ModelConfig, num_quantizers: int, max_frames: int) -> Encoder:
-    """The half of the codec that encodes, on the configured device."""
+def load_encoder(config: ModelConfig, num_quantizers: int, max_frames: int, latents: bool = False) -> Encoder:
+    """The half of the codec that encodes, on the configured device. `latents` asks for what it quantizes, too."""
     source = find_codec(config.name, config.revision, config.codec)
-    codec = load_codec(source, device_of(config.device), config.dtype, parts="encoder")
+    codec = load_codec(source, device_of(config.device), config.dtype, parts="encoder", latents=latents)
     return Encoder(codec, num_quantizers, max_frames)

@@ -29,7 +29,22 @@ def codes_table(shard_id: str, coded: Sequence[CodedClip], codes: CodeColumns, s
         columns.append(_lists([clip.codes[layer] for clip in coded], table_schema.field(name).type))
     if codes.scales:
         columns.append(_lists([_scales(clip) for clip in coded], table_schema.field(schema.SCALES).type))
+    if codes.latents:
+        columns.append(_matrices([_latents(clip) for clip in coded], table_schema.field(schema.LATENTS).type))
     return pa.Table.from_arrays(columns, schema=table_schema)
+
+
+def _matrices(values: Sequence[np.ndarray], kind: pa.ListType) -> pa.ListArray:
+    """A list of rows for each matrix."""
+    rows = [row for matrix in values for row in matrix]
+    offsets = pa.array(np.concatenate([[0], np.cumsum([len(matrix) for matrix in values])]).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, _lists(rows, kind.value_type), type=kind)
+
+
+def _latents(clip: CodedClip) -> np.ndarray:
+    if clip.latents is None:
+        raise ValueError("a clip without latents, of a run that stores them")
+    return clip.latents
 
 
 def _lists(values: Sequence[np.ndarray], kind: pa.ListType) -> pa.ListArray:

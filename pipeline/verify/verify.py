@@ -83,5 +83,5 @@ def _encoder(output: Output, name: str | None) -> Encoder:
             f"{source.name} has other weights than {record.model.name}, which made {output.layout.root}: pass that one "
             "with --model, or --sample 0 to encode nothing"
         )
-    codec = load_codec(source, device_of("auto"), record.dtype, parts="encoder")
+    codec = load_codec(source, device_of("auto"), record.dtype, parts="encoder", latents=record.latents)
     return Encoder(codec, record.num_quantizers, MAX_FRAMES)
