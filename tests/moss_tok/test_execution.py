@@ -64,6 +64,7 @@ def test_reference_audio_through_static_rows_and_packed_attention(golden, gpu_li
     assert (audio - expected).norm() / expected.norm() < 2e-6
 
 
+@pytest.mark.slow
 def test_the_batch_is_not_seen_through_packed_attention(golden, gpu_like):
     batch = golden.model.batch_encode(golden.clips)
     chunked = golden.model.batch_encode(golden.clips, chunk_duration=golden.model.encoder.block_frames * 0.08)

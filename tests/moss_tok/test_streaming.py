@@ -106,6 +106,7 @@ def test_blocks_of_any_size_become_the_clips_codes(v1_tiny):
     assert torch.equal(eight, expected[:8])
 
 
+@pytest.mark.slow
 def test_long_streams_need_no_more_memory_than_short_ones(cat_tiny):
     """Twenty minutes arrive in blocks; at no time are more than two chunks of samples waiting to be encoded."""
     block, taken, frames = torch.zeros(1, 240_000), 0, 0

@@ -18,6 +18,7 @@ def curve(run):
     return [json.loads(line) for line in (run / CURVE).read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_goes_through_both_phases_and_exports_a_codec(data, recipe, tmp_path, capsys):
     run = Run(data, tmp_path / "run", validate_steps=6)
     train(recipe, run, processes=1)
@@ -32,6 +33,7 @@ def test_a_run_goes_through_both_phases_and_exports_a_codec(data, recipe, tmp_pa
     assert torch.isfinite(audio).all()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_codec(data, recipe, tmp_path):
     train(recipe, Run(data, tmp_path / "whole"), processes=1)
     for steps in (4, 9):  # cut in each phase

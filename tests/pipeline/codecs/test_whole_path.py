@@ -29,6 +29,8 @@ from tests.pipeline.codecs.models import MODELS
 from tests.support import rows, run_command, tokenize_in_process
 
 Folder = Callable[[str], Path]
+pytestmark = pytest.mark.slow  # each family through the whole pipeline
+
 LENGTHS = (0.31, 0.5, 1.07)
 """Seconds of the clips: none is whole frames of every codec, and the last is more than a chunk."""
 

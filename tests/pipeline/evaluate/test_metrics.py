@@ -50,6 +50,7 @@ def test_si_sdr_does_not_depend_on_the_gain(speech: Waveform):
     assert si_sdr(reference, decoded * 0.1) == pytest.approx(si_sdr(reference, decoded), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_dnsmos_prefers_the_clean_recording(speech: Waveform):
     measure = METRICS["dnsmos"].measure
     assert measure(speech, speech) > measure(speech, with_noise(speech, 10)) + 0.5

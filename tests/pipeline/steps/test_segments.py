@@ -426,6 +426,7 @@ def test_a_file_that_is_replaced_meanwhile_stays_the_one_that_was_opened(tmp_pat
     assert Path(held).read_bytes()[:4] == b"RIFF"
 
 
+@pytest.mark.slow
 def test_twelve_hours_are_cut_up_in_little_memory(tmp_path: Path, decodings: list[int]) -> None:
     """Of silence, which FLAC packs into two megabytes: decoded they are 1.4 GB."""
     path = tmp_path / "a.flac"
