@@ -70,7 +70,8 @@ def decibels(power: float) -> float:
 
 def amplitude(gain_db: float) -> np.float32:
     """The factor 10^(gain_db / 20), the same bits on every machine."""
-    return np.float32(float(_DECIMAL.power(10, _DECIMAL.divide(Decimal(gain_db), 20))))
+    factor: np.float32 = np.float32(float(_DECIMAL.power(10, _DECIMAL.divide(Decimal(gain_db), 20))))
+    return factor
 
 
 def _energies(part: np.ndarray, samples_per_frame: int) -> np.ndarray:
