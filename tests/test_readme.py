@@ -41,7 +41,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_shell_and_python_blocks_run_in_the_order_of_the_page(newcomer: Path):
     page = re.findall(r"^```(bash|python)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in page] == ["bash", "python", "bash", "python"]
+    assert [language for language, _ in page] == ["bash", "python", "bash", "bash", "bash", "python"]
     for language, text in page:
         # The released weights are not on every machine; the embedded codec has the same interface and lengths.
         script = text.replace("OpenMOSS-Team/MOSS-Audio-Tokenizer", "cat-tiny")
