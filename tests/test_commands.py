@@ -97,7 +97,7 @@ def test_a_hub_that_cannot_be_reached_gets_both_remedies(tmp_path: Path):
         (["tokenize", "nothing.yaml"], "nothing.yaml: cannot read"),
         (
             ["tokenize", CONFIG, "model.dtypo=float32"],
-            "model.dtypo: unknown key; allowed here: name, codec, revision",
+            "model.dtypo: unknown key; allowed here: name, codec, revision, dtype",
         ),
         (["tokenize", CONFIG, "model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16'"),
         (["tokenize", CONFIG, "model.num_quantizers=33"], "model.num_quantizers: 33, but cat-speech has 32"),
