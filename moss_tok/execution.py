@@ -56,9 +56,7 @@ class Execution:
 
     def run(self, tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
         """Run tasks that share no data: at the same time on a CPU, in order on a GPU."""
-        if device.type == "cpu" and self.compile_backend is None:
-            return run_in_lanes(tasks)
-        return [task() for task in tasks]
+        return run_in_lanes(tasks) if device.type == "cpu" else [task() for task in tasks]
 
     def function(self, method: LayerFunction) -> LayerFunction:
         """A method of a layer, compiled if so configured."""

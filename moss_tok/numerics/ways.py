@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moss_tok.lanes import run_in_lanes
+
 ROW_MULTIPLE = 16
 OUTPUT_MULTIPLE = 16
 PACKED_FOR_ROWS = 1024  # the packed layout suits every number of rows; this one chooses it
@@ -82,6 +84,11 @@ class Product:
         self.operand = way.operand(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and not torch.compiler.is_compiling() and torch.get_num_threads() > 1:
+            return run_in_lanes([lambda: self._multiply(x)])[0]  # a kernel that is split has other bits
+        return self._multiply(x)
+
+    def _multiply(self, x: Tensor) -> Tensor:
         way, rows, outputs = self.way, x.shape[0], self.weight.shape[0]
         given = x.dtype
         x = x.to(way.dtype)
