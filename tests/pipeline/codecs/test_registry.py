@@ -14,6 +14,8 @@ import pytest
 from moss_tok import MossAudioTokenizerModel
 from pipeline.codecs import CodecError, find_codec, load_codec, registry
 from pipeline.codecs.moss import FAMILY as MOSS
+from pipeline.config import load_config
+from tests.support import ROOT
 
 Folder = Callable[[str], Path]
 
@@ -141,3 +143,30 @@ def test_an_entry_point_that_is_no_family_is_named(
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     with pytest.raises(CodecError, match=message):
         find_codec("cat-tiny")
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "rate", "size", "count", "samples_per_code"),
+    [
+        ("mimi", {}, 24_000, 2048, 32, 1920),
+        ("encodec", {}, 24_000, 1024, 32, 320),
+        ("dac", {"sampling_rate": 44_100, "downsampling_ratios": [2, 4, 8, 8]}, 44_100, 1024, 9, 512),
+        ("xcodec2", {}, 16_000, 65_536, 1, 320),
+        ("neucodec", {}, 16_000, 65_536, 1, 320),
+        ("xcodec", {}, 16_000, 1024, 8, 320),
+        ("wavtokenizer", {}, 24_000, 4096, 1, 600),
+    ],
+)
+def test_the_libraries_own_defaults_are_the_published_sizes(
+    family: str, config: dict[str, object], rate: int, size: int, count: int, samples_per_code: int
+) -> None:
+    description = registry.family_named(family).describe(config)
+    assert description.sample_rate == rate
+    assert {(book.size, book.samples_per_code) for book in description.codebooks} == {(size, samples_per_code)}
+    assert len(description.codebooks) == count
+    assert type(description).from_json(json.loads(json.dumps(description.to_json()))) == description
+
+
+@pytest.mark.parametrize("name", ["mimi", "dac"])
+def test_the_example_configurations_are_accepted(name: str) -> None:
+    assert load_config(ROOT / "configs" / f"{name}.yaml").model.name.endswith(("/mimi", "/dac_44khz"))

@@ -193,7 +193,7 @@ def test_codecs_that_need_all_codebooks_are_neither_cut_nor_decoded_in_part(
     made: Made, model_folder: Folder, tmp_path: Path
 ):
     output, _ = made("snac")
-    cut = document(model_folder("snac"), tmp_path, tmp_path / "out")
+    cut = document(model_folder("snac"), tmp_path / "in", tmp_path / "out")
     cut["model"]["num_quantizers"] = 2
     with pytest.raises(ValueError, match="decode all 3 together"):
         open_output(parse_config(cut))
