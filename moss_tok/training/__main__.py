@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from moss_tok.training.recipe import Recipe
@@ -14,7 +13,11 @@ DESCRIPTION = """\
 Train a small MOSS Audio Tokenizer from freely licensed recordings.
 
   python -m moss_tok.training recipe FOLDER              all of it: prepare, train, export; again to go on
-  python -m moss_tok.training recipe FOLDER --minutes 10 train for ten minutes, then export
+  python -m moss_tok.training recipe FOLDER --minutes 10 train for ten minutes at most, then export
+  python -m moss_tok.training recipe FOLDER --times 20   every phase twenty times as long, for a better codec
+
+The embedded codec cat-speech was made so. Its weights are under CC-BY-SA-3.0, and so are those that this makes, because
+some of the recordings are: moss_tok/models/cat-speech/LICENSE.md names them all.
 """
 
 
@@ -69,7 +72,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe-file", type=Path, help="JSON with the numbers that differ from the built-in recipe")
-    parser.add_argument("--steps", type=int, help="steps in all, in place of the recipe's")
+    parser.add_argument("--times", type=float, default=1, help="make every phase so many times as long")
     parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--processes", type=int, help="processes that share a batch (default: one a core, or one GPU)")
@@ -104,8 +107,7 @@ def _run_train(options: argparse.Namespace) -> None:
     from moss_tok.training.loop import Run
 
     recipe = Recipe() if options.recipe_file is None else Recipe.from_file(options.recipe_file)
-    if options.steps is not None:
-        recipe = replace(recipe, steps=options.steps)
+    recipe = recipe.times(options.times)
     processes = default_processes(options.device) if options.processes is None else options.processes
     train(recipe, Run(options.data, options.run, device=options.device, minutes=options.minutes), processes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +34,33 @@ class Shape:
 @dataclass(frozen=True)
 class Recipe:
     """Training in three phases: noise channel for `channel_steps`, the quantizer, and from `freeze_step` on the decoder
-    alone; `steps` in all."""
+    alone; `steps` in all. The defaults are those of the embedded codec."""
 
     shape: Shape = field(default_factory=Shape)
     seed: int = 1
-    steps: int = 12000
-    channel_steps: int = 4000
-    freeze_step: int = 8000
+    steps: int = 2600
+    channel_steps: int = 1250
+    freeze_step: int = 1785
     batch_size: int = 8
     clip_frames: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     projection_rate: float = 3e-4
     warmup_steps: int = 200
-    decay_steps: int = 3000
+    decay_steps: int = 800
     averaging: float = 0.998
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     bits: float = 240.0
     fit_frames: int = 24000
     weights: dict[str, float] = field(default_factory=lambda: {
-        "log_mel": 1.0, "mel": 1.0, "high": 0.3, "envelope": 2.0, "waveform": 1.0, "information": 2.0,
+        "log_mel": 1.5, "mel": 1.0, "high": 0.3, "envelope": 3.0, "waveform": 2.0, "information": 2.0,
         "commitment": 0.5,
     })  # fmt: skip
+
+    def times(self, factor: float) -> Recipe:
+        """The same phases, so many times as long."""
+        names = ("steps", "channel_steps", "freeze_step", "decay_steps")
+        return replace(self, **{name: round(factor * getattr(self, name)) for name in names})
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -70,5 +70,5 @@ def data(tmp_path: Path, sound: torch.Tensor) -> Path:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe(shape=SHAPE, steps=12, channel_steps=6, batch_size=4, warmup_steps=2, decay_steps=2, bits=60.0,
-                  fit_frames=600)  # fmt: skip
+    return Recipe(shape=SHAPE, steps=12, channel_steps=5, freeze_step=9, batch_size=4, warmup_steps=2, decay_steps=2,
+                  bits=60.0, fit_frames=600)  # fmt: skip

@@ -19,13 +19,14 @@ def curve(run):
 
 
 @pytest.mark.slow
-def test_a_run_goes_through_both_phases_and_exports_a_codec(data, recipe, tmp_path, capsys):
-    run = Run(data, tmp_path / "run", validate_steps=6)
+def test_a_run_goes_through_all_phases_and_exports_a_codec(data, recipe, tmp_path, capsys):
+    run = Run(data, tmp_path / "run", validate_steps=4)
     train(recipe, run, processes=1)
     lines = curve(run.output)
-    assert [line["step"] for line in lines] == [6, 12]
+    assert [line["step"] for line in lines] == [4, 8, 12]
     assert "noise_1" in lines[0]
     assert {"quantizers_1", "quantizers_8", "codes_used"} <= set(lines[1])
+    assert "commitment" in lines[2]["train"]
     assert main(["export", str(run.output), str(tmp_path / "codec")]) == 0
     codec = MossAudioTokenizerModel.from_pretrained(tmp_path / "codec")
     assert codec.trained
@@ -36,13 +37,27 @@ def test_a_run_goes_through_both_phases_and_exports_a_codec(data, recipe, tmp_pa
 @pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_codec(data, recipe, tmp_path):
     train(recipe, Run(data, tmp_path / "whole"), processes=1)
-    for steps in (4, 9):  # cut in each phase
+    for steps in (4, 7, 10):  # cut in each phase
         train(replace(recipe, steps=steps, decay_steps=0), Run(data, tmp_path / "cut"), processes=1)
     train(recipe, Run(data, tmp_path / "cut"), processes=1)
     whole, cut = (load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     for name, value in whole.items():
         assert torch.allclose(value, cut[name], atol=1e-5, rtol=1e-3), name
+
+
+def test_in_the_last_phase_codes_stand_and_the_decoder_learns(data, recipe, tmp_path):
+    run = Run(data, tmp_path / "run")
+    after = {}
+    for steps in (10, 12):
+        train(replace(recipe, steps=steps, decay_steps=0), run, processes=1)
+        after[steps] = load_file(run.output / CHECKPOINT)
+    stand = ("model.encoder.", "model.quantizer.input_proj.", "model.quantizer.codebooks", "model.quantizer.in_weight")
+    for name, value in after[10].items():
+        if name.startswith(stand):
+            assert torch.equal(value, after[12][name]), name
+        elif name.startswith("model.decoder.") and "input_proj" in name:
+            assert not torch.equal(value, after[12][name]), name
 
 
 @pytest.mark.slow
@@ -75,4 +90,4 @@ def test_a_damaged_checkpoint_is_named(data, recipe, tmp_path):
 def test_there_is_no_codec_before_the_quantizer_is_fitted(data, recipe, tmp_path, capsys):
     train(replace(recipe, steps=3), Run(data, tmp_path / "run"), processes=1)
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "codec")]) == 2
-    assert "no quantizer before step 7" in capsys.readouterr().err
+    assert "no quantizer before step 6" in capsys.readouterr().err
