@@ -38,7 +38,7 @@ class Recipe:
 
     shape: Shape = field(default_factory=Shape)
     seed: int = 1
-    steps: int = 2600
+    steps: int = 2940
     channel_steps: int = 1250
     freeze_step: int = 1785
     batch_size: int = 8
@@ -46,7 +46,7 @@ class Recipe:
     learning_rate: float = 1.5e-3
     projection_rate: float = 3e-4
     warmup_steps: int = 200
-    decay_steps: int = 800
+    decay_steps: int = 1000
     averaging: float = 0.998
     weight_decay: float = 0.01
     clip_norm: float = 1.0
