@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +22,7 @@ FLOORS = (
 """The rooms of `pipeline/` from the top. A room imports from rooms on lower floors and from the modules at the root."""
 
 
+@cache
 def modules(package: str) -> dict[str, ast.Module]:
     paths = sorted((ROOT / package).rglob("*.py"))
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in paths}

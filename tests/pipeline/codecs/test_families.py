@@ -14,6 +14,8 @@ import torch
 from pipeline.codecs import Codec, CodecDescription, Coded, find_codec, load_codec
 from tests.pipeline.codecs.models import MODELS
 
+pytestmark = pytest.mark.slow  # the libraries of a dozen codecs are imported
+
 Folder = Callable[[str], Path]
 
 RATES = {  # Hz in, channels, sizes of the codebooks, samples per code of each

@@ -298,15 +298,15 @@ def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch
     encoder = Encoder(encoder._codec, 4, max_frames=1000)
     (whole,) = encoder.encode([clip_of(0, 400)])
     stream = encoder.stream()
-    step, sizes = stream._stream._encoder.step, []
+    step, sizes = stream._stream._encoder.step_with_latents, []
 
-    def small(chunk: torch.Tensor, state: Any) -> Any:
-        sizes.append(chunk.shape[1] // SAMPLES_PER_FRAME)
+    def small(chunks: Sequence[torch.Tensor], states: Any) -> Any:
+        sizes.append(chunks[0].shape[1] // SAMPLES_PER_FRAME)
         if sizes[-1] > 150:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(chunk, state)
+        return step(chunks, states)
 
-    monkeypatch.setattr(stream._stream._encoder, "step", small)
+    monkeypatch.setattr(stream._stream._encoder, "step_with_latents", small)
     stream.step(clip_of(0, 400).waveform)
     coded = stream.finish(clip_of(0, 400).info)
     assert sizes == [375, 125, 250, 125, 125, 25]
@@ -315,13 +315,13 @@ def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch
 
 def test_a_long_clip_is_cut_at_whole_blocks_wherever_its_parts_end(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
     stream = encoder.stream()
-    step, sizes = stream._stream._encoder.step, []
+    step, sizes = stream._stream._encoder.step_with_latents, []
 
-    def noted(chunk: torch.Tensor, state: Any) -> Any:
-        sizes.append(chunk.shape[1] / SAMPLES_PER_FRAME)
-        return step(chunk, state)
+    def noted(chunks: Sequence[torch.Tensor], states: Any) -> Any:
+        sizes.append(chunks[0].shape[1] / SAMPLES_PER_FRAME)
+        return step(chunks, states)
 
-    monkeypatch.setattr(stream._stream._encoder, "step", noted)
+    monkeypatch.setattr(stream._stream._encoder, "step_with_latents", noted)
     clip = clip_of(0, 300)
     for start in range(0, clip.waveform.shape[1], 100_001):
         stream.step(clip.waveform[:, start : start + 100_001])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from moss_tok import MossAudioTokenizerModel
+from pipeline.codecs.moss import MossCodec
 from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Origin, Prepared, Reject
 from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.shard.long_clip import Encoded
@@ -35,7 +36,7 @@ def parts_of(clip: Clip, frames: int) -> Iterator[ClipPart]:
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return Encoder(MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder"), 4, max_frames=1000)
+    return Encoder(MossCodec(MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")), 4, max_frames=1000)
 
 
 def codes_of(encoder: Encoder, items: Sequence[Prepared]) -> list[CodedClip]:
