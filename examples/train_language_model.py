@@ -139,6 +139,8 @@ class Training:
         self.delayed = [delay(clip, shape.codebook_size) for clip in clips]
         self.shares = np.array([clip.shape[1] for clip in clips]) / sum(clip.shape[1] for clip in clips)
         self.path = arguments.checkpoint / "checkpoint.safetensors"
+        self.best = math.inf
+        """Bits a code in validation of the model in best.safetensors: of few clips it soon learns too much by heart."""
 
     def one_step(self) -> float:
         loss = loss_of(self.model, self._batch())
@@ -171,7 +173,7 @@ class Training:
             tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state.get(parameter, {}).items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f".{self.path.name}.partial")
-        save_file(tensors | {"done": torch.tensor(self.step)}, partial)
+        save_file(tensors | {"done": torch.tensor(self.step), "best": torch.tensor(self.best)}, partial)
         partial.replace(self.path)
 
     def resume(self) -> None:
@@ -185,7 +187,17 @@ class Training:
             keys = ("exp_avg", "exp_avg_sq", "step")
             if f"step.{name}" in tensors:
                 self.optimizer.state[parameter] = {key: tensors[f"{key}.{name}"] for key in keys}
-        self.step = int(tensors["done"])
+        self.step, self.best = int(tensors["done"]), float(tensors["best"])
+
+    def keep_best(self, bits: float) -> None:
+        """Keep the model if none was better in validation."""
+        if bits < self.best:
+            self.best = bits
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(self.model.state_dict(), self.path.with_name("best.safetensors"))
+
+    def take_best(self) -> None:
+        self.model.load_state_dict(load_file(self.path.with_name("best.safetensors")))
 
 
 @torch.no_grad()
@@ -237,14 +249,15 @@ def run(arguments: argparse.Namespace) -> None:
         bits = training.one_step()
         recent = bits if recent == 0 else recent + 0.05 * (bits - recent)
         if training.step % arguments.report_steps == 0:
-            print(
-                f"step {training.step}: {recent:.3f} bits, {validate(training.model, validation):.3f} in validation",
-                flush=True,
-            )
+            found = validate(training.model, validation)
+            print(f"step {training.step}: {recent:.3f} bits, {found:.3f} in validation", flush=True)
+            training.keep_best(found)
             training.save()
+    training.keep_best(validate(training.model, validation))
     training.save()
-    found = validate(training.model, validation)
-    print(f"step {training.step}: {found:.3f} bits a code in validation, {alone - found:.3f} less than alone")
+    training.take_best()
+    best = training.best
+    print(f"step {training.step}: {best:.3f} bits a code in validation at best, {alone - best:.3f} less than alone")
     if arguments.continuation:
         write_continuation(
             training.model, max(validation, key=lambda clip: clip.shape[1]), record.model.name, arguments
