@@ -76,7 +76,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records: list[dict[str, Any]] = [{"audio": str(path), "text": HOSTILE} for path in speech]
     records += [{"audio": str(CORPUS / "folder/broken/page.wav")}, {"audio": f"{HOSTILE}.wav"}]
     (folder / "clips.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    tokenize_in_process(demo_config(folder / "codes", f"input.splits.train=[{folder}/clips.jsonl]"))
+    allowed = f"input.allow=[{folder}, {CORPUS}]"
+    untrained = "model.name=cat-tiny"  # so that the page has its banner too
+    given = demo_config(folder / "codes", f"input.splits.train=[{folder}/clips.jsonl]", allowed, untrained)
+    tokenize_in_process(given)
     output = read_output(str(folder / "codes"))
     (folder / "report.html").write_bytes(render(gather(output, 3, lambda: load_decoder(output.record))))
     return folder / "report.html"
