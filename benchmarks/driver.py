@@ -19,6 +19,7 @@ import psutil
 from benchmarks.store_of_many import PROTOCOL, StoreOfMany, register
 from pipeline.config import Config, parse_config
 from pipeline.dataset.manifest import ShardManifest
+from pipeline.distributed.actor import Readiness
 from pipeline.distributed.reader_task import this_node
 from pipeline.distributed.scheduler import Attempt, Scheduler
 from pipeline.distributed.throughput import ActorFigures
@@ -31,8 +32,8 @@ class IdleTokenizer:
     def __init__(self, *_: Any) -> None:
         self._shards = 0
 
-    def ready(self) -> str:
-        return this_node()
+    def ready(self) -> Readiness:
+        return Readiness(this_node(), {})
 
     def figures(self) -> ActorFigures:
         return ActorFigures()

@@ -13,6 +13,7 @@ from typing import cast
 
 import numpy as np
 
+from pipeline.codecs.machine import Machine
 from pipeline.distributed.actor import TokenizerActor
 from pipeline.items import Clip, ClipInfo, CodedClip
 from pipeline.steps.encode import Encoder
@@ -36,6 +37,7 @@ class StandIn:
     """
 
     def __init__(self, speed: float, folder: Path, sample_rate: int, samples_per_frame: int, num_quantizers: int):
+        self.machine: Machine = {}
         self._speed = speed
         self._notes = (folder / f"batches-{os.getpid()}.jsonl").open("a", buffering=1)
         self._sample_rate = sample_rate

@@ -46,6 +46,14 @@ class Execution:
         packed = device.type == "cuda" and dtype == torch.bfloat16
         return cls(GPU_FRAMES if device.type == "cuda" else None, packed_attention if packed else TiledAttention)
 
+    @property
+    def name(self) -> str:
+        """What is not the default of a CPU, to be put behind the name of the kernels."""
+        frames = "" if self.static_frames is None else f"; groups of {self.static_frames} frames"
+        compiled = "" if self.compile_backend is None else f"; compiled by {self.compile_backend}"
+        kernel = "" if self.attention is TiledAttention else f"; {getattr(self.attention, '__name__', 'attention')}"
+        return frames + kernel + compiled
+
     def groups(self, rows: int, steps_per_frame: int, way: Way) -> tuple[slice, ...]:
         """The groups in which a stage with so many steps per frame computes so many rows. The last group may extend
         beyond the rows."""

@@ -246,6 +246,10 @@ class RunConfig(Section):
     )
     """Reasons of rejects that may pass. If the file of such a reject is there again, the shard is done again and
     replaced. [] leaves every committed shard as it is."""
+    machines: Literal["same", "any"] = "same"
+    """Kinds of machine that may encode: GPU, or CPU with its instructions, and kernels and torch. `same` refuses a run
+    on another kind than the output was begun on, and in a mixed cluster lets nodes of other kinds only read and decode.
+    `any` mixes kinds, between which a few codes differ; each manifest says what made it."""
     log_format: Literal["text", "json"] = "text"
     """How the driver and the actors log: lines for people, or one JSON object per line for machines."""
 

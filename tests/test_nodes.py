@@ -12,6 +12,13 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+from pipeline.codecs.machine import name_machine
+from pipeline.dataset.dataset import open_output
+from pipeline.dataset.machines import OutputMachine
+from pipeline.dataset.manifest import read_manifests
+from pipeline.monitoring.status import Observer
+from pipeline.shard.tokenize import tokenize_shard
+from pipeline.steps.encode import load_encoder
 from tests.ray_head import again_if_late
 from tests.support import (
     CONFIG,
@@ -49,7 +56,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def add_node(cluster: Cluster, **resources: float) -> Any:
+def add_node(cluster: Cluster, **resources: Any) -> Any:
     return again_if_late(lambda: cluster.add_node(**resources, **NODE))
 
 
@@ -110,3 +117,59 @@ def hold(kind: str) -> list[psutil.Process]:
                 process.send_signal(signal.SIGSTOP)
                 held.append(process)
     return held
+
+
+def release(held: list[psutil.Process]) -> None:
+    for process in held:
+        process.send_signal(signal.SIGCONT)
+
+
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+def test_encoders_keep_off_a_node_of_another_kind_than_the_output_was_begun_on(
+    clean: dict[str, bytes], cluster: Cluster, tmp_path: Path
+):
+    """The node with AVX2 alone is refused while it is the only one, and reads and decodes when there is another."""
+    output = tmp_path / "codes"
+    config = demo_config(output, SHARDS)
+    begun = open_output(config)
+    encoder = load_encoder(config.model, begun.record.num_quantizers, config.batch.max_frames)
+    OutputMachine(begun, "same").check(encoder.machine)
+    tokenize_shard(begun.specs[0], encoder, config, begun.record)
+    add_node(cluster, num_cpus=2, num_gpus=1, env_vars=AVX2)
+    refused = start_run(cluster, output)
+    _, complaint = refused.communicate(timeout=DEADLINE_SECONDS)
+    assert refused.returncode == 2, complaint
+    assert "this output is made on" in complaint
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in complaint
+    assert "run.machines=any" in complaint
+    assert commits(output) == 1
+    run = start_run(cluster, output, "cluster.actors=1")
+    held: list[psutil.Process] = []
+    wait_for(lambda: bool(held.extend(hold("ray::TokenizerActor")) or held) or run.poll() is not None)
+    add_node(cluster, num_cpus=2, num_gpus=1)
+    release(held)
+    _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
+    assert run.returncode == 0, complaint
+    assert "only reads and decodes: this output is made on" in complaint
+    assert data_files(output) == clean
+    manifests = list(read_manifests(begun.layout, {spec.shard_id for spec in begun.specs}))
+    assert {name_machine(manifest.machine) for manifest in manifests} == {name_machine(encoder.machine)}
+
+
+def test_any_machine_goes_on_where_that_is_asked_for(cluster: Cluster, tmp_path: Path):
+    output = tmp_path / "codes"
+    config = demo_config(output, SHARDS)
+    begun = open_output(config)
+    encoder = load_encoder(config.model, begun.record.num_quantizers, config.batch.max_frames)
+    OutputMachine(begun, "same").check(encoder.machine)
+    tokenize_shard(begun.specs[0], encoder, config, begun.record)
+    add_node(cluster, num_cpus=2, num_gpus=1, env_vars=AVX2)
+    run = start_run(cluster, output, "run.machines=any")
+    _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
+    assert run.returncode == 0, complaint
+    said = Observer(str(output)).look().lines()["made on"]
+    assert f"1 shard on {name_machine(encoder.machine)}" in said
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in said
+    assert said in (output / "README.md").read_text()

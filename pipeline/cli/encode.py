@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.printing import print_dataset
     from pipeline.config import parse_config
     from pipeline.dataset.dataset import open_output, with_absolute_uris
+    from pipeline.dataset.machines import OutputMachine
     from pipeline.dataset.totals import Totals
     from pipeline.monitoring.progress import Progress
     from pipeline.shard.tokenize import tokenize_shard
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         encoder = load_encoder(
             config.model, output.record.num_quantizers, config.batch.max_frames, output.record.latents
         )
+        OutputMachine(output, config.run.machines).check(encoder.machine)
         with Progress(len(output.todo), len(output.done)) as progress:
             made = Totals()
             for spec in output.todo:

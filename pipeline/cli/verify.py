@@ -4,9 +4,10 @@
   moss-tok verify s3://bucket/codes --all  encode every clip again: takes as long as tokenizing
   moss-tok verify out/demo --sample 0      check only what is stored: needs neither sources nor codec
 
-Nothing is changed. Clips that are encoded again must give exactly the same codes, lengths and hashes. They do with the
-same versions on the same kind of hardware. Exit status: 0 everything is right, 1 something differs, 2 it could not be
-checked.
+Nothing is changed. Clips that are encoded again must give exactly the same codes, lengths and hashes. Only those are
+encoded that were made on a machine of this kind: the others are counted, with the reason.
+
+Exit status: 0 everything is right, 1 something differs, 2 it could not be checked.
 """
 
 from __future__ import annotations
@@ -63,8 +64,10 @@ def _print(uri: str, findings: Findings) -> None:
     for check, tally in findings.tallies.items():
         meaning = CHECKS[check] if tally.looked else "not checked"
         print(f"  {check:<14} {tally.looked:>10,} {tally.wrong or '-':>6}  {meaning}")
+    for obstacle, count in sorted(findings.unchecked.items()):
+        print(f"\nnot encoded again: {count:,} clips: {obstacle}")
     if not findings.wrong:
-        print("\neverything is right")
+        print(f"\neverything {'that could be checked ' * bool(findings.unchecked)}is right")
         return
     for number, difference in enumerate(findings.differences[:SHOWN], 1):
         print(f"\n{number}. {_describe(difference)}")

@@ -12,6 +12,7 @@ import torch
 
 from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, StreamingEncoder, decode_stream
 from moss_tok.checkpoint import Checkpoint
+from moss_tok.execution import Execution
 from moss_tok.stack import StreamState
 from moss_tok.transfer import start_copy_to_host
 from pipeline.codecs.protocol import (
@@ -44,7 +45,8 @@ class MossCodec:
 
     @property
     def numerics(self) -> str:
-        return self.model.numerics.name
+        execution = self.model.execution or Execution.for_device(self.model.device, self.model.dtype)
+        return f"{self.model.numerics.name}{execution.name}"
 
     def launch(self, waveforms: Sequence[np.ndarray], num_quantizers: int) -> Future[list[Coded]]:
         """A GPU goes on with the batch when this has returned, so that the next can be made ready meanwhile."""

@@ -17,7 +17,7 @@ from pipeline.codecs.protocol import MOSS
 from pipeline.config import CardConfig
 from pipeline.dataset.provenance import RunRecord
 from pipeline.dataset.statistics import DURATION_EDGES, SampleStatistics
-from pipeline.dataset.totals import Totals, describe
+from pipeline.dataset.totals import Totals, describe, describe_machines
 
 UNTRAINED = (
     "**These codes come from an untrained model.** They show the format and the pipeline; they decode to noise, and "
@@ -43,7 +43,7 @@ def dataset_card(record: RunRecord, totals: Totals, planned: int, about: CardCon
         _plots(record, seen),
         _load(splits or list(record.input["splits"]), record),
         _decode(record),
-        _provenance(record),
+        _provenance(record, totals),
         _columns(record),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -206,7 +206,7 @@ def _books(record: RunRecord) -> str:
     return f"{record.num_quantizers} of {record.model.num_quantizers} codebooks: {listed}"
 
 
-def _provenance(record: RunRecord) -> str:
+def _provenance(record: RunRecord, totals: Totals) -> str:
     model = record.model
     moss = model.codec.family == MOSS
     rows = {
@@ -225,6 +225,7 @@ def _provenance(record: RunRecord) -> str:
         "schema": record.codes_schema,
         "fingerprint": record.fingerprint,
         "software": ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items())),
+        **({"machines": describe_machines(totals)} if totals.shards_by_machine else {}),
     }
     return f"## Made with\n\n{_pairs(rows)}"
 

@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +39,7 @@ class AttemptInfo:
     attempt: int
     started_at: float
     seconds: Mapping[str, float]
+    machine: Mapping[str, str] = field(default_factory=dict)
 
 
 def shard_metadata(shard_id: str, clips: int, input_bytes: int, rejects: bytes) -> dict[str, str]:
@@ -73,6 +74,7 @@ def publish_shard(layout: Layout, spec: ShardSpec, data: bytes, rejects: bytes, 
             started_at=round(attempt.started_at, 3),
             finished_at=round(time.time(), 3),
             seconds={stage: round(spent, 6) for stage, spent in seconds.items()},
+            machine=dict(attempt.machine),
         )
     else:
         manifest = rebuild_manifest(layout, spec)

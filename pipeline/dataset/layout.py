@@ -41,6 +41,11 @@ class Layout:
         return storage.join(self.internal, "run.json")
 
     @property
+    def machine(self) -> str:
+        """On what kind of machine the output is made: see pipeline/dataset/machines.py."""
+        return storage.join(self.internal, "machine.json")
+
+    @property
     def totals(self) -> str:
         """The sums over the shards that were counted: a cache, which can be made again from the manifests."""
         return storage.join(self.internal, "totals.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import product
 
@@ -41,6 +41,7 @@ class ShardManifest:
     finished_at: float
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
+    machine: Mapping[str, str] = field(default_factory=dict)
 
 
 def commit(layout: Layout, manifest: ShardManifest) -> ShardManifest:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pipeline.codecs.machine import NOT_RECORDED, name_machine
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.formatting import format_bytes
 
@@ -29,6 +30,8 @@ class Totals:
     seconds_by_split: dict[str, float] = field(default_factory=dict)
     """Seconds of audio by split."""
     seconds: dict[str, float] = field(default_factory=dict)
+    shards_by_machine: Counter[str] = field(default_factory=Counter)
+    """Number of shards by the kind of machine that made them, in words."""
 
     @classmethod
     def of(cls, manifest: ShardManifest) -> Totals:
@@ -46,6 +49,7 @@ class Totals:
             rejects_by_split=Counter({manifest.split: manifest.rejects}),
             seconds_by_split={manifest.split: manifest.audio_seconds},
             seconds=dict(manifest.seconds),
+            shards_by_machine=Counter({name_machine(manifest.machine): 1}),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +58,9 @@ class Totals:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Totals:
         """The inverse of `to_json`. Raises TypeError for anything else."""
-        counters = ("rejects_by_reason", "rows_by_split", "rejects_by_split")
+        counters = ("rejects_by_reason", "rows_by_split", "rejects_by_split", "shards_by_machine")
+        earlier = {"shards_by_machine": {NOT_RECORDED: document["shards"]} if document["shards"] else {}}
+        document = {**earlier, **document}
         return cls(**{**document, **{name: Counter(document[name]) for name in counters}})
 
     def add(self, other: Totals) -> None:
@@ -68,6 +74,7 @@ class Totals:
         self.rejects_by_reason.update(other.rejects_by_reason)
         self.rows_by_split.update(other.rows_by_split)
         self.rejects_by_split.update(other.rejects_by_split)
+        self.shards_by_machine.update(other.shards_by_machine)
         _add_up(self.seconds_by_split, other.seconds_by_split)
         _add_up(self.seconds, other.seconds)
 
@@ -79,6 +86,14 @@ class Totals:
 def _add_up(sums: dict[str, float], more: Mapping[str, float]) -> None:
     for name, seconds in more.items():
         sums[name] = sums.get(name, 0.0) + seconds
+
+
+def describe_machines(totals: Totals) -> str:
+    """On what kinds of machine the shards were made, with numbers where there are several."""
+    kinds = sorted(totals.shards_by_machine.items(), key=lambda kind: (-kind[1], kind[0]))
+    if len(kinds) == 1:
+        return kinds[0][0]
+    return "; ".join(f"{count:,} shard{'s' * (count != 1)} on {name}" for name, count in kinds)
 
 
 def describe(totals: Totals) -> dict[str, str]:

@@ -6,10 +6,12 @@ import gc
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 
 from pipeline import logs
+from pipeline.codecs.machine import Machine
 from pipeline.config import Config
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest
@@ -26,6 +28,16 @@ from pipeline.steps.records import clip_id
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What an actor says when it has loaded the model."""
+
+    node: str
+    """Ray's id of its node."""
+    machine: Machine
+    """The kind of machine that it computes on."""
+
+
 class TokenizerActor:
     """One replica of the codec. Each call of `tokenize` has a thread of its own; all share one encode loop."""
 
@@ -36,7 +48,9 @@ class TokenizerActor:
         self._record = record
         self._target = target_of(record)
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
-        self._loop = EncodeLoop(self.load(), config.batch.max_frames)
+        encoder = self.load()
+        self._machine = encoder.machine
+        self._loop = EncodeLoop(encoder, config.batch.max_frames)
         self._loop.start()
         gc.freeze()  # the model and its libraries stay, so garbage collections need not visit them
 
@@ -45,9 +59,9 @@ class TokenizerActor:
         record = self._record
         return load_encoder(self._config.model, record.num_quantizers, self._config.batch.max_frames, record.latents)
 
-    def ready(self) -> str:
-        """Ray's id of this actor's node. Ray answers once the model is loaded."""
-        return this_node()
+    def ready(self) -> Readiness:
+        """Where this actor is, and what it computes on. Ray answers once the model is loaded."""
+        return Readiness(this_node(), self._machine)
 
     def figures(self) -> ActorFigures:
         """What this actor has encoded so far, and what waits for its encoder."""
@@ -67,7 +81,8 @@ class TokenizerActor:
         shard = OpenShard(spec, attempt, max_missing_fraction=config.run.max_missing_fraction, replaces=replaces)
         chunks = prepare_remotely(spec, config.input, config.prepare, self._target, config.run.stall_seconds)
         encode_shard(shard, _log_rejects(chunks, spec, about), self._loop, self._target)
-        manifest = shard.publish(Layout(config.output.uri), self._record, config.output.row_group_rows)
+        layout = Layout(config.output.uri)
+        manifest = shard.publish(layout, self._record, config.output.row_group_rows, self._machine)
         logger.info("committed: %d rows, %d rejects", manifest.rows, manifest.rejects, extra=about)
         return manifest
 

@@ -17,9 +17,12 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayActorError
 
+from pipeline.codecs.machine import Machine
 from pipeline.config import Config
+from pipeline.dataset.dataset import OutputMismatch
+from pipeline.dataset.machines import REMEDY
 from pipeline.dataset.provenance import RunRecord
-from pipeline.distributed.actor import TokenizerActor
+from pipeline.distributed.actor import Readiness, TokenizerActor
 from pipeline.distributed.actor_handle import ActorHandle
 from pipeline.distributed.cluster import (
     actor_capacity,
@@ -37,6 +40,7 @@ from pipeline.yaml_config import ConfigError
 
 RECONCILE_SECONDS = 2.0  # between two looks at the cluster; also the time in which Ray learns that a node is gone
 WAIT_WARNING_SECONDS = 60.0  # a run without a ready actor warns this often
+NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 MAX_START_FAILURES = 5  # the run ends after so many failed starts in a row, if no actor is left
 
 OnDone: TypeAlias = "Callable[[ActorHandle, Future[Any]], None]"
@@ -55,12 +59,17 @@ class ActorPool:
         tokenizer: type[TokenizerActor],
         scheduler: Scheduler,
         note: Callable[[str], None],
+        objection: Callable[[Machine], str | None] = lambda machine: None,
     ) -> None:
+        """`objection` says why an actor on such a machine may not encode for this output, or None if it may."""
         self._config = config
         self._record = record
         self._run_id = run_id
         self._scheduler = scheduler
         self._note = note
+        self._objection = objection
+        self._foreign: dict[str, str] = {}
+        """Nodes whose machines may not encode, and why. They read and decode."""
         self._nodes = live_nodes()
         self._shape = actor_shape(config, self._nodes)
         self._grows = joined_address(config.cluster) is not None
@@ -112,9 +121,11 @@ class ActorPool:
                 self._remove_dead(actor, node_gone)
         if self.fatal_error:
             return
-        capacity = actor_capacity(self._config, self._shape, self._nodes)
+        capacity = actor_capacity(self._config, self._shape, self._nodes, self._foreign)
         self._note_capacity(capacity)
-        wanted = actors_to_start(self._config, self._shape, self._nodes) if self._grows else capacity
+        wanted = capacity
+        if self._grows:
+            wanted = actors_to_start(self._config, self._shape, self._nodes, self._foreign)
         self.slots = slots_per_actor(self._config, self._shape, self._nodes, min(capacity, self._scheduler.remaining))
         self._scale(min(wanted, self._scheduler.remaining), now)
         self._warn_of_waiting(capacity, now)
@@ -165,19 +176,46 @@ class ActorPool:
             max_concurrency=max_slots(self._config) + 2,  # one more for `ready` and one for `figures`
             max_restarts=0,
             max_task_retries=0,
+            **self._elsewhere(),
         )
         return ActorHandle(shell.remote(self._config, self._record, self._run_id))
 
     def _on_ready(self, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()
         if error is None:
-            actor.node = result.result()
+            ready: Readiness = result.result()
+            objection = self._objection(ready.machine)
+            if objection is not None:
+                self._keep_off(ready.node, actor, objection)
+                return
+            actor.node = ready.node
             self._worked, self._start_failures = True, 0
         elif isinstance(error, RayActorError) and not error.actor_init_failed:
             self.mark_dead(actor, error)
         else:
             self._remove(actor)
             self._start_failed(error, hopeless=not self._worked)
+
+    def _elsewhere(self) -> dict[str, Any]:
+        """Options that keep an actor off the nodes that may not encode."""
+        if not self._foreign:
+            return {}
+        return {"label_selector": {NODE_LABEL: f"!in({','.join(sorted(self._foreign))})"}}
+
+    def _keep_off(self, node: str, actor: ActorHandle, objection: str) -> None:
+        """End the actor of a node that may not encode, and start none there again.
+
+        Raises OutputMismatch if no other node could hold an actor and none ever did.
+        """
+        first = node not in self._foreign
+        self._foreign[node] = objection
+        self._remove(actor)
+        others = {name: resources for name, resources in self._nodes.items() if name not in self._foreign}
+        if not self._worked and not any(self._shape.capacity(resources) for resources in others.values()):
+            raise OutputMismatch(f"{objection}. {REMEDY}")
+        if first:
+            self._note(f"node {node} only reads and decodes: {objection}")
+        self._next_reconcile = 0.0
 
     def _remove_dead(self, actor: ActorHandle, node_gone: bool) -> None:
         attempts = list(actor.open.values())

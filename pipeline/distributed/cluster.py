@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -145,9 +145,12 @@ def actor_shape(config: Config, nodes: Nodes) -> ActorShape:
     return ActorShape(config.cluster.cpus_per_actor, config.cluster.gpus_per_actor if on_gpu else 0.0)
 
 
-def actor_capacity(config: Config, shape: ActorShape, nodes: Nodes) -> int:
-    """Number of actors that these nodes can hold beside one reader, at most the configured number."""
-    capacity = sum(shape.capacity(node) for node in nodes.values())
+def actor_capacity(config: Config, shape: ActorShape, nodes: Nodes, foreign: Container[str] = ()) -> int:
+    """Number of actors that these nodes can hold beside one reader, at most the configured number.
+
+    `foreign` are nodes that hold none.
+    """
+    capacity = _room(shape, nodes, foreign)
     cpus = total(nodes, "CPU")
     if shape.cpus:
         capacity = min(capacity, int((cpus - READER_CPUS) / shape.cpus))
@@ -160,18 +163,23 @@ def actor_capacity(config: Config, shape: ActorShape, nodes: Nodes) -> int:
     return capacity if shape.gpus else min(capacity, max(1, int(cpus / 2 / max(shape.cpus, 1))))
 
 
-def actors_to_start(config: Config, shape: ActorShape, nodes: Nodes) -> int:
+def actors_to_start(config: Config, shape: ActorShape, nodes: Nodes, foreign: Container[str] = ()) -> int:
     """Number of actors to start on a cluster that may grow: `actor_capacity`, and some that wait so that it grows.
 
     An autoscaler adds nodes only for actors that wait: readers are tied to nodes, so Ray does not report them. With a
     configured number, all of them are started. With `auto`, twice the capacity: that fills a cluster of any size in a
     few steps. No actor waits that would fit these nodes, since it would take the last CPU from the readers.
     """
-    capacity = actor_capacity(config, shape, nodes)
-    if sum(shape.capacity(node) for node in nodes.values()) > capacity:
+    capacity = actor_capacity(config, shape, nodes, foreign)
+    if _room(shape, nodes, foreign) > capacity:
         return max(1, capacity)
     asked = config.cluster.actors
     return max(1, 2 * capacity) if asked == "auto" else asked
+
+
+def _room(shape: ActorShape, nodes: Nodes, foreign: Container[str]) -> int:
+    """Number of actors that fit empty nodes."""
+    return sum(shape.capacity(resources) for node, resources in nodes.items() if node not in foreign)
 
 
 def slots_per_actor(config: Config, shape: ActorShape, nodes: Nodes, actors: int) -> int:

@@ -20,6 +20,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 from pipeline import logs, signals, storage
 from pipeline.config import Config
 from pipeline.dataset.dataset import Output, open_output, with_absolute_uris
+from pipeline.dataset.machines import OutputMachine
 from pipeline.dataset.totals import Totals
 from pipeline.dataset.totals_cache import TotalsCache
 from pipeline.distributed.actor import TokenizerActor
@@ -135,7 +136,8 @@ class _Driver:
         logs.configure(log_format, run=self._run_id, process="driver", pid=os.getpid())
         with Monitor(self._output, self._run_id, self.scheduler, log_format) as self._monitor:
             record, note = self._output.record, self._monitor.note
-            pool = ActorPool(self._config, record, self._run_id, tokenizer, self.scheduler, note)
+            machine = OutputMachine(self._output, self._config.run.machines)
+            pool = ActorPool(self._config, record, self._run_id, tokenizer, self.scheduler, note, machine.objection)
             try:
                 while self.scheduler.remaining and not self.stopped:
                     signals.check()

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.dataset import manifest
 from pipeline.dataset.dataset import Output, read_output
-from pipeline.dataset.totals import Totals, describe
+from pipeline.dataset.totals import Totals, describe, describe_machines
 from pipeline.formatting import format_seconds
 from pipeline.monitoring.heartbeat import RUNNING, SILENT, Heartbeat, read_heartbeats
 
@@ -83,6 +83,7 @@ class Status:
             "rejects": totals.rejects,
             "rejects_by_reason": dict(sorted(totals.rejects_by_reason.items())),
             "output_bytes": totals.output_bytes,
+            "shards_by_machine": dict(sorted(totals.shards_by_machine.items())),
             "model": record.model.name,
             "fingerprint": record.fingerprint,
             "speed": self.speed,
@@ -116,6 +117,8 @@ class Status:
             **describe(self.totals),
             "shards": f"{self.totals.shards:,} of {len(self.output.specs):,} ({shards})",
         }
+        if self.totals.shards_by_machine:
+            rows["made on"] = describe_machines(self.totals)
         if retries := sum(run.retries for run in self.runs):
             rows["retries"] = f"{retries:,}"
         if self.speed:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from moss_tok.audio import REASONS
 from pipeline.codecs.protocol import MOSS
+from pipeline.dataset.totals import describe_machines
 from pipeline.pages.numerals import count, moment, quantity, share, shown, size, span
 from pipeline.pages.plots import meter
 from pipeline.report import charts
@@ -255,6 +256,7 @@ def _made(data: PageData) -> list[tuple[str, str]]:
         ("schema", record.codes_schema),
         ("fingerprint", record.fingerprint),
         *(("software", line) for line in versions),
+        *([("machines", describe_machines(data.history.totals))] if data.history.totals.shards_by_machine else []),
     ]
     return [(name, shown(value, 600)) for name, value in lines]
 

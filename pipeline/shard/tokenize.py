@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from pipeline.codecs.machine import Machine
 from pipeline.config import Config
 from pipeline.dataset.commit import AttemptInfo, publish_shard, replace_shard, shard_metadata
 from pipeline.dataset.layout import Layout
@@ -79,8 +80,10 @@ class OpenShard:
         self.coded.append(encoded.clip)
         self.seconds["encode"] += encoded.seconds
 
-    def publish(self, layout: Layout, record: RunRecord, row_group_rows: int) -> ShardManifest:
-        """Write data and rejects, then the manifest, which commits them.
+    def publish(
+        self, layout: Layout, record: RunRecord, row_group_rows: int, machine: Machine | None = None
+    ) -> ShardManifest:
+        """Write data and rejects, then the manifest, which commits them and says on what machine they were made.
 
         Raises RuntimeError unless every clip is a row or a reject, exactly once, and SourcesMissing if too many are
         missing.
@@ -96,7 +99,7 @@ class OpenShard:
         summary = shard_metadata(self.spec.shard_id, self._expected, self.input_bytes, rejects)
         data = to_parquet(codes, metadata | summary, row_group_rows)
         self.seconds["write"] += time.perf_counter() - started
-        attempt = AttemptInfo(self.attempt, self.started_at, self.seconds)
+        attempt = AttemptInfo(self.attempt, self.started_at, self.seconds, machine or {})
         if self._replaces is not None:
             return replace_shard(layout, self.spec, data, rejects, attempt, self._replaces)
         return publish_shard(layout, self.spec, data, rejects, attempt)
@@ -150,4 +153,4 @@ def tokenize_shard(
     target = target_of(record)
     with EncodeLoop(encoder, config.batch.max_frames) as loop:
         encode_shard(shard, prepare_shard(spec, config.input, config.prepare, target), loop, target)
-    return shard.publish(Layout(config.output.uri), record, config.output.row_group_rows)
+    return shard.publish(Layout(config.output.uri), record, config.output.row_group_rows, encoder.machine)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from pipeline.codecs import Codec, Coded, find_codec, load_codec
 from pipeline.codecs import CodeStream as CodecStream
+from pipeline.codecs.machine import Machine, describe_machine
 from pipeline.concurrency import completed
 from pipeline.config import ModelConfig
 from pipeline.items import Clip, ClipInfo, CodedClip
@@ -21,12 +23,18 @@ logger = logging.getLogger(__name__)
 class Encoder:
     """A codec, and how many frames it is given at once."""
 
-    def __init__(self, codec: Codec, num_quantizers: int, max_frames: int) -> None:
+    def __init__(self, codec: Codec, num_quantizers: int, max_frames: int, device: str = "cpu") -> None:
         """At most `max_frames` frames are encoded at once: a larger batch is halved, and a longer clip encoded in parts
         if the codec streams."""
         self._codec = codec
         self._num_quantizers = num_quantizers
         self._max_frames = max_frames
+        self._device = device
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The kind of machine that it computes on."""
+        return describe_machine(self._codec, self._device)
 
     def encode(self, clips: Sequence[Clip]) -> list[CodedClip]:
         """Codes of each clip, in the order given."""
@@ -113,5 +121,6 @@ def device_of(configured: str) -> str:
 def load_encoder(config: ModelConfig, num_quantizers: int, max_frames: int, latents: bool = False) -> Encoder:
     """The half of the codec that encodes, on the configured device. `latents` asks for what it quantizes, too."""
     source = find_codec(config.name, config.revision, config.codec)
-    codec = load_codec(source, device_of(config.device), config.dtype, parts="encoder", latents=latents)
-    return Encoder(codec, num_quantizers, max_frames)
+    device = device_of(config.device)
+    codec = load_codec(source, device, config.dtype, parts="encoder", latents=latents)
+    return Encoder(codec, num_quantizers, max_frames, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -63,6 +64,8 @@ class Findings:
 
     tallies: dict[str, Tally] = field(default_factory=lambda: {check: Tally() for check in CHECKS})
     differences: list[Difference] = field(default_factory=list)
+    unchecked: Counter[str] = field(default_factory=Counter)
+    """Number of clips that cannot be encoded again here, by the reason."""
 
     @property
     def wrong(self) -> int:
@@ -85,6 +88,7 @@ class Findings:
             self.tallies[check].looked += tally.looked
             self.tallies[check].wrong += tally.wrong
         self.differences.extend(other.differences[: MAX_DIFFERENCES - len(self.differences)])
+        self.unchecked.update(other.unchecked)
 
     def as_json(self) -> dict[str, Any]:
         """The findings for programs."""
@@ -92,4 +96,5 @@ class Findings:
             "ok": self.wrong == 0,
             "checks": {check: asdict(tally) for check, tally in self.tallies.items()},
             "differences": [asdict(difference) for difference in self.differences],
+            "unchecked": dict(sorted(self.unchecked.items())),
         }

@@ -7,9 +7,11 @@ from functools import partial
 from typing import TypeAlias
 
 from pipeline.codecs import load_codec
+from pipeline.codecs.machine import machine_differences, name_machine
 from pipeline.concurrency import in_order
 from pipeline.dataset.dataset import Output
-from pipeline.dataset.provenance import source_of
+from pipeline.dataset.manifest import ShardManifest
+from pipeline.dataset.provenance import WAVEFORM_VERSION, source_of
 from pipeline.dataset.totals import Totals
 from pipeline.items import ShardSpec
 from pipeline.shard.encode_loop import EncodeLoop
@@ -37,7 +39,8 @@ def verify(
     """Check everything that is stored, and encode `sample` clips again: all clips if it is None, none if it is 0.
 
     `model` is where the codec is, if it is not where the record says. Memory is bounded by the batches of a few shards,
-    the clips that are compared at once, and about 200 bytes per planned shard. Raises FileNotFoundError if there is no
+    the clips that are compared at once, and about 200 bytes per planned shard. Only clips whose bits this machine can
+    make again are encoded; the findings say how many others there are, and why. Raises FileNotFoundError if there is no
     output, ValueError for a codec with other weights, and StorageError if the store fails. Whatever is wrong with the
     output itself is in the findings.
     """
@@ -52,7 +55,11 @@ def verify(
     for count, checked in enumerate(_check_shards(output, output.committed), 1):
         findings.add(checked.findings)
         if (manifest := checked.manifest) is not None:
-            clips[checked.spec.shard_id] = manifest.rows + manifest.rejects
+            obstacle = None if encoder is None else _obstacle(output, manifest, encoder)
+            if obstacle is None:
+                clips[checked.spec.shard_id] = manifest.rows + manifest.rejects
+            else:
+                findings.unchecked[obstacle] += manifest.rows + manifest.rejects
             rejects[checked.spec.shard_id] = manifest.rejects
             totals.add(Totals.of(manifest))
         advance("shards", count, len(output.committed))
@@ -69,6 +76,16 @@ def verify(
     return findings
 
 
+def _obstacle(output: Output, manifest: ShardManifest, encoder: Encoder) -> str | None:
+    """Why this machine cannot make the bits of a shard again; None if it can, or if nothing is known."""
+    version = output.record.waveform_version
+    if version != WAVEFORM_VERSION:
+        return f"their waveforms are of version {version}, and this moss-tok makes those of version {WAVEFORM_VERSION}"
+    if not manifest.machine or not machine_differences(manifest.machine, encoder.machine):
+        return None
+    return f"they were made on {name_machine(manifest.machine)}, and this is {name_machine(encoder.machine)}"
+
+
 def _check_shards(output: Output, specs: Iterable[ShardSpec]) -> Iterator[CheckedShard]:
     """The findings in the order of the plan, a few shards at a time."""
     return in_order(partial(check_shard, output), specs, THREADS)
@@ -83,5 +100,6 @@ def _encoder(output: Output, name: str | None) -> Encoder:
             f"{source.name} has other weights than {record.model.name}, which made {output.layout.root}: pass that one "
             "with --model, or --sample 0 to encode nothing"
         )
-    codec = load_codec(source, device_of("auto"), record.dtype, parts="encoder", latents=record.latents)
-    return Encoder(codec, record.num_quantizers, MAX_FRAMES)
+    device = device_of("auto")
+    codec = load_codec(source, device, record.dtype, parts="encoder", latents=record.latents)
+    return Encoder(codec, record.num_quantizers, MAX_FRAMES, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 import ray
 
 from pipeline.config import Config, parse_config
+from pipeline.dataset.dataset import OutputMismatch
 from pipeline.distributed import actor_pool
+from pipeline.distributed.actor import Readiness
 from pipeline.distributed.actor_pool import RECONCILE_SECONDS, WAIT_WARNING_SECONDS, ActorPool
 from pipeline.distributed.scheduler import Scheduler
 from pipeline.items import ShardSpec
@@ -23,7 +26,7 @@ class FakeActor:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
-        self.readiness: Future[str] = Future()
+        self.readiness: Future[Readiness] = Future()
 
     @property
     def _actor_id(self) -> bytes:
@@ -37,8 +40,8 @@ class FakeActor:
 
         return Method
 
-    def loads(self, node: str) -> None:
-        self.readiness.set_result(node)
+    def loads(self, node: str, **machine: str) -> None:
+        self.readiness.set_result(Readiness(node, machine))
 
 
 class FakeCluster:
@@ -51,11 +54,19 @@ class FakeCluster:
         self.seconds = 0.0
         self.notes: list[str] = []
 
-    def run(self, shards: int = 1000, **settings: Any) -> ActorPool:
+    def run(self, shards: int = 1000, machine: str | None = None, **settings: Any) -> ActorPool:
+        """With `machine`, only actors on such a one may encode."""
         about = {"split": "train", "format": "webdataset", "size": 1, "version": "1"}
         specs = [ShardSpec(uri=f"{number}.tar", **about) for number in range(shards)]  # type: ignore[arg-type]
         config = config_of(**settings)
-        return ActorPool(config, None, "run", FakeActor, Scheduler(specs, 3), self.notes.append)  # type: ignore[arg-type]
+
+        def objection(found: Mapping[str, str]) -> str | None:
+            wrong = machine is not None and found != {"processor": machine}
+            return f"made on {machine}, not on {found['processor']}" if wrong else None
+
+        tokenizer: Any = FakeActor
+        record: Any = None
+        return ActorPool(config, record, "run", tokenizer, Scheduler(specs, 3), self.notes.append, objection)
 
     def advance(self, run: ActorPool, seconds: float = RECONCILE_SECONDS) -> None:
         """Let time pass, look at the cluster, hear what actors say."""
@@ -183,3 +194,55 @@ def test_an_actor_that_takes_the_last_cpu_from_the_readers_is_told_of(cluster: F
     cluster.advance(run)
     cluster.advance(run, WAIT_WARNING_SECONDS)
     assert cluster.notes[-1].startswith("no reader has had a CPU for 60 s; an actor needs 1 GPUs and 16 CPUs")
+
+
+def test_a_node_of_another_kind_only_reads_and_actors_keep_off_it(cluster: FakeCluster):
+    cluster.nodes |= {"right": GPU_NODE, "wrong": GPU_NODE}
+    run = cluster.run(device="cuda", machine="H100")
+    cluster.advance(run)
+    first, second = cluster.alive[:2]
+    assert "label_selector" not in first.options
+    first.loads("right", processor="H100")
+    second.loads("wrong", processor="V100")
+    cluster.advance(run)
+    assert [actor.node for actor in run.actors if actor.ready] == ["right"]
+    assert second in cluster.killed
+    assert "node wrong only reads and decodes: made on H100, not on V100" in cluster.notes
+    cluster.nodes["third"] = GPU_NODE
+    for _ in range(3):
+        cluster.advance(run)
+    newest = cluster.alive[-1]
+    assert newest.options["label_selector"] == {"ray.io/node-id": "!in(wrong)"}
+    newest.loads("third", processor="H100")
+    cluster.advance(run)
+    assert sorted(actor.node for actor in run.actors if actor.ready) == ["right", "third"]
+    assert run.slots == 30 // 2 + 8 + 1  # the CPUs of all three nodes read for two actors
+
+
+def test_a_cluster_with_nodes_of_another_kind_alone_is_refused(cluster: FakeCluster):
+    cluster.nodes |= {"wrong": GPU_NODE, "worse": GPU_NODE}
+    run = cluster.run(device="cuda", machine="H100")
+    cluster.advance(run)
+    first, second = cluster.alive[:2]
+    first.loads("wrong", processor="V100")
+    cluster.advance(run)
+    second.loads("worse", processor="A100")
+    with pytest.raises(OutputMismatch, match=r"made on H100, not on A100\. .*run\.machines=any"):
+        cluster.advance(run)
+
+
+def test_a_run_that_has_worked_waits_when_nodes_of_another_kind_are_left(cluster: FakeCluster):
+    cluster.nodes |= {"right": GPU_NODE}
+    run = cluster.run(device="cuda", machine="H100", actors=1)
+    cluster.advance(run)
+    cluster.alive[0].loads("right", processor="H100")
+    cluster.advance(run)
+    del cluster.nodes["right"]
+    cluster.nodes["wrong"] = GPU_NODE
+    for _ in range(2):
+        cluster.advance(run)
+    cluster.alive[-1].loads("wrong", processor="V100")
+    for _ in range(2):
+        cluster.advance(run)
+    assert not any(actor.ready for actor in run.actors)
+    assert run.fatal_error is None
