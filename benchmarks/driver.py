@@ -50,7 +50,15 @@ def manifest_of(spec: ShardSpec) -> ShardManifest:
     checksums = dict.fromkeys(("sha256", "rejects_sha256", "fingerprint"), "0" * 64)
     software = {f"package {number}": "1.0" for number in range(8)}
     return ShardManifest(
-        **values | names | checksums | {"rejects_by_reason": {"empty": 1}, "seconds": stages, "versions": software}
+        **values
+        | names
+        | checksums
+        | {
+            "rejects_by_reason": {"empty": 1},
+            "seconds": stages,
+            "versions": software,
+            "machine": {"processor": "a CPU"},
+        }
     )
 
 

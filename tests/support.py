@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config, load_config
 from pipeline.dataset.dataset import open_output, with_absolute_uris
-from pipeline.dataset.machines import OutputMachine
+from pipeline.dataset.machines import OutputMachine, restore_machine
 from pipeline.items import ClipInfo, Origin
 from pipeline.shard.tokenize import tokenize_shard
 from pipeline.steps.encode import load_encoder
@@ -126,6 +126,7 @@ def tokenize_in_process(config: Config) -> None:
     """The oracle: every shard that is not committed, one after the other, without Ray."""
     output = open_output(config)
     encoder = load_encoder(config.model, output.record.num_quantizers, config.batch.max_frames, output.record.latents)
+    restore_machine(output)
     OutputMachine(output, config.run.machines).check(encoder.machine)
     for spec in output.todo:
         tokenize_shard(spec, encoder, config, output.record, output.retries.get(spec.shard_id))

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.printing import print_dataset
     from pipeline.config import parse_config
     from pipeline.dataset.dataset import open_output, with_absolute_uris
-    from pipeline.dataset.machines import OutputMachine
+    from pipeline.dataset.machines import OutputMachine, restore_machine
     from pipeline.dataset.totals import Totals
     from pipeline.monitoring.progress import Progress
     from pipeline.shard.tokenize import tokenize_shard
@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     config = with_absolute_uris(parse_config(document, "moss-tok encode"))
     output = open_output(config)
+    restore_machine(output)
     if output.todo:
         encoder = load_encoder(
             config.model, output.record.num_quantizers, config.batch.max_frames, output.record.latents

@@ -6,15 +6,16 @@ The first process that is ready to encode says what it is, in `_moss_tok/machine
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Mapping
-from itertools import islice
 from typing import Literal
 
 from pipeline import storage
 from pipeline.codecs.machine import Machine, machine_differences, name_machine
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.dataset.dataset import Output, OutputMismatch
+from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
@@ -55,29 +56,32 @@ class OutputMachine:
             raise OutputMismatch(f"{self._output.layout.root}: {objection}. {REMEDY}")
 
     def _read_or_claim(self, machine: Machine) -> Machine:
-        uri = self._output.layout.machine
-        earlier = _stored(uri) or self._of_a_manifest()
-        if earlier is None and self._output.done:
-            logger.warning("%s: on what machine its shards were made is not recorded", self._output.layout.root)
+        layout, done = self._output.layout, self._output.done
+        earlier = read_machine(layout) or _of_a_manifest(layout, done)
+        if earlier is None and done:
+            logger.warning("%s: on what machine its shards were made is not recorded", layout.root)
         kind = machine if earlier is None else earlier
-        if storage.create(uri, dump_checksummed({"machine": dict(kind)})):
+        if storage.create(layout.machine, _to_json(kind)):
             return kind
-        return _stored(uri) or kind
-
-    def _of_a_manifest(self) -> Machine | None:
-        for shard_id in islice(sorted(self._output.done), SEARCHED):
-            try:
-                manifest = read_manifest(self._output.layout, shard_id)
-            except (FileNotFoundError, ValueError):
-                continue  # a matter for verify and repair
-            if manifest.machine:
-                return manifest.machine
-        return None
+        return read_machine(layout) or kind
 
 
-def _stored(uri: str) -> Machine | None:
+def restore_machine(output: Output) -> None:
+    """Make `machine.json` again where it is lost or damaged and a manifest says what it held."""
+    layout = output.layout
     try:
-        data = storage.read_bytes(uri)
+        there = read_machine(layout) is not None
+    except ValueError as error:
+        logger.warning("%s", error)
+        there = False
+    if not there and (machine := _of_a_manifest(layout, output.done)) is not None:
+        storage.publish(layout.machine, _to_json(machine))
+
+
+def read_machine(layout: Layout) -> Machine | None:
+    """The kind of machine that an output is made on; None if it says nothing. Raises ValueError if that is damaged."""
+    try:
+        data = storage.read_bytes(layout.machine)
     except FileNotFoundError:
         return None
     try:
@@ -86,4 +90,21 @@ def _stored(uri: str) -> Machine | None:
             raise ValueError("it names no machine")
         return {str(name): str(value) for name, value in machine.items()}
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(f"{uri}: damaged ({error}): delete it, and it is made again from a manifest") from error
+        raise ValueError(
+            f"{layout.machine}: damaged ({error}): the `moss-tok tokenize` command that made this output makes it again"
+        ) from error
+
+
+def _to_json(machine: Machine) -> bytes:
+    return dump_checksummed({"machine": dict(machine)})
+
+
+def _of_a_manifest(layout: Layout, shard_ids: set[str]) -> Machine | None:
+    for shard_id in heapq.nsmallest(SEARCHED, shard_ids):
+        try:
+            manifest = read_manifest(layout, shard_id)
+        except (FileNotFoundError, ValueError):
+            continue  # a matter for verify and repair
+        if manifest.machine:
+            return manifest.machine
+    return None

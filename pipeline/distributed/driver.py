@@ -20,7 +20,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 from pipeline import logs, signals, storage
 from pipeline.config import Config
 from pipeline.dataset.dataset import Output, open_output, with_absolute_uris
-from pipeline.dataset.machines import OutputMachine
+from pipeline.dataset.machines import OutputMachine, restore_machine
 from pipeline.dataset.totals import Totals
 from pipeline.dataset.totals_cache import TotalsCache
 from pipeline.distributed.actor import TokenizerActor
@@ -68,6 +68,7 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
     output = open_output(config)
     if output.retries:
         output = _retry_unless_beside_a_run(output, run_id)
+    restore_machine(output)
     logger.info("%s", output.progress, extra=logs.plain())
     started = time.monotonic()
     driver = _Driver(config, output, run_id)

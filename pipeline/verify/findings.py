@@ -12,6 +12,7 @@ CHECKS = {
     "complete": "every planned shard is committed",
     "success": "_SUCCESS exists if every shard is committed, and its checksums are right",
     "card": "README.md is as it was written, with the figures of the manifests",
+    "machine": "machine.json is as it was written",
     "totals": "totals.json is as it was written, and the sum of the manifests",
     "strays": "no other object lies where readers would take it for data",
     "manifests": "each manifest is as it was written and fits the plan and the record",

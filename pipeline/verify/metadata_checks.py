@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.layout import Layout
+from pipeline.dataset.machines import read_machine
 from pipeline.dataset.manifest import committed_ids
 from pipeline.dataset.plan_file import read_plan
 from pipeline.dataset.provenance import RunRecord
@@ -73,6 +74,18 @@ def _check_plan(layout: Layout, record: RunRecord, findings: Findings) -> list[S
         Difference(check="plan", uri=layout.plan, message=f"{message}; no shard was checked", remedy=REMEDY)
     )
     return None
+
+
+def check_machine(output: Output, recorded: bool, findings: Findings) -> None:
+    """Check that machine.json is sound, and there if a manifest has `recorded` a machine."""
+    uri = output.layout.machine
+    findings.look("machine")
+    try:
+        message = "not there" if read_machine(output.layout) is None and recorded else None
+    except ValueError as error:
+        message = str(error).removeprefix(f"{uri}: ")
+    if message is not None:
+        findings.differ(Difference(check="machine", uri=uri, message=message, remedy=AGAIN.format("it")))
 
 
 def _check_complete(output: Output, findings: Findings) -> None:

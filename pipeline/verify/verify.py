@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeAlias
 
 from pipeline.codecs import load_codec
-from pipeline.codecs.machine import machine_differences, name_machine
+from pipeline.codecs.machine import NOT_RECORDED, machine_differences, name_machine
 from pipeline.concurrency import in_order
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.manifest import ShardManifest
@@ -17,7 +17,7 @@ from pipeline.items import ShardSpec
 from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.steps.encode import Encoder, device_of
 from pipeline.verify.findings import Findings
-from pipeline.verify.metadata_checks import check_metadata, check_strays
+from pipeline.verify.metadata_checks import check_machine, check_metadata, check_strays
 from pipeline.verify.reencode import MAX_FRAMES, check_sample, choose
 from pipeline.verify.shard_checks import CheckedShard, check_shard
 from pipeline.verify.totals_checks import check_totals
@@ -63,6 +63,7 @@ def verify(
             rejects[checked.spec.shard_id] = manifest.rejects
             totals.add(Totals.of(manifest))
         advance("shards", count, len(output.committed))
+    check_machine(output, any(name != NOT_RECORDED for name in totals.shards_by_machine), findings)
     check_strays(output, rejects, findings)
     if totals.shards == len(output.specs):
         check_totals(output, totals, findings)

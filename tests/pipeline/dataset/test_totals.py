@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import permutations
 
 import pytest
 
+from pipeline.codecs.machine import NOT_RECORDED
 from pipeline.dataset.manifest import ShardManifest
 from pipeline.dataset.totals import Totals, describe
 from pipeline.formatting import format_bytes, format_seconds, lines_of
@@ -62,6 +64,7 @@ def test_totals_are_sums_in_any_order(order: tuple[int, ...]) -> None:
         rejects_by_split=totals.rejects_by_split,
         seconds_by_split=totals.seconds_by_split,
         seconds={"read": 1.25, "encode": 3.0},
+        shards_by_machine=Counter({NOT_RECORDED: 3}),
     )
     assert totals.rejects_by_reason == {"empty": 3, "truncated": 1}
     assert totals.rows_by_split == {"train": 1000, "test": 20}

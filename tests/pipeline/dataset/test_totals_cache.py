@@ -36,7 +36,14 @@ def manifest_of(spec: ShardSpec) -> ShardManifest:
     return ShardManifest(
         **values
         | numbers
-        | {"shard_id": spec.shard_id, "split": spec.split, "uri": spec.uri, "versions": {}, "seconds": {"read": 0.5}}
+        | {
+            "shard_id": spec.shard_id,
+            "split": spec.split,
+            "uri": spec.uri,
+            "versions": {},
+            "machine": {},
+            "seconds": {"read": 0.5},
+        }
         | {"rows": rows, "frames": rows * 10, "audio_seconds": rows * 0.5}
         | {"rejects": 2, "rejects_by_reason": {"empty": 2}}
     )

@@ -46,8 +46,10 @@ def test_damaged_data_is_named_with_what_to_do(root: Path, tmp_path: Path, damag
     shutil.copytree(root, copy)
     path = sorted(copy.glob("data/train/*.parquet"))[0]
     if damage == "bytes":
+        codes = pq.ParquetFile(path).metadata.row_group(0)
+        chunk = next(codes.column(i) for i in range(codes.num_columns) if "codes_03" in codes.column(i).path_in_schema)
         data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 0xFF
+        data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 0xFF
         path.write_bytes(data)
     else:
         table = pq.read_table(path)
