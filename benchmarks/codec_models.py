@@ -87,7 +87,7 @@ def random_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[st
 def random_model(size: str, *, parts: Parts = "encoder", dtype: torch.dtype = torch.float32) -> MossAudioTokenizerModel:
     """A codec of one of the sizes of DEPTHS, or the embedded one for "tiny"."""
     if size == "tiny":
-        return MossAudioTokenizerModel.from_pretrained("cat-tiny", parts=parts)
+        return MossAudioTokenizerModel.from_pretrained("cat-tiny", parts=parts, dtype=dtype)
     with torch.device("meta"):
         model = MossAudioTokenizerModel(release_config(DEPTHS[size]), set(), parts)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
