@@ -31,8 +31,9 @@ class Fault:
 
     kind: str
     """cut: the answer ends after half its body · stall: half, and then nothing · drip: a byte now and then · reset: the
-    connection is reset before an answer · lost: the server does it, and the answer never comes · 503, 500, 429, 403, …:
-    answered with that status without asking the server."""
+    connection is reset before an answer · silent: a client that asks whether to send its body gets no answer · lost:
+    the server does it, and the answer never comes · 503, 500, 429, 403, …: answered with that status without asking the
+    server."""
     method: str = ""
     path: str = ""
     """Part of the path and query."""
@@ -69,8 +70,14 @@ class Line:
     def fault_for(self, method: str, path: str) -> str:
         with self.lock:
             self.requests.append((method, path))
-            hits = [fault.kind for fault in self.faults if fault.takes(method, path)]
+            others = [fault for fault in self.faults if fault.kind != "silent"]
+            hits = [fault.kind for fault in others if fault.takes(method, path)]
         return hits[0] if hits else ""
+
+    def is_silent(self, method: str, path: str) -> bool:
+        with self.lock:
+            silent = [fault for fault in self.faults if fault.kind == "silent"]
+            return any(fault.takes(method, path) for fault in silent)
 
 
 @contextmanager
@@ -97,6 +104,12 @@ def proxy(endpoint: str) -> Iterator[Line]:
                 self.reset()  # the server is gone, and so is the connection
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any
+
+        def handle_expect_100(self) -> bool:
+            if line.is_silent(self.command, self.path):
+                line.hung_up.wait(DEADLINE_SECONDS)
+                return False
+            return super().handle_expect_100()
 
         def relay(self, body: bytes, fault: str) -> None:
             connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=DEADLINE_SECONDS)

@@ -18,7 +18,7 @@ from pipeline import storage
 from pipeline.dataset.commit import OutputConflict, publish_shard
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import read_manifests
-from pipeline.storage import NotAnObject, StorageError, client, retrying, streaming
+from pipeline.storage import NotAnObject, StorageError, client, location, retrying, streaming
 from tests.proxy import Fault, Line, proxy
 from tests.seaweed import KEYS, s3_clients, seaweed
 from tests.shards import ATTEMPT, SPEC, shard_bytes
@@ -94,6 +94,17 @@ def test_a_create_that_fails_on_the_way_leaves_the_whole_object_once(line: Line,
     assert created or kind in ("lost", "stall")  # the answer came to nobody, and the second try found its own object
     assert storage.read_bytes(uri) == data
     assert not storage.create(uri, b"other")
+
+
+def test_a_write_that_the_store_does_not_ask_for_is_made_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 clients send the body when the store says so, and wait for that without an end of their own."""
+    assert storage.supports_conditional_create("s3://faults/silent")
+    monkeypatch.setattr(location, "WRITE_SECONDS", 4.0)
+    for write in (storage.create, storage.publish):
+        line.faults[:] = [Fault("silent", method="PUT", path=f"silent/{write.__name__}")]
+        write(f"s3://faults/silent/{write.__name__}", b"data")
+        assert line.faults[0].happened == 1
+        assert storage.read_bytes(f"s3://faults/silent/{write.__name__}") == b"data"
 
 
 @pytest.mark.parametrize("kind", ["reset", "503", "stall"])

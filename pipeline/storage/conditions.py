@@ -46,7 +46,7 @@ def create_if_absent(location: Location, data: bytes, **options: Any) -> bool:
     False means that an object is there. It may be the result of an earlier try of the same call, whose answer was lost.
     """
     try:
-        location.filesystem.pipe_file(location.path, data, mode="create", **options)
+        location.put(data, mode="create", **options)
     except OSError as error:
         # s3fs turns what stores spell differently into one error, and keeps the status.
         if isinstance(error, FileExistsError) or status_and_code(error)[0] == 412:

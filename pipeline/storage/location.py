@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from pipeline.storage.retrying import with_retries
 Result = TypeVar("Result")
 
 WILDCARDS = "*?["
+WRITE_SECONDS = 60.0
+SLOWEST_BYTES_PER_SECOND = 100_000.0
+"""A write of an object may take WRITE_SECONDS and the time that its bytes take at this rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,21 @@ class Location:
     def child(self, name: str) -> Location:
         """The object of this name in the folder that this location is."""
         return Location.of(join(self.uri, name))
+
+    def put(self, data: bytes, **options: Any) -> None:
+        """Write `data` as the object, in one attempt."""
+        self.filesystem.pipe_file(self.path, data, **self._write_limit(len(data)), **options)
+
+    def put_file(self, source: str) -> None:
+        """Write the file at the local path `source` as the object, in one attempt."""
+        self.filesystem.put_file(source, self.path, **self._write_limit(os.path.getsize(source)))
+
+    def _write_limit(self, size: int) -> dict[str, float]:
+        """The time limit of a write, as an option of the file system.
+
+        The client asks S3 whether to send the body (`Expect: 100-continue`) and waits for the answer without any limit.
+        """
+        return {"timeout": WRITE_SECONDS + size / SLOWEST_BYTES_PER_SECOND} if self.is_s3 else {}
 
     def retry(self, action: str, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         """What `call(*arguments, **options)` returns. The call is repeated until it succeeds or cannot succeed.

@@ -23,7 +23,7 @@ def publish(uri: str, data: bytes) -> None:
     if location.is_local:
         location.retry("write", _publish_local, location.path, data, os.replace)
     else:  # one PUT, or a multipart upload that is complete or absent
-        location.retry("write", location.filesystem.pipe_file, location.path, data)
+        location.retry("write", location.put, data)
 
 
 def create(uri: str, data: bytes, labels: Mapping[str, str] | None = None) -> bool:
@@ -63,7 +63,7 @@ def published_file(uri: str) -> Iterator[str]:
         if location.is_local:
             location.retry("write", _move, temporary, location.path)
         else:  # one PUT, or a multipart upload that is complete or absent
-            location.retry("write", location.filesystem.put_file, temporary, location.path)
+            location.retry("write", location.put_file, temporary)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -80,7 +80,7 @@ def _create_without_condition(location: Location, data: bytes, **options: Any) -
     filesystem, path = location.filesystem, location.path
     if filesystem.exists(path):
         return False
-    filesystem.pipe_file(path, data, **options)
+    location.put(data, **options)
     return bool(filesystem.cat_file(path) == data)
 
 
