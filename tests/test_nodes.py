@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +121,41 @@ def hold(kind: str) -> list[psutil.Process]:
     return held
 
 
-def release(held: list[psutil.Process]) -> None:
-    for process in held:
-        process.send_signal(signal.SIGCONT)
+HOLD_GPU = """
+import sys, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as There
+class Holder:
+    def holds(self): pass
+address, node = sys.argv[1:]
+ray.init(address=address, log_to_driver=False)
+holder = ray.remote(num_gpus=1)(Holder).options(scheduling_strategy=There(node, soft=False)).remote()
+ray.get(holder.holds.remote())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def busy_gpu(cluster: Cluster, node: Any) -> Iterator[None]:
+    """Hold the node's one GPU, so that an actor starts on another node or waits."""
+    command = [sys.executable, "-c", HOLD_GPU, cluster.address, node.node_id]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline() == "held\n"
+            yield
+        finally:
+            holder.kill()
+
+
+def wait_for_line(run: Any, part: str) -> str:
+    """All that a run has said to its error stream when it has said a line with this part."""
+    said = ""
+    for line in run.stderr:
+        said += line
+        if part in line:
+            return said
+    raise AssertionError(said)
 
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
@@ -145,14 +179,11 @@ def test_encoders_keep_off_a_node_of_another_kind_than_the_output_was_begun_on(
     assert "ONEDNN_MAX_CPU_ISA=AVX2" in complaint
     assert "run.machines=any" in complaint
     assert commits(output) == 1
-    run = start_run(cluster, output, "cluster.actors=1")
-    held: list[psutil.Process] = []
-    wait_for(lambda: bool(held.extend(hold("ray::TokenizerActor")) or held) or run.poll() is not None)
-    add_node(cluster, num_cpus=2, num_gpus=1)
-    release(held)
-    _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
-    assert run.returncode == 0, complaint
-    assert "only reads and decodes: this output is made on" in complaint
+    with busy_gpu(cluster, add_node(cluster, num_cpus=3, num_gpus=1)):
+        run = start_run(cluster, output, "cluster.actors=1")
+        said = wait_for_line(run, "only reads and decodes: this output is made on")
+    said += "".join(run.stderr)
+    assert run.wait(DEADLINE_SECONDS) == 0, said
     assert data_files(output) == clean
     manifests = list(read_manifests(begun.layout, {spec.shard_id for spec in begun.specs}))
     assert {name_machine(manifest.machine) for manifest in manifests} == {name_machine(encoder.machine)}

@@ -160,7 +160,9 @@ def test_on_a_store_without_conditions_two_jobs_make_no_row_twice_and_say_what_t
     assert not storage.supports_conditional_create("s3://audio/codes/_moss_tok")
     assert "replaces objects even where it is asked not to" in caplog.text
     names = storage.list_names("s3://audio/codes/_moss_tok")
-    assert names == {"plan.parquet", "run.json", "totals.json", "shards"}, "what it was tried out with is gone"
+    assert names == {"machine.json", "plan.parquet", "run.json", "totals.json", "shards"}, (
+        "what it was tried out with is gone"
+    )
 
 
 def test_on_a_store_without_conditions_the_first_shard_stays_whoever_comes_late(careless: Mapping[str, str]) -> None:
