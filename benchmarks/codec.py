@@ -1,6 +1,7 @@
 """Speed of the encoder on this machine's CPU, compared with its sgemm rate and with the plain algorithm.
 
-    python -m benchmarks.codec [--models tiny 100m full] [--cases 10s 60s 5min ragged] [--no-baseline] [--threads N]
+    python -m benchmarks.codec [--models tiny 100m full] [--cases 10s 60s 5min ragged mixed short] [--no-baseline]
+        [--threads N]
 
 For each model and case: x real time, useful GFLOP/s as a share of the sgemm rate measured right before and after, and
 the process's peak memory beyond the model's own. Useful operations are the matrix products of the clips' own frames
@@ -25,7 +26,8 @@ from moss_tok import MossAudioTokenizerModel, UntrainedModelWarning
 
 RATE = 24_000
 SGEMM_SECONDS = 2.0
-CASES = ("10s", "60s", "5min", "ragged")
+CASES = ("10s", "60s", "5min", "ragged", "mixed", "short")
+EVEN = {"mixed": (2, 20, 12), "short": (0.5, 4, 32)}
 MAX_BASELINE_SECONDS = {"full": 61.0, "100m": 2000.0, "tiny": 2000.0}
 
 
@@ -66,10 +68,13 @@ def packed_codes(model: MossAudioTokenizerModel, clips: list[Tensor]) -> list[Te
 
 
 def make_clips(case: str) -> list[Tensor]:
-    """Noise; "ragged" is 32 clips of log-normal length, 0.5 to 60 s, about 8 s on average."""
+    """Noise. "ragged" is 32 clips of log-normal length, 0.5 to 60 s, about 8 s on average; "mixed" 12 clips of 2 to
+    20 s and "short" 32 clips of 0.5 to 4 s, in even steps."""
     draw = torch.Generator().manual_seed(0)
     if case == "ragged":
         durations = torch.exp(torch.randn(32, generator=draw) * 0.8 + 1.8).clamp(0.5, 60).tolist()
+    elif case in EVEN:
+        durations = torch.linspace(*EVEN[case]).tolist()
     else:
         durations = [{"10s": 10.0, "60s": 60.0, "5min": 300.0}[case]]
     return [torch.randn(int(duration * RATE), generator=draw) / 10 for duration in durations]
