@@ -16,8 +16,9 @@ from pipeline.cli.exit_status import ExitStatus
 DESCRIPTION = """\
 Turn audio datasets into discrete codes with the MOSS Audio Tokenizer.
 
-  moss-tok plan configs/demo.yaml                 show what tokenize would do, and how much it would be
-  moss-tok tokenize configs/demo.yaml             tokenize a dataset; the same command again resumes
+  moss-tok init demo                              write demo.yaml, an example to begin with
+  moss-tok plan demo.yaml                         show what tokenize would do, and how much it would be
+  moss-tok tokenize demo.yaml                     tokenize a dataset; the same command again resumes
   moss-tok status out/demo                        show how far an output is
   moss-tok encode a.wav b.mp3 -o codes            tokenize a few files, without Ray
   moss-tok decode out/demo --id ID -o a.wav       decode rows to sound
@@ -32,6 +33,7 @@ Turn audio datasets into discrete codes with the MOSS Audio Tokenizer.
 """
 
 NAMES = (
+    "init",
     "tokenize",
     "plan",
     "status",

@@ -8,7 +8,7 @@ from moss_tok import DEFAULT_MODEL
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG.yaml", help="configuration file: see configs/ for examples")
+    parser.add_argument("config", metavar="CONFIG.yaml", help="configuration file: moss-tok init writes examples")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="set a key of the configuration")
 
 

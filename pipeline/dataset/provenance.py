@@ -236,7 +236,7 @@ def record_run(config: Config) -> RunRecord:
 
 def software_versions() -> dict[str, str]:
     """Versions of the software that decodes, resamples, encodes and writes."""
-    names = ("moss-tok", "torch", "torchaudio", "soundfile", "av", "numpy", "pyarrow")
+    names = ("moss-tok", "torch", "soundfile", "av", "numpy", "pyarrow")
     return {name: version(name) for name in names} | {"python": platform.python_version()}
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-import torchaudio.functional as audio
 from torch import Tensor
+
+from pipeline.evaluate.mel import mel_bands
 
 SAMPLE_RATE = 16_000
 BANDS = {2048: 150, 512: 80}
@@ -85,7 +86,4 @@ def _window(size: int) -> Tensor:
 @cache
 def _mel_bands(window: int) -> Tensor:
     """(bins, bands)."""
-    bands: Tensor = audio.melscale_fbanks(
-        window // 2 + 1, 0.0, SAMPLE_RATE / 2, BANDS[window], SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-    )
-    return bands
+    return mel_bands(window // 2 + 1, BANDS[window], SAMPLE_RATE)

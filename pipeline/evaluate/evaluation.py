@@ -199,7 +199,7 @@ def _record(config: EvaluateConfig, subjects: Sequence[Subject], output: Output 
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("torch", "torchaudio", "numpy", "pystoi", "pesq", "speechmos", "resemblyzer", "faster-whisper"):
+    for name in ("torch", "numpy", "pystoi", "pesq", "speechmos", "resemblyzer", "faster-whisper"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torchaudio.functional as audio
 from numpy.typing import NDArray
 
+from moss_tok.audio import resample
 from pipeline.evaluate.distances import SAMPLE_RATE, mel_loss, si_sdr, stft_distance
 from pipeline.evaluate.extras import require
 
@@ -67,8 +67,8 @@ def comparable(reference: Waveform, rate: int, decoded: Waveform, decoded_rate: 
             with zeros to the reference's length.
 
     Returns:
-        Two waveforms (samples,) at 16 kHz: clipped and rounded to 16 bits, mixed to mono, resampled by torchaudio, cut
-        to the shorter.
+        Two waveforms (samples,) at 16 kHz: clipped and rounded to 16 bits, mixed to mono, resampled, cut to the
+        shorter.
     """
     if rate == decoded_rate:
         length = reference.shape[1]
@@ -86,8 +86,7 @@ def _to_16_bits(waveform: Waveform) -> Waveform:
 
 
 def _to_16k(waveform: Waveform, sample_rate: int) -> Waveform:
-    resampled: Waveform = audio.resample(torch.from_numpy(waveform), sample_rate, SAMPLE_RATE).numpy()
-    return resampled
+    return resample(waveform[None], sample_rate, SAMPLE_RATE)[0]
 
 
 def _stoi(reference: Waveform, decoded: Waveform) -> float:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio.functional
 
-from pipeline.evaluate.distances import mel_loss, si_sdr, stft_distance
+from pipeline.evaluate.distances import BANDS, mel_loss, si_sdr, stft_distance
+from pipeline.evaluate.mel import mel_bands
 from pipeline.evaluate.metrics import METRICS, UNDEFINED, UndefinedMetric, Waveform, comparable
 
 CHECK_VALUES = {
@@ -38,6 +40,20 @@ def test_a_metric_equals_the_official_value_to_three_digits(speech: Waveform, de
     reference, decoded = comparable(speech[None], 16_000, with_noise(speech, decibels)[None], 16_000)
     expected = CHECK_VALUES[decibels][name]
     assert METRICS[name].measure(reference, decoded) == pytest.approx(expected, abs=6e-4)
+
+
+@pytest.mark.parametrize(("window", "bands"), BANDS.items())
+def test_mel_bands_are_those_of_torchaudio(window: int, bands: int):
+    bins = window // 2 + 1
+    expected = torchaudio.functional.melscale_fbanks(bins, 0.0, 8000.0, bands, 16_000, "slaney", "slaney")
+    assert torch.allclose(mel_bands(bins, bands, 16_000), expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("rate", [8_000, 24_000, 44_100])
+def test_compared_sounds_are_resampled_as_by_torchaudio(speech: Waveform, rate: int):
+    reference, _ = comparable(speech[None], rate, speech[None], rate)
+    expected = torchaudio.functional.resample(torch.from_numpy(speech), rate, 16_000).numpy()
+    assert np.allclose(reference, expected, atol=2e-6)
 
 
 def test_si_sdr_of_white_noise_is_its_level(speech: Waveform):
