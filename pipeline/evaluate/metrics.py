@@ -86,7 +86,8 @@ def _to_16_bits(waveform: Waveform) -> Waveform:
 
 
 def _to_16k(waveform: Waveform, sample_rate: int) -> Waveform:
-    return resample(waveform[None], sample_rate, SAMPLE_RATE)[0]
+    resampled: Waveform = resample(waveform[None], sample_rate, SAMPLE_RATE)[0]
+    return resampled
 
 
 def _stoi(reference: Waveform, decoded: Waveform) -> float:
