@@ -61,7 +61,7 @@ def test_the_command_agreement_prints_every_layer(tmp_path: Path):
     result = run_command("agreement", str(sound), "--model", "cat-tiny", "--dtype", "bfloat16", "--num-quantizers", "8")
     assert result.returncode == 0, result.stderr
     assert len(re.findall(r"\d+\.\d{3} %", result.stdout)) == 8 + 2
-    assert "STFT distance" in result.stdout
+    assert "| cat-tiny (bfloat16) | cat-tiny | 8 |" in result.stdout
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     refused = run_command("agreement", str(tmp_path / "broken.wav"), "--model", "cat-tiny")
     assert refused.returncode == 2
@@ -102,7 +102,7 @@ def test_a_hub_that_cannot_be_reached_gets_both_remedies(tmp_path: Path):
         (["tokenize", CONFIG, "model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16'"),
         (["tokenize", CONFIG, "model.num_quantizers=33"], "model.num_quantizers: 33, but cat-speech has 32"),
         (["tokenize", CONFIG, "input.splits.train=[nowhere/*.wav]"], "nowhere/*.wav: nothing there"),
-        (["agreement", "--model", "cat-tiny", "nothing.wav"], "nothing.wav: cannot be read"),
+        (["agreement", "--model", "cat-tiny", "nothing.wav"], "nothing.wav: nothing there"),
         (["plan", CONFIG, "dtype"], "an override is section.key=value"),
     ],
 )

@@ -3,6 +3,7 @@
   moss-tok evaluate demo/corpus/folder/librivox --model cat-speech -o out/evaluation
   moss-tok evaluate 's3://bucket/test-clean/**.flac' --model A --model B,dtype=bfloat16 -q 8 16 32 -o out/evaluation
   moss-tok evaluate out/demo -o out/evaluation              an output of codes, on the sources that it was made of
+  moss-tok evaluate out/demo --model cat-speech -o out/evaluation      its codes against those of this machine
   moss-tok evaluate --config configs/evaluate_librispeech.yaml
 
 Writes data/ (the values of each clip, as Parquet), results.json, table.md and index.html. A clip for which a metric has
@@ -28,7 +29,7 @@ HELP = "measure how well a codec keeps sound"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "inputs", nargs="*", metavar="INPUT", help="audio files, folders, globs or input lists; or one output of codes"
+        "inputs", nargs="*", metavar="INPUT", help="audio files, folders, globs or input lists; or outputs of codes"
     )
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME[,key=value]",
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The sections that the command line sets. One input that is an output of codes is a dataset."""
+    """The sections that the command line sets. Inputs that are outputs of codes are a dataset."""
     from pipeline import storage
 
     given: dict[str, Any] = {}
@@ -82,8 +83,11 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         given["models"] = [_model(text) for text in arguments.model]
     if not arguments.inputs:
         return given
-    if len(arguments.inputs) == 1 and "_moss_tok" in storage.list_names(arguments.inputs[0]):
-        return given | {"dataset": arguments.inputs[0]}
+    outputs = [uri for uri in arguments.inputs if "_moss_tok" in storage.list_names(uri)]
+    if outputs and outputs != arguments.inputs:
+        raise ValueError(f"{outputs[0]} is an output of codes: give audio, or outputs alone")
+    if outputs:
+        return given | {"dataset": outputs}
     inputs = [storage.absolute(uri) for uri in arguments.inputs]
     return given | {"input": {"splits": {"test": inputs}, "clips_per_shard": 100}}
 

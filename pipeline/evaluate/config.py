@@ -18,6 +18,10 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
 DatasetName = Literal["librispeech", "aishell2", "audioset", "musdb"]
 DEFAULT_METRICS = ("stoi", "pesq_nb", "pesq_wb", "mel", "stft", "si_sdr")
 
@@ -66,14 +70,14 @@ class EvaluationConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """A whole evaluation: of codecs on `input`, or of an output of codes on the sources that it was made of."""
+    """A whole evaluation: of codecs on `input`, or of outputs of codes on the sources that they were made of."""
 
     input: InputConfig | None = None
     """The audio. Leave it out for `dataset`."""
-    dataset: str | None = None
-    """An output of `tokenize`: its codes are decoded and compared with its sources."""
+    dataset: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = ()
+    """An output of `tokenize`: its codes are decoded and compared with its sources. Or several of the same sources."""
     models: Annotated[tuple[ModelConfig, ...], BeforeValidator(_as_tuple)] = ()
-    """The codecs, side by side. Leave it out for `dataset`."""
+    """The codecs, side by side; with `dataset`, those that encode its sources here."""
     prepare: PrepareConfig = PrepareConfig(max_seconds=600.0)
     """Clips are in memory whole, so they are limited here; longer ones are counted as rejects."""
     evaluate: EvaluationConfig
@@ -82,12 +86,10 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> EvaluateConfig:
-        if (self.input is None) == (self.dataset is None):
+        if (self.input is None) != bool(self.dataset):
             raise ValueError("give either input (audio, with models) or dataset (an output of codes)")
         if self.input is not None and not self.models:
             raise ValueError("models: name at least one codec, such as [{name: cat-tiny}]")
-        if self.dataset is not None and self.models:
-            raise ValueError("models: the codes of a dataset are those of its own model; leave models out")
         if "sim" in self.evaluate.metrics and self.speakers.model is None:
             raise ValueError("the metric sim needs speakers.model; sim_resemblyzer runs without")
         if {"wer", "cer"} & set(self.evaluate.metrics) and self.recognizer.model is None:

@@ -20,15 +20,15 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.config import InputConfig, ModelConfig, PrepareConfig
+from pipeline.config import InputConfig, PrepareConfig
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.dataset.plan_file import plan_bytes, read_plan
 from pipeline.evaluate.config import EvaluateConfig
 from pipeline.evaluate.measure import Work, measure_shard
 from pipeline.evaluate.metrics import packages
 from pipeline.evaluate.models import ModelNames
-from pipeline.evaluate.results import to_results
-from pipeline.evaluate.subjects import Subject, find_subject
+from pipeline.evaluate.results import FORMAT, to_results
+from pipeline.evaluate.subjects import Subject, find_codes, find_subject
 from pipeline.evaluate.summary import Summary, summarize
 from pipeline.items import ShardSpec
 from pipeline.parquet import read_table
@@ -74,11 +74,11 @@ def open_evaluation(config: EvaluateConfig, device: str) -> Evaluation:
     """
     packages(list(config.evaluate.metrics))
     root = storage.absolute(config.evaluate.uri)
-    output = None if config.dataset is None else read_output(config.dataset)
-    specs = _specs(config, output)
-    subjects = _subjects(config, output)
+    outputs = [read_output(uri) for uri in config.dataset]
+    specs = _specs(config, outputs)
+    subjects = _subjects(config, outputs)
     plan = plan_bytes(specs)
-    record = _record(config, subjects, output)
+    record = _record(config, subjects, outputs)
     record_uri, plan_uri = storage.join(root, "evaluation.json"), storage.join(root, "plan.parquet")
     if not storage.create(plan_uri, plan):
         specs = read_plan(storage.read_bytes(plan_uri))
@@ -89,7 +89,7 @@ def open_evaluation(config: EvaluateConfig, device: str) -> Evaluation:
             f"{root}: an evaluation with other settings ({_differences(found, record)}): choose another folder with "
             "--out, or the old settings to go on with it"
         )
-    return Evaluation(root, specs, _work(config, subjects, output, device), config)
+    return Evaluation(root, specs, _work(config, subjects, outputs, device), config)
 
 
 def run_evaluation(evaluation: Evaluation, run_tasks: Map, advance: Advance) -> Summary:
@@ -135,43 +135,42 @@ def read_results(evaluation: Evaluation) -> pa.Table:
     )
 
 
-def _specs(config: EvaluateConfig, output: Output | None) -> list[ShardSpec]:
-    if output is not None:
-        specs = [spec for spec in output.specs if spec.shard_id in output.done]
-        if not specs:
-            raise ConfigError(f"{config.dataset}: no shard is committed yet: run tokenize first")
-        return specs
-    assert config.input is not None
-    return plan_shards(config.input)
+def _specs(config: EvaluateConfig, outputs: Sequence[Output]) -> list[ShardSpec]:
+    """The plan of the input, or the shards that all outputs hold."""
+    if config.input is not None:
+        return plan_shards(config.input)
+    first, *others = outputs
+    for other in others:
+        if {spec.shard_id for spec in other.specs} != {spec.shard_id for spec in first.specs}:
+            raise ConfigError(f"dataset: {other.layout.root} is made of other sources than {first.layout.root}")
+        if other.record.prepare != first.record.prepare:
+            raise ConfigError(f"dataset: {other.layout.root} has other settings of prepare than {first.layout.root}")
+    specs = [spec for spec in first.specs if all(spec.shard_id in output.done for output in outputs)]
+    if not specs:
+        raise ConfigError(f"{' and '.join(config.dataset)}: no shard is committed yet: run tokenize first")
+    return specs
 
 
-def _subjects(config: EvaluateConfig, output: Output | None) -> tuple[Subject, ...]:
+def _subjects(config: EvaluateConfig, outputs: Sequence[Output]) -> tuple[Subject, ...]:
     wanted = config.evaluate.num_quantizers
-    if output is None:
-        subjects = tuple(find_subject(model, wanted) for model in config.models)
-        labels = [subject.label for subject in subjects]
-        if len(set(labels)) != len(labels):
-            raise ConfigError(f"models: {', '.join(labels)}: the same codec twice")
-        return subjects
-    record = output.record
-    if too_many := [count for count in wanted if count > record.num_quantizers]:
-        raise ConfigError(
-            f"evaluate.num_quantizers: {too_many[0]}, but {config.dataset} holds the codes of {record.num_quantizers}"
-        )
-    subject = find_subject(ModelConfig(name=record.model.name, revision=record.model.revision), wanted)
-    counts = tuple(count for count in subject.num_quantizers if count <= record.num_quantizers)
-    label = f"{record.model.label} ({record.dtype} codes)"
-    return (Subject(label, subject.description, subject.config_hash, subject.model, counts),)
+    several = len(outputs) > 1
+    stored = [find_codes(output, wanted, output.layout.root if several else "") for output in outputs]
+    subjects = (*stored, *(find_subject(model, wanted) for model in config.models))
+    labels = [subject.label for subject in subjects]
+    if len(set(labels)) != len(labels):
+        raise ConfigError(f"models: {', '.join(labels)}: the same codec twice")
+    return subjects
 
 
-def _work(config: EvaluateConfig, subjects: tuple[Subject, ...], output: Output | None, device: str) -> Work:
-    prepare = config.prepare if output is None else PrepareConfig.model_validate(output.record.prepare)
-    source = config.input if output is None else InputConfig.model_validate(output.record.input)
+def _work(config: EvaluateConfig, subjects: tuple[Subject, ...], outputs: Sequence[Output], device: str) -> Work:
+    source, prepare = config.input, config.prepare
+    if outputs:
+        source = InputConfig.model_validate(outputs[0].record.input)
+        prepare = PrepareConfig.model_validate(outputs[0].record.prepare)
     assert source is not None
     names = ModelNames(config.speakers.model, config.recognizer.model, config.recognizer.language)
     return Work(
         subjects=subjects,
-        dataset=None if output is None else output.layout.root,
         input=source,
         prepare=prepare,
         metrics=config.evaluate.metrics,
@@ -181,12 +180,13 @@ def _work(config: EvaluateConfig, subjects: tuple[Subject, ...], output: Output 
     )
 
 
-def _record(config: EvaluateConfig, subjects: Sequence[Subject], output: Output | None) -> bytes:
+def _record(config: EvaluateConfig, subjects: Sequence[Subject], outputs: Sequence[Output]) -> bytes:
     """Everything that decides the values; not where results lie, nor how many processes measure."""
     evaluate = config.evaluate
     document: dict[str, Any] = {
         "subjects": [[subject.label, subject.config_hash, list(subject.num_quantizers)] for subject in subjects],
-        "dataset": None if output is None else output.record.fingerprint,
+        "format": FORMAT,
+        "dataset": [output.record.fingerprint for output in outputs],
         "metrics": list(evaluate.metrics),
         "max_clips": evaluate.max_clips,
         "prepare": config.prepare.model_dump(mode="json"),

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from pipeline.codecs import Codec, Coded
+from pipeline.codecs.machine import Machine, describe_machine, name_machine
 from pipeline.config import InputConfig, PrepareConfig
 from pipeline.dataset.dataset import read_output
+from pipeline.dataset.manifest import read_manifest
+from pipeline.evaluate.agreement import Made, compare
 from pipeline.evaluate.metrics import METRICS, UndefinedMetric, Waveform, comparable
 from pipeline.evaluate.models import MODEL_METRICS, ClipText, ModelNames
 from pipeline.evaluate.results import ClipValues
-from pipeline.evaluate.subjects import Subject, decoded_with_each, first_layers, load_subject
+from pipeline.evaluate.subjects import Subject, decoded_with_each, encoded, load_subject
 from pipeline.evaluate.threads import one_thread
-from pipeline.items import Clip, ClipEnd, ClipPart, RawClip, Reject, ShardSpec
-from pipeline.loading.rows import RowQuery, select_rows
+from pipeline.items import Clip, ClipEnd, ClipPart, Origin, RawClip, Reject, ShardSpec
+from pipeline.loading.rows import Row, RowQuery, select_rows
 from pipeline.steps.prepare import prepare_clip
 from pipeline.steps.read import read_shard
 from pipeline.steps.records import clip_id
+
+NO_CODES = "no_codes"
+"""Why a clip of an output is rejected: it has no codes there, or its source has another length now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +34,6 @@ class Work:
     """What every shard of an evaluation shares; travels to worker processes."""
 
     subjects: tuple[Subject, ...]
-    dataset: str | None
-    """The output whose codes are decoded; None where the subjects encode."""
     input: InputConfig
     prepare: PrepareConfig
     metrics: tuple[str, ...]
@@ -38,19 +42,24 @@ class Work:
     device: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The codes that an output holds of a shard."""
+
+    rows: Mapping[str, Row]
+    """By clip id."""
+    machine: Machine
+    """What made them."""
+
+
 def measure_shard(spec: ShardSpec, work: Work) -> list[ClipValues]:
     """The values of every clip of the shard, in source order: a reject has one row, a clip one for each subject and
     number of quantizers.
     """
+    stored = {subject: _stored(spec, subject) for subject in work.subjects}
     rows: list[ClipValues] = []
-    codes = _codes_of(spec, work) if work.dataset is not None else None
     for raw in _chosen(read_shard(spec, work.input), spec, work.max_clips):
-        for subject in work.subjects:
-            prepared = _prepare(raw, subject, work.prepare)
-            if isinstance(prepared, Reject):
-                rows.append(_rejected(spec, prepared))
-                break
-            rows.extend(_measure_clip(spec, prepared, subject, work, codes))
+        rows.extend(_measure_clip(spec, raw, work, stored))
     return rows
 
 
@@ -63,10 +72,11 @@ def hear_clips(
             continue
         clip = _prepare(raw, subject, work.prepare)
         if isinstance(clip, Clip):
-            codes = _codes_of(spec, work) if work.dataset is not None else None
-            for count, decoded in _decoded(wanted, clip, subject, work, codes):
-                if count == num_quantizers:
-                    yield clip.waveform, decoded
+            coded = _coded(wanted, clip, subject, work.device, _stored(spec, subject))
+            if coded is not None:
+                codec = _codec(subject, work.device)
+                for _, sound in decoded_with_each(codec, coded, clip.info.num_samples, [num_quantizers]):
+                    yield clip.waveform, sound
         return
 
 
@@ -95,24 +105,47 @@ def _prepare(raw: RawClip | Reject, subject: Subject, config: PrepareConfig) -> 
     raise AssertionError("prepare_clip ends every clip")
 
 
-def _rejected(spec: ShardSpec, reject: Reject) -> ClipValues:
-    origin = reject.origin
-    return ClipValues(
-        id=clip_id(spec.shard_id, origin), source=origin.source, key=origin.key, reject_reason=reject.reason
-    )
-
-
 def _measure_clip(
-    spec: ShardSpec, clip: Clip, subject: Subject, work: Work, codes: dict[str, Coded] | None
-) -> Iterator[ClipValues]:
+    spec: ShardSpec, raw: RawClip | Reject, work: Work, stored: Mapping[Subject, Stored | None]
+) -> list[ClipValues]:
+    """Its rows: one alone, without a subject, where any subject cannot have the clip."""
+    name = clip_id(spec.shard_id, raw.origin)
+    rows: list[ClipValues] = []
+    references: dict[tuple[str, int], Made] = {}
+    """What the first subject of each model made, by number of quantizers."""
+    for subject in work.subjects:
+        clip = _prepare(raw, subject, work.prepare)
+        if isinstance(clip, Reject):
+            return [_rejected(name, raw.origin, clip.reason)]
+        codes = stored[subject]
+        coded = _coded(name, clip, subject, work.device, codes)
+        if coded is None:
+            return [_rejected(name, raw.origin, NO_CODES)]
+        codec = _codec(subject, work.device)
+        machine = name_machine(codes.machine if codes else describe_machine(codec, work.device))
+        for row, made in _measure_subject(name, clip, subject, work, codec, coded):
+            reference = references.setdefault((subject.config_hash, len(made.codes)), made)
+            agreement = None if reference is made else compare(reference, made)
+            rows.append(replace(row, machine=machine, agreement=agreement))
+    return rows
+
+
+def _rejected(name: str, origin: Origin, reason: str) -> ClipValues:
+    return ClipValues(id=name, source=origin.source, key=origin.key, reject_reason=reason)
+
+
+def _measure_subject(
+    name: str, clip: Clip, subject: Subject, work: Work, codec: Codec, coded: Coded
+) -> Iterator[tuple[ClipValues, Made]]:
     info, about = clip.info, subject.description
-    name = clip_id(spec.shard_id, info.origin)
     text = ClipText(info.description.text, info.description.language)
-    for count, decoded in _decoded(name, clip, subject, work, codes):
+    for count, (first, sound) in zip(
+        subject.num_quantizers, decoded_with_each(codec, coded, info.num_samples, subject.num_quantizers), strict=True
+    ):
         with one_thread():
-            pair = comparable(clip.waveform, about.sample_rate, decoded, about.output_rate)
-            values, undefined = _values(*pair, text, work)
-        yield ClipValues(
+            reference, decoded = comparable(clip.waveform, about.sample_rate, sound, about.output_rate)
+            values, undefined = _values(reference, decoded, text, work)
+        row = ClipValues(
             id=name,
             source=info.origin.source,
             key=info.origin.key,
@@ -124,18 +157,17 @@ def _measure_clip(
             values=values,
             undefined=undefined,
         )
+        yield row, Made(subject.label, first.codes, decoded)
 
 
-def _decoded(
-    name: str, clip: Clip, subject: Subject, work: Work, codes: dict[str, Coded] | None
-) -> Iterator[tuple[int, np.ndarray]]:
-    codec = _codec(subject, work.device)
-    if codes is None:
-        yield from decoded_with_each(codec, clip.waveform, subject.num_quantizers)
-        return
-    for count in subject.num_quantizers:
-        (sound,) = codec.decode([first_layers(codes[name], count)], [clip.info.num_samples])
-        yield count, sound
+def _coded(name: str, clip: Clip, subject: Subject, device: str, stored: Stored | None) -> Coded | None:
+    """The codes of a clip, made here or read; None where the output has none of this clip as it is now."""
+    if stored is None:
+        return encoded(_codec(subject, device), clip.waveform, max(subject.num_quantizers))
+    row = stored.rows.get(name)
+    if row is None or row.num_samples != clip.info.num_samples:
+        return None
+    return Coded(row.codes, row.scales)
 
 
 def _values(
@@ -154,11 +186,14 @@ def _values(
     return values, undefined
 
 
-def _codes_of(spec: ShardSpec, work: Work) -> dict[str, Coded]:
-    """The codes of a committed shard by the ids of its rows."""
-    assert work.dataset is not None
-    _, rows = select_rows(read_output(work.dataset), RowQuery(shards=(spec.shard_id,)))
-    return {row.clip_id: Coded(row.codes) for row in rows}
+def _stored(spec: ShardSpec, subject: Subject) -> Stored | None:
+    """What the subject's output holds of a committed shard; None for a subject that encodes."""
+    if subject.output is None:
+        return None
+    output = read_output(subject.output)
+    _, rows = select_rows(output, RowQuery(shards=(spec.shard_id,)))
+    machine = read_manifest(output.layout, spec.shard_id).machine
+    return Stored({row.clip_id: row for row in rows}, machine)
 
 
 @cache

@@ -12,8 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from pipeline.evaluate.summary import Estimate, Summary
-from pipeline.evaluate.table import PUBLISHED_SOURCE, Row, cell, metric_named
+from pipeline.evaluate.bootstrap import Estimate
+from pipeline.evaluate.summary import Summary
+from pipeline.evaluate.table import (
+    AGREEMENT_HEADS,
+    PUBLISHED_SOURCE,
+    Row,
+    agreement_by_layer,
+    agreement_cells,
+    agreement_names,
+    cell,
+    metric_named,
+)
 from pipeline.evaluate.worst import Heard
 from pipeline.pages.document import render_page
 from pipeline.pages.plots import Axis, Bar, Line, axis, bar_plot, line_plot, roof
@@ -39,6 +49,7 @@ def render(
         rows=[_cells(row, metrics) for row in rows],
         published=PUBLISHED_SOURCE if any(row.published for row in rows) else "",
         plots=[plot for name in metrics for plot in _metric_plots(name, rows, table)],
+        agreement=_agreement(summary) if summary.agreements else None,
         heard=[_sounds(clip) for clip in heard],
     )
 
@@ -68,6 +79,34 @@ def _metric_plots(name: str, rows: Sequence[Row], table: pa.Table) -> list[dict[
     return [{"title": better, "svg": plot, "legend": legend}, *_distribution(name, table)]
 
 
+def _agreement(summary: Summary) -> dict[str, Any]:
+    """How far codecs of one model agree: tables, and the share of equal codes from layer to layer."""
+    names = agreement_names(summary)
+    lines = [
+        Line([(float(layer), 100 * share) for layer, share in enumerate(found.layers, 1)], name, _kind(number))
+        for number, (found, name) in enumerate(zip(summary.agreements, names, strict=True))
+        if len(found.layers) > 1
+    ]
+    plot = None
+    if lines:
+        last, low = max(x for line in lines for x, _ in line.points), min(y for line in lines for _, y in line.points)
+        title = "Equal codes in each layer"
+        svg = line_plot(axis(1, last, "layer"), axis(min(low, 99.0), 100, title, unit=" %"), lines, title)
+        plot = {"title": title, "svg": svg, "legend": [{"name": line.name, "kind": line.kind} for line in lines]}
+    return {
+        "heads": AGREEMENT_HEADS,
+        "rows": agreement_cells(summary),
+        "layer_heads": ["Layer", *names],
+        "layers": agreement_by_layer(summary),
+        "machines": {subject: "; ".join(kinds) for subject, kinds in summary.machines.items()},
+        "plot": plot,
+    }
+
+
+def _kind(number: int) -> str:
+    return KINDS[number % len(KINDS)]
+
+
 def _bitrates(low: float, high: float) -> Axis:
     """`low` and `high` are logarithms: bits per second double from mark to mark."""
     first, last = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
@@ -83,9 +122,7 @@ def _lines(name: str, rows: Sequence[Row]) -> list[Line]:
             continue
         mean = value.mean if isinstance(value, Estimate) else value
         points.setdefault(row.name, []).append((math.log2(row.bits_per_second / BASE_BITRATE), mean))
-    return [
-        Line(sorted(found), codec, KINDS[number % len(KINDS)]) for number, (codec, found) in enumerate(points.items())
-    ]
+    return [Line(sorted(found), codec, _kind(number)) for number, (codec, found) in enumerate(points.items())]
 
 
 def _distribution(name: str, table: pa.Table) -> list[dict[str, Any]]:

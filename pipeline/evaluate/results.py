@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pyarrow as pa
 
+from pipeline.evaluate.agreement import ClipAgreement
 from pipeline.steps.write import to_parquet
 
 FIXED = (
@@ -23,9 +24,19 @@ FIXED = (
     pa.field("subject", pa.string()),
     pa.field("num_quantizers", pa.int32()),
     pa.field("bits_per_second", pa.float64()),
+    pa.field("machine", pa.string()),
     pa.field("reject_reason", pa.string()),
     pa.field("undefined", pa.string(), nullable=False),
+    pa.field("reference", pa.string()),
+    pa.field("frames", pa.int32()),
+    pa.field("equal_codes", pa.list_(pa.int32())),
+    pa.field("equal_frames", pa.int32()),
+    pa.field("sound_mel", pa.float64()),
+    pa.field("sound_si_sdr", pa.float64()),
 )
+AGREEMENT = tuple(item.name for item in fields(ClipAgreement))
+FORMAT = "2"
+"""Version of the columns."""
 ROW_GROUP_ROWS = 10_000
 
 
@@ -42,10 +53,14 @@ class ClipValues:
     subject: str | None = None
     num_quantizers: int | None = None
     bits_per_second: float | None = None
+    machine: str | None = None
+    """The kind of machine that made the codes."""
     reject_reason: str | None = None
     values: dict[str, float] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     """For each metric without a value the reason."""
+    agreement: ClipAgreement | None = None
+    """With the first subject of the same model."""
 
 
 def results_schema(metrics: Sequence[str]) -> pa.Schema:
@@ -62,7 +77,9 @@ def to_results(rows: Sequence[ClipValues], metrics: Sequence[str]) -> bytes:
             for row in rows
         ]
         for item in FIXED
+        if item.name not in AGREEMENT
     }
+    columns |= {name: [getattr(row.agreement, name, None) for row in rows] for name in AGREEMENT}
     for name in metrics:
         columns[name] = [row.values.get(name) for row in rows]
-    return to_parquet(pa.table(columns, schema=schema), {"moss_tok.evaluation": "1"}, ROW_GROUP_ROWS)
+    return to_parquet(pa.table(columns, schema=schema), {"moss_tok.evaluation": FORMAT}, ROW_GROUP_ROWS)

@@ -6,12 +6,15 @@ A subject decodes each clip with several numbers of quantizers. Each number is a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.codecs import Codec, CodecDescription, CodecError, Coded, find_codec, load_codec
 from pipeline.config import ModelConfig
+from pipeline.dataset.dataset import Output, read_output
+from pipeline.dataset.provenance import source_of
+from pipeline.loading.decode import load_decoder
 from pipeline.steps.prepare import Target
 
 
@@ -25,6 +28,8 @@ class Subject:
     config_hash: str
     model: ModelConfig
     num_quantizers: tuple[int, ...]
+    output: str | None = None
+    """The output whose codes are decoded; None for a codec that encodes."""
 
     @property
     def target(self) -> Target:
@@ -48,10 +53,29 @@ def find_subject(model: ModelConfig, num_quantizers: Sequence[int]) -> Subject:
     """The codec of that name. Raises CodecError for numbers of quantizers that it does not have, and what
     `pipeline.codecs.find_codec` raises.
     """
-    source = find_codec(model.name, model.revision)
+    source = find_codec(model.name, model.revision, model.codec)
     label = model.name if model.dtype == "float32" else f"{model.name} ({model.dtype})"
     counts = quantizer_counts(source.description, num_quantizers)
     return Subject(label, source.description, source.config_hash, model, counts)
+
+
+def find_codes(output: Output, num_quantizers: Sequence[int], named: str = "") -> Subject:
+    """The codes of an output, decoded by the model that made them; `named` in the label tells outputs apart.
+
+    Raises CodecError for numbers of quantizers that it does not hold, and what finding the model raises.
+    """
+    record = output.record
+    if too_many := [count for count in num_quantizers if count > record.num_quantizers]:
+        raise CodecError(
+            f"evaluate.num_quantizers: {too_many[0]}, but {output.layout.root} holds the codes of "
+            f"{record.num_quantizers}"
+        )
+    source = source_of(record)
+    held = replace(source.description, codebooks=source.description.codebooks[: record.num_quantizers])
+    counts = quantizer_counts(held, num_quantizers)
+    label = f"{record.model.label} ({record.dtype} codes{named and f' of {named}'})"
+    model = ModelConfig(name=record.model.name, revision=record.model.revision)
+    return Subject(label, source.description, source.config_hash, model, counts, output.layout.root)
 
 
 def quantizer_counts(description: CodecDescription, wanted: Sequence[int]) -> tuple[int, ...]:
@@ -70,19 +94,30 @@ def quantizer_counts(description: CodecDescription, wanted: Sequence[int]) -> tu
 
 
 def load_subject(subject: Subject, device: str) -> Codec:
-    """The codec with its weights, encoder and decoder."""
+    """The codec with its weights: encoder and decoder, or the decoder of an output.
+
+    Raises ValueError where the weights are not those that made the output.
+    """
     model = subject.model
-    return load_codec(find_codec(model.name, model.revision), device, model.dtype, "all")
+    if subject.output is not None:
+        return load_decoder(read_output(subject.output).record)
+    return load_codec(find_codec(model.name, model.revision, model.codec), device, model.dtype, "all")
+
+
+def encoded(codec: Codec, waveform: np.ndarray, num_quantizers: int) -> Coded:
+    """The codes of a clip (channels, samples)."""
+    (coded,) = codec.launch([waveform], num_quantizers).result()
+    return coded
 
 
 def decoded_with_each(
-    codec: Codec, waveform: np.ndarray, num_quantizers: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Encode a clip (channels, samples) once, and decode it with each number of quantizers."""
-    (coded,) = codec.launch([waveform], max(num_quantizers)).result()
+    codec: Codec, coded: Coded, num_samples: int, num_quantizers: Sequence[int]
+) -> Iterator[tuple[Coded, np.ndarray]]:
+    """Decode a clip with each number of quantizers: its first codes, and the sound (channels, samples) of them."""
     for count in num_quantizers:
-        (sound,) = codec.decode([first_layers(coded, count)], [waveform.shape[1]])
-        yield count, sound
+        first = first_layers(coded, count)
+        (sound,) = codec.decode([first], [num_samples])
+        yield first, sound
 
 
 def first_layers(coded: Coded, count: int) -> Coded:

@@ -1,7 +1,6 @@
 """Averages that are honest: over clips that have a value, with the others counted, and with confidence intervals.
 
-Intervals are percentiles of a bootstrap over clips (Efron, 1979): 1,000 resamples, 95 %. Clips of one evaluation are
-resampled alike for all subjects, so differences between two subjects are of pairs.
+Clips of one evaluation are resampled alike for all subjects, so differences between two subjects are of pairs.
 """
 
 from __future__ import annotations
@@ -14,20 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-RESAMPLES = 1000
-LOW, HIGH = 2.5, 97.5
+from pipeline.evaluate.agreement import Agreement, summarize_agreement
+from pipeline.evaluate.bootstrap import Draws, Estimate
+
 SIMILAR_BITRATE = 0.1
 """Two points are compared where their bits per second differ by at most this fraction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean with its interval."""
-
-    mean: float
-    low: float
-    high: float
-    clips: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +53,9 @@ class Summary:
     """By reason."""
     points: list[Point]
     differences: list[Difference]
+    agreements: list[Agreement]
+    machines: dict[str, list[str]]
+    """By subject, the kinds of machine that made its codes."""
 
 
 def summarize(table: pa.Table, metrics: Sequence[str], seed: int) -> Summary:
@@ -82,32 +75,17 @@ def summarize(table: pa.Table, metrics: Sequence[str], seed: int) -> Summary:
         rejects=dict(sorted(Counter(reason for reason in columns["reject_reason"] if reason).items())),
         points=[_point(table, keys, key, values[key], metrics, draws) for key in points],
         differences=_differences(table, keys, points, values, metrics, draws),
+        agreements=summarize_agreement(table, clip_of_row, draws),
+        machines=_machines(table),
     )
 
 
-class Draws:
-    """Bootstrap resamples of clips: how often each clip is drawn, the same for all metrics and subjects."""
-
-    def __init__(self, clips: int, seed: int) -> None:
-        self._clips = clips
-        self._seed = seed
-
-    def estimate(self, values: np.ndarray) -> Estimate | None:
-        """Of one value a clip, NaN where there is none; None without any value."""
-        present = ~np.isnan(values)
-        count = int(present.sum())
-        if not count:
-            return None
-        filled = np.where(present, values, 0.0)
-        means = []
-        generator = np.random.default_rng(self._seed)
-        for _ in range(RESAMPLES):  # one at a time: a million clips need no matrix of a thousand million
-            drawn = np.bincount(generator.integers(0, self._clips, self._clips), minlength=self._clips)
-            weight = float(drawn[present].sum())
-            if weight:
-                means.append(float(drawn @ filled) / weight)
-        low, high = np.percentile(means, [LOW, HIGH]) if means else (np.nan, np.nan)
-        return Estimate(float(values[present].mean()), float(low), float(high), count)
+def _machines(table: pa.Table) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for subject, machine in set(zip(table["subject"].to_pylist(), table["machine"].to_pylist(), strict=True)):
+        if subject is not None:
+            found.setdefault(subject, set()).add(machine)
+    return {subject: sorted(kinds) for subject, kinds in sorted(found.items())}
 
 
 def _values_by_clip(

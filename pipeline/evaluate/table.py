@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
+from pipeline.evaluate.bootstrap import Estimate
 from pipeline.evaluate.metrics import METRICS, UNDEFINED, Metric
 from pipeline.evaluate.models import MODEL_METRICS, ModelMetric
 from pipeline.evaluate.subjects import Subject
-from pipeline.evaluate.summary import Difference, Estimate, Point, Summary
+from pipeline.evaluate.summary import Difference, Point, Summary
 
 PUBLISHED_SOURCE = "https://github.com/OpenMOSS/MOSS-Audio-Tokenizer (README.md)"
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -74,14 +75,13 @@ def markdown(summary: Summary, rows: Sequence[Row], metrics: Sequence[str]) -> s
         f"{summary.clips:,} clips, {summary.seconds / 3600:,.2f} hours. Means over clips that have a value, with 95 % "
         "intervals of a bootstrap over clips.",
         "",
-        "| " + " | ".join(["Model", "bps", "Frame rate", "Nq", *heads]) + " |",
-        "|" + " --- |" * (4 + len(heads)),
-        *(_line(row, metrics) for row in rows),
+        *_markdown_table(["Model", "bps", "Frame rate", "Nq", *heads], [_line(row, metrics) for row in rows]),
     ]
     if any(row.published for row in rows):
         lines += ["", f"Published rows: {PUBLISHED_SOURCE}."]
     lines += _undefined(summary)
     lines += _differences(summary.differences)
+    lines += _agreements(summary)
     if summary.rejects:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary.rejects.items())
         lines += ["", f"Rejected clips, which have no values: {reasons}."]
@@ -99,9 +99,9 @@ def results_json(summary: Summary, rows: Sequence[Row], metrics: Sequence[str]) 
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _line(row: Row, metrics: Sequence[str]) -> str:
+def _line(row: Row, metrics: Sequence[str]) -> list[str]:
     cells = [row.name, f"{row.bits_per_second:,.0f}", f"{row.frame_rate:g}", str(row.num_quantizers)]
-    return "| " + " | ".join([*cells, *(cell(row.cells.get(name)) for name in metrics)]) + " |"
+    return [*cells, *(cell(row.cells.get(name)) for name in metrics)]
 
 
 def cell(value: Estimate | float | None) -> str:
@@ -113,28 +113,92 @@ def cell(value: Estimate | float | None) -> str:
     return f"{value.mean:.3f} ± {(value.high - value.low) / 2:.3f}"
 
 
+AGREEMENT_HEADS = (
+    *("Model", "Compared with", "Nq", "Equal codes", "Equal frames", "Same sound"),
+    *("Mel loss between the sounds", "SI-SDR between the sounds (dB)"),
+)
+
+
+def agreement_cells(summary: Summary) -> list[list[str]]:
+    """A line under AGREEMENT_HEADS for every two subjects of one model and each number of quantizers."""
+    return [
+        [
+            *(found.subject, found.reference, str(sound.num_quantizers)),
+            *(percent(sound.equal_codes), percent(sound.equal_frames)),
+            f"{sound.equal_sounds:,} of {found.clips:,} clips",
+            *(cell(sound.mel), cell(sound.si_sdr)),
+        ]
+        for found in summary.agreements
+        for sound in found.sounds
+    ]
+
+
+def agreement_by_layer(summary: Summary) -> list[list[str]]:
+    """For each layer its number, counted from 1, and the share of equal codes of each comparison; a dash without."""
+    deepest = max((len(found.layers) for found in summary.agreements), default=0)
+    return [
+        [
+            str(layer + 1),
+            *(percent(found.layers[layer]) if layer < len(found.layers) else "—" for found in summary.agreements),
+        ]
+        for layer in range(deepest)
+    ]
+
+
+def agreement_names(summary: Summary) -> list[str]:
+    """The heads of `agreement_by_layer` beside the layer."""
+    return [f"{found.subject} and {found.reference}" for found in summary.agreements]
+
+
+def percent(share: float) -> str:
+    """Three places: a few codes in a thousand differ between kinds of machine. All is said only where it is so."""
+    return f"{min(100 * share, 100.0 if share == 1 else 99.999):.3f} %"
+
+
+def _agreements(summary: Summary) -> list[str]:
+    if not summary.agreements:
+        return []
+    return [
+        *("", "Agreement of codecs of one model, with the first of them:", ""),
+        *_markdown_table(AGREEMENT_HEADS, agreement_cells(summary)),
+        *("", "Equal codes in each layer:", ""),
+        *_markdown_table(["Layer", *agreement_names(summary)], agreement_by_layer(summary)),
+        *("", "Made on:", ""),
+        *(f"- {subject}: {'; '.join(kinds)}" for subject, kinds in summary.machines.items()),
+    ]
+
+
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *rows)]
+
+
 def _undefined(summary: Summary) -> list[str]:
     lines = [
-        f"| {point.subject} | {point.num_quantizers} | {metric_named(metric).label} | {reason}: {UNDEFINED[reason]} "
-        f"| {count:,} |"
+        [
+            *(point.subject, str(point.num_quantizers), metric_named(metric).label),
+            *(f"{reason}: {UNDEFINED[reason]}", f"{count:,}"),
+        ]
         for point in summary.points
         for metric, counts in point.undefined.items()
         for reason, count in counts.items()
     ]
     if not lines:
         return []
-    return ["", "Clips without a value, which no mean counts:", "", "| Model | Nq | Metric | Why | Clips |",
-            "| --- | --- | --- | --- | --- |", *lines]  # fmt: skip
+    heads = ["Model", "Nq", "Metric", "Why", "Clips"]
+    return ["", "Clips without a value, which no mean counts:", "", *_markdown_table(heads, lines)]
 
 
 def _differences(differences: Sequence[Difference]) -> list[str]:
     if not differences:
         return []
     lines = [
-        f"| {found.second[0]} at {found.second[1]} minus {found.first[0]} at {found.first[1]} "
-        f"| {metric_named(found.metric).label} | {found.estimate.mean:+.3f} "
-        f"({found.estimate.low:+.3f} to {found.estimate.high:+.3f}) | {found.estimate.clips:,} |"
+        [
+            f"{found.second[0]} at {found.second[1]} minus {found.first[0]} at {found.first[1]}",
+            metric_named(found.metric).label,
+            f"{found.estimate.mean:+.3f} ({found.estimate.low:+.3f} to {found.estimate.high:+.3f})",
+            f"{found.estimate.clips:,}",
+        ]
         for found in differences
     ]
-    return ["", "Paired differences at similar bit rates:", "", "| Difference | Metric | Mean (95 %) | Clips |",
-            "| --- | --- | --- | --- |", *lines]  # fmt: skip
+    heads = ["Difference", "Metric", "Mean (95 %)", "Clips"]
+    return ["", "Paired differences at similar bit rates:", "", *_markdown_table(heads, lines)]

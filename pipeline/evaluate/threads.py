@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-
-from pipeline.evaluate.extras import require
+from threadpoolctl import threadpool_limits
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Torch and the linear algebra of NumPy and SciPy use one thread inside."""
-    limits = require("threadpoolctl", "evaluate").threadpool_limits(1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with limits:
+        with threadpool_limits(1):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
-from pipeline.config import ClusterConfig
+from pipeline.config import ClusterConfig, parse_config
+from pipeline.dataset.dataset import with_absolute_uris
 from pipeline.distributed.map_tasks import map_on_ray
 from pipeline.evaluate.config import EvaluateConfig, load_evaluate_config
 from pipeline.evaluate.evaluation import Task, in_this_process, measure_task, open_evaluation, run_evaluation
 from pipeline.evaluate.publish import publish_results
+from pipeline.evaluate.table import percent
 from pipeline.yaml_config import ConfigError
 from tests.pipeline.conftest import Tokenized
+from tests.support import tokenize_in_process
 
 METRICS = ("mel", "stft", "si_sdr", "stoi")
 
@@ -51,6 +55,11 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluation = open_evaluation(configuration(clips, output), "cpu")
     publish_results(evaluation, run_evaluation(evaluation, in_this_process, lambda done, total: None))
     return output
+
+
+def tokenize(source: Path, output: Path) -> None:
+    document = {"input": {"splits": {"train": [str(source)]}}, "output": {"uri": str(output)}}
+    tokenize_in_process(with_absolute_uris(parse_config(document | {"model": {"name": "cat-tiny"}})))
 
 
 def data_of(output: Path) -> dict[str, bytes]:
@@ -138,6 +147,72 @@ def test_two_precisions_stand_side_by_side(clips: Path, tmp_path: Path):
     (difference,) = summary.differences
     assert difference.estimate.clips == 3
     assert np.isfinite(difference.estimate.mean)
+    (agreement,) = summary.agreements
+    assert (agreement.subject, agreement.reference, agreement.clips) == ("cat-tiny (bfloat16)", "cat-tiny", 3)
+    assert len(agreement.layers) == 8
+    assert 0.5 < agreement.layers[0] <= 1
+    (sound,) = agreement.sounds
+    assert 0 < sound.equal_frames <= min(agreement.layers) < 1
+    assert sound.mel is not None
+    assert sound.mel.mean > 0
+    assert "bfloat16" in " ".join(summary.machines["cat-tiny (bfloat16)"])
+    text = publish_results(evaluation, summary)
+    assert f"| 8 | {percent(agreement.layers[7])} |" in text
+    assert json.loads((tmp_path / "results.json").read_text())["summary"]["agreements"][0]["layers"] == agreement.layers
+    assert "Equal codes in each layer" in (tmp_path / "index.html").read_text()
+
+
+def test_an_output_is_compared_with_what_this_machine_makes_and_with_another_output(
+    tokenized: Tokenized, tmp_path: Path
+):
+    other = tmp_path / "other"
+    shutil.copytree(tokenized.output, other)
+    given = {
+        "dataset": [str(tokenized.output), str(other)],
+        "models": [{"name": "cat-tiny"}],
+        "evaluate": {"uri": str(tmp_path / "results"), "metrics": ["mel"], "num_quantizers": [1, 32], "max_clips": 2},
+    }
+    evaluation = open_evaluation(load_evaluate_config(None, [], given), "cpu")
+    summary = run_evaluation(evaluation, in_this_process, lambda done, total: None)
+    first = f"cat-tiny (float32 codes of {tokenized.output})"
+    assert [(found.subject, found.reference) for found in summary.agreements] == [
+        (f"cat-tiny (float32 codes of {other})", first),
+        ("cat-tiny", first),
+    ]
+    for found in summary.agreements:
+        assert found.layers == [1.0] * 32
+        assert [sound.num_quantizers for sound in found.sounds] == [1, 32]
+        assert all(sound.equal_sounds == found.clips > 0 for sound in found.sounds)
+    assert all("CPU" in kind for kinds in summary.machines.values() for kind in kinds)
+
+
+def test_outputs_of_other_sources_are_refused(tokenized: Tokenized, clips: Path, tmp_path: Path):
+    tokenize(clips, tmp_path / "other")
+    given = {
+        "dataset": [str(tokenized.output), str(tmp_path / "other")],
+        "evaluate": {"uri": str(tmp_path / "results"), "metrics": ["mel"]},
+    }
+    with pytest.raises(ConfigError, match="is made of other sources"):
+        open_evaluation(load_evaluate_config(None, [], given), "cpu")
+
+
+def test_a_clip_that_an_output_has_no_codes_of_is_a_reject(clips: Path, wav: Callable[..., bytes], tmp_path: Path):
+    """One was missing when the output was made, another has another length now."""
+    for name in ("tone0.wav", "tone1.wav"):
+        shutil.copy(clips / name, tmp_path / name)
+    listed = "".join(json.dumps({"audio": f"tone{number}.wav"}) + "\n" for number in range(3))
+    (tmp_path / "list.jsonl").write_text(listed)
+    tokenize(tmp_path / "list.jsonl", tmp_path / "codes")
+    (tmp_path / "tone1.wav").write_bytes(wav(0.5))
+    shutil.copy(clips / "tone2.wav", tmp_path / "tone2.wav")
+    given = {
+        "dataset": str(tmp_path / "codes"),
+        "evaluate": {"uri": str(tmp_path / "results"), "metrics": ["mel"], "num_quantizers": [1]},
+    }
+    evaluation = open_evaluation(load_evaluate_config(None, [], given), "cpu")
+    summary = run_evaluation(evaluation, in_this_process, lambda done, total: None)
+    assert summary.rejects == {"no_codes": 2}
+    assert summary.points[0].estimates["mel"].clips == 1
 
 
 @pytest.mark.slow
