@@ -2,8 +2,12 @@
 
   --to moss-tts   JSONL for the finetuning of MOSS-TTS, with audio_codes, and ref_audio_codes where asked for
   --to tokens     token sequences for language models: flat, delay pattern or parallel streams, packed or not
+  --to megatron   the same, flat, as indexed datasets of Megatron: .bin and .idx
   --to nemo       JSONL manifests with codes, as NeMo reads them
   --to lhotse     Lhotse Shar, with codes as an array field
+  --to webdataset tars with .npy and .json for each clip, for WebDataset and Energon
+  --to litdata, --to mds, --to lance
+                  samples as LitData, MosaicML Streaming and Lance read them
 
 Keys of the configuration are set with --set or in a file given with --config; docs/exports.md has all of them:
 
@@ -29,12 +33,13 @@ if TYPE_CHECKING:
     from pipeline.export.summary import ExportSummary
 
 HELP = "write formats that trainers of TTS, ASR and language models read"
+FORMATS = ("moss-tts", "tokens", "megatron", "nemo", "lhotse", "webdataset", "litdata", "mds", "lance")
 PROGRESS_LINES = 20  # of each stage, however many shards there are
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
-    parser.add_argument("--to", required=True, choices=("moss-tts", "tokens", "nemo", "lhotse"), help="the format")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder or URI of the export")
     parser.add_argument("--config", metavar="FILE", help="YAML file to start from, such as configs/export_tts.yaml")
     _add_set(parser, "-s")

@@ -27,6 +27,7 @@ def _ascending(limits: tuple[float, ...]) -> tuple[float, ...]:
     return limits
 
 
+FormatName = Literal["moss-tts", "tokens", "megatron", "nemo", "lhotse", "webdataset", "litdata", "mds", "lance"]
 Limits = Annotated[tuple[float, ...], BeforeValidator(_as_tuple), AfterValidator(_ascending)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
@@ -48,7 +49,7 @@ class DatasetConfig(Section):
 class TargetConfig(Section):
     """What to write, and where."""
 
-    to: Literal["moss-tts", "tokens", "nemo", "lhotse"]
+    to: FormatName
     """The format."""
     uri: Annotated[str, Field(min_length=1)]
     """Folder of the export: a local path or any fsspec URI."""
@@ -173,6 +174,8 @@ class AsrConfig(Section):
     """Whether to write codes; otherwise only text and durations are written."""
     buckets: Annotated[int, Field(ge=2)] | Limits | None = None
     """Folders for clips of similar length: their number, so that each has equal hours, or their limits in seconds."""
+    cuts: Literal["shar", "jsonl"] = "shar"
+    """lhotse: shar, or plain JSONL with the offset of each line beside it, in which any cut is found at once."""
 
 
 class ExportConfig(Section):
@@ -198,6 +201,10 @@ def load_export_config(path: str | Path | None, overrides: Sequence[str], given:
     for section, keys in given.items():
         document[section] = {**(document.get(section) or {}), **keys}
     config = validate(ExportConfig, document, str(path or "configuration"))
-    if config.export.to == "tokens" and REFERENCE in config.tokens.template and not config.references.enabled:
+    if (
+        config.export.to in ("tokens", "megatron")
+        and REFERENCE in config.tokens.template
+        and not config.references.enabled
+    ):
         raise ConfigError("tokens.template has {reference}: set references.enabled=true")
     return config

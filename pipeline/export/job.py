@@ -14,7 +14,7 @@ from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
 from pipeline.export.filters import read_ids
 from pipeline.export.formats import SECTIONS, make_format
-from pipeline.export.part import export_manifests, read_export_manifest
+from pipeline.export.part import ExportFile, Format, IndexedFormat, export_manifests, read_export_manifest
 from pipeline.export.record import EXPORT_VERSION, ExportRecord, hash_of_ids, open_export
 from pipeline.export.selection import RowSelector
 from pipeline.export.summary import ExportSummary
@@ -42,7 +42,7 @@ def run_export(config: ExportConfig, progress: OnProgress) -> ExportSummary:
     tokenizer = tokenizer_of(config)
     form = make_format(config, output.record, Buckets(()), tokenizer)
     root = storage.absolute(config.export.uri)
-    open_export(root, _record(config, output, specs, tokenizer))
+    open_export(root, _record(config, output, specs, tokenizer, form))
     done = {name.removesuffix(".json") for name in storage.list_names(export_manifests(root))}
     left = [spec for spec in specs if spec.shard_id not in done]
     if left:
@@ -51,7 +51,7 @@ def run_export(config: ExportConfig, progress: OnProgress) -> ExportSummary:
             buckets = survey(root, config, RowSelector(config, form.need_text, database), output, specs, progress)
             for number, _ in enumerate(write_parts(Work(config, root, database, buckets), output, left), 1):
                 progress("exporting", number, len(left))
-    return _finish(root, config, specs)
+    return _finish(root, config, specs, form)
 
 
 def _shards(output: Output, config: ExportConfig) -> list[ShardSpec]:
@@ -69,14 +69,14 @@ def _shards(output: Output, config: ExportConfig) -> list[ShardSpec]:
 
 
 def _record(
-    config: ExportConfig, output: Output, specs: Sequence[ShardSpec], tokenizer: TextTokenizer | None
+    config: ExportConfig, output: Output, specs: Sequence[ShardSpec], tokenizer: TextTokenizer | None, form: Format
 ) -> ExportRecord:
-    sections = ("filters", "splits", "references", "text", SECTIONS[config.export.to])
+    sections = ("filters", "splits", "references", "text", *SECTIONS.get(config.export.to, ()))
     settings = {name: getattr(config, name).model_dump(mode="json") for name in sections}
     settings["dataset"] = {"num_quantizers": config.dataset.num_quantizers or output.record.num_quantizers}
     settings["export"] = {"to": config.export.to, "file_bytes": config.export.file_bytes}
     inputs = {"reject_lists": hash_of_ids(sorted(read_ids(settings["filters"].pop("reject_lists"))))}
-    libraries = ["whisper-normalizer"] if config.text.normalize != "none" else []
+    libraries = [*(["whisper-normalizer"] if config.text.normalize != "none" else []), *getattr(form, "libraries", ())]
     if tokenizer is not None:
         inputs["tokenizer"] = tokenizer.sha256
         del settings["tokens"]["tokenizer"]
@@ -92,11 +92,14 @@ def _record(
     )
 
 
-def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec]) -> ExportSummary:
+def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec], form: Format) -> ExportSummary:
     report = ExportSummary()
+    files: dict[str, ExportFile] = {}
+    indexed = isinstance(form, IndexedFormat)
     with ThreadPoolExecutor(READ_THREADS) as pool:
         for part in pool.map(lambda spec: read_export_manifest(root, spec.shard_id), specs):
             report.add(part)
+            files.update(part.files if indexed else {})
     report.unknown_rejects = len(read_ids(config.filters.reject_lists)) - report.removed.get("reject_list", 0)
     storage.publish(storage.join(root, "_moss_tok", "report.json"), report.to_json())
     if not report.rows:
@@ -106,5 +109,9 @@ def _finish(root: str, config: ExportConfig, specs: Sequence[ShardSpec]) -> Expo
         raise NothingToExport(
             f"{config.dataset.uri}: nothing to export: all {report.rows:,} rows are left out: {reasons}"
         )
-    storage.publish(storage.join(root, "_SUCCESS"), b"")
+    success = storage.join(root, "_SUCCESS")
+    if isinstance(form, IndexedFormat) and storage.stat(success) is None:
+        for path, data in form.index(files).items():
+            storage.publish(storage.join(root, path), data)
+    storage.publish(success, b"")
     return report

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from pipeline import storage
 from pipeline.export.selection import Removed, Selected
@@ -33,6 +33,32 @@ class Format(Protocol):
         """Contents of the files for these entries, by name. Every name contains `stem`."""
 
 
+class ExportFile(TypedDict):
+    """What a manifest says of a file."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    rows: int
+
+
+@runtime_checkable
+class IndexedFormat(Protocol):
+    """A format with files that tell of all others: they are written once every part is committed."""
+
+    def index(self, files: Mapping[str, ExportFile]) -> Mapping[str, bytes]:
+        """Contents of these files by their paths in the export. `files` are those of all parts, by their paths."""
+
+
+def by_folder(files: Mapping[str, ExportFile]) -> dict[str, dict[str, ExportFile]]:
+    """The files of each folder, by their names there, in the same order."""
+    folders: dict[str, dict[str, ExportFile]] = {}
+    for path, file in files.items():
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, {})[name] = file
+    return folders
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportManifest:
     """Contents of `_moss_tok/parts/<shard_id>.json`."""
@@ -48,8 +74,8 @@ class ExportManifest:
     """Seconds of audio written, by split."""
     references: int
     """Rows written with a reference."""
-    files: Mapping[str, Mapping[str, Any]]
-    """`size` in bytes and `sha256` of each file, by its path in the export."""
+    files: Mapping[str, ExportFile]
+    """The files, by their paths in the export."""
 
 
 def write_part(
@@ -62,14 +88,15 @@ def write_part(
     written: Counter[str] = Counter()
     removed: Counter[str] = Counter()
     seconds: dict[str, float] = {}
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, ExportFile] = {}
     waiting = _Waiting(file_bytes)
     rows = references = 0
 
     def publish(folder: str, number: int, entries: list[Any]) -> None:
         for name, data in form.files(f"{shard_id}-{number:04d}", entries).items():
             storage.publish(storage.join(root, folder, name), data)
-            files[f"{folder}/{name}"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            sha256 = hashlib.sha256(data).hexdigest()
+            files[f"{folder}/{name}"] = {"size": len(data), "sha256": sha256, "rows": len(entries)}
 
     for item in items:
         rows += 1

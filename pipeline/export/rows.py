@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.parquet import read_columns
 
 _COLUMNS = (
     *("id", "source", "key", "start", "num_frames", "num_samples", "sample_rate", "clipping", "silence", "audio_xxh3"),
-    *("text", "language", "speaker_id"),
+    *("text", "language", "speaker_id", "labels", "metadata"),
 )
 _OWN_FILE = ("files", "list")  # formats in which a clip is an audio file
 
@@ -41,6 +42,8 @@ class ExportRow:
     text: str | None
     language: str | None
     speaker_id: str | None
+    labels: list[str] | None
+    metadata: str
     codes: np.ndarray
     """(num_quantizers, frames), see `as_matrix`; no layers where none were asked for."""
 
@@ -48,6 +51,12 @@ class ExportRow:
     def duration(self) -> float:
         """Seconds."""
         return self.num_samples / self.sample_rate
+
+    @property
+    def source_metadata(self) -> dict[str, Any]:
+        """What else the source says of the clip: `metadata`, which is JSON."""
+        metadata: dict[str, Any] = json.loads(self.metadata)
+        return metadata
 
     @property
     def address(self) -> str:

@@ -4,35 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from pipeline.codecs.protocol import Codebook
 from pipeline.dataset.provenance import RunRecord
 from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
-from pipeline.export.formats.lhotse_shar import LhotseShar
+from pipeline.export.formats.lance_dataset import Lance
+from pipeline.export.formats.lhotse_cuts import Lhotse
+from pipeline.export.formats.litdata_chunks import LitData
+from pipeline.export.formats.mds import Mds
 from pipeline.export.formats.moss_tts import MossTts
 from pipeline.export.formats.nemo import Nemo
+from pipeline.export.formats.webdataset_tar import WebDataset
 from pipeline.export.part import Format
 from pipeline.export.tokens.document_rules import document_layout
+from pipeline.export.tokens.files import npy_files, parquet_files
 from pipeline.export.tokens.format import Tokens
+from pipeline.export.tokens.megatron import megatron_files
 from pipeline.export.tokens.tokenizer import TextTokenizer
+from pipeline.schema import code_type
+from pipeline.yaml_config import ConfigError
 
-SECTIONS = {"moss-tts": "moss_tts", "tokens": "tokens", "nemo": "asr", "lhotse": "asr"}
-"""The section of the configuration for each format."""
+SECTIONS = {
+    "moss-tts": ("moss_tts",),
+    "tokens": ("tokens",),
+    "megatron": ("tokens",),
+    "nemo": ("asr",),
+    "lhotse": ("asr",),
+}
+"""The sections of the configuration that are for one format alone."""
 
 
 def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, tokenizer: TextTokenizer | None) -> Format:
-    """The format of an export. Raises ConfigError for settings that do not fit each other or the dataset."""
-    if config.export.to == "moss-tts":
-        return MossTts(config.moss_tts)
-    if config.export.to == "nemo":
-        return Nemo(config.asr.codes, buckets)
-    if config.export.to == "lhotse":
-        return LhotseShar(config.asr.codes, buckets, record.model.samples_per_frame)
-    num_quantizers = config.dataset.num_quantizers or record.num_quantizers
-    books = record.codebooks[:num_quantizers]
+    """The format of an export.
+
+    Raises ConfigError for settings that do not fit each other or the dataset, and if its library is not installed.
+    """
+    books = record.codebooks[: config.dataset.num_quantizers]
     largest = max(book.size for book in books)
-    layout = document_layout(config.tokens, tokenizer, num_quantizers, largest, _repeats(books))
-    return Tokens(config.tokens, layout, tokenizer)
+    references = config.references.enabled
+    match config.export.to:
+        case "moss-tts":
+            return MossTts(config.moss_tts)
+        case "nemo":
+            return Nemo(config.asr.codes, buckets)
+        case "lhotse":
+            return Lhotse(config.asr, buckets, record.model.samples_per_frame)
+        case "webdataset":
+            return WebDataset()
+        case "mds":
+            return Mds(references)
+        case "litdata":
+            return LitData(references)
+        case "lance":
+            return Lance(len(books), getattr(pa, code_type(largest))(), references)
+        case "tokens":
+            files = parquet_files if config.tokens.storage == "parquet" else npy_files
+        case "megatron":
+            if config.tokens.layout != "flat" or config.tokens.sequence_length is not None:
+                raise ConfigError(
+                    "export.to=megatron: its datasets have one stream, and it packs documents itself: leave out "
+                    "tokens.layout and tokens.sequence_length"
+                )
+            files = megatron_files
+    layout = document_layout(config.tokens, tokenizer, len(books), largest, _repeats(books))
+    return Tokens(config.tokens, layout, tokenizer, files)
 
 
 def _repeats(books: Sequence[Codebook]) -> tuple[int, ...] | None:

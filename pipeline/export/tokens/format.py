@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 
 from pipeline.export.config import REFERENCE, TEXT, TokensConfig
 from pipeline.export.selection import Removed, Selected
 from pipeline.export.tokens.documents import Content, DocumentLayout
-from pipeline.export.tokens.files import npy_files, parquet_files
-from pipeline.export.tokens.packing import pack
+from pipeline.export.tokens.packing import Packed, pack
 from pipeline.export.tokens.tokenizer import TextTokenizer
+
+SequenceFiles: TypeAlias = Callable[[str, Iterable[Packed], DocumentLayout], Mapping[str, bytes]]
+"""Makes the files of sequences: their contents by name, for a stem that every name begins with."""
 
 
 class Tokens:
@@ -19,11 +22,13 @@ class Tokens:
 
     need_codes = True
 
-    def __init__(self, config: TokensConfig, layout: DocumentLayout, tokenizer: TextTokenizer | None) -> None:
+    def __init__(
+        self, config: TokensConfig, layout: DocumentLayout, tokenizer: TextTokenizer | None, files: SequenceFiles
+    ) -> None:
         self._config = config
         self._layout = layout
         self._tokenizer = tokenizer
-        self._files = parquet_files if config.storage == "parquet" else npy_files
+        self._files = files
         self.need_text = TEXT in layout.template
 
     def entry(self, selected: Selected) -> tuple[str, tuple[str, np.ndarray], int] | Removed:

@@ -43,7 +43,7 @@ class TextTokenizer:
 
 def tokenizer_of(config: ExportConfig) -> TextTokenizer | None:
     """The tokenizer of an export; None if it uses none."""
-    uri = config.tokens.tokenizer if config.export.to == "tokens" else None
+    uri = config.tokens.tokenizer if config.export.to in ("tokens", "megatron") else None
     return None if uri is None else load_tokenizer(uri)
 
 

@@ -61,10 +61,14 @@ def json_lines() -> Callable[[Path], list[dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def contents() -> Callable[[Path], dict[str, bytes]]:
-    """Every file of a folder, by its path there, but for what a killed writer left: a name with a leading dot."""
+    """Every file of a folder, by its path there.
+
+    Not what a killed writer left, a name with a leading dot, nor the version of a Lance dataset, which holds the time.
+    """
 
     def read(folder: Path) -> dict[str, bytes]:
         files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        stable = (path for path in files if path.parent.name not in ("_versions", "_transactions"))
+        return {str(path.relative_to(folder)): path.read_bytes() for path in stable}
 
     return read

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.array import Array, TemporalArray
+from lhotse.dataset.sampling.stateless import ManifestIndex, StatelessSampler
 from lhotse.shar import SharWriter
 
 from pipeline.export.rows import ExportRow
@@ -110,6 +112,32 @@ def lhotse_cut(row: ExportRow, folder: Path) -> MonoCut:
     cut = MonoCut(row.id, 0, row.num_frames * FRAME, 0, [supervision])
     cut.codes = TemporalArray(array, temporal_dim=0, frame_shift=FRAME, start=0)
     return cut
+
+
+def test_lhotse_finds_any_cut_of_indexed_jsonl_and_goes_on_from_any_step(
+    export: Callable[..., Any], clips: dict[str, ExportRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # lhotse 1.33 still gives its base class the argument that torch has taken away.
+    monkeypatch.setattr(torch.utils.data.Sampler, "__init__", lambda self, data_source=None: None)
+    folder, _ = export("lhotse", "asr.cuts=jsonl", "dataset.num_quantizers=3")
+    paths = sorted((folder / "train").glob("*.jsonl"))
+    indexes = [path.with_suffix(".jsonl.idx").read_text() for path in paths]
+    index = ManifestIndex(paths, tmp_path / "ours.idx")
+    assert index.line_offsets == ManifestIndex(paths, tmp_path / "theirs.idx", force=True).line_offsets
+    assert [path.with_suffix(".jsonl.idx").read_text() for path in paths] == indexes, "not as lhotse writes it"
+    cuts = [cut for path in paths for cut in CutSet.from_file(path)]
+    assert {cut.id for cut in cuts} == {row.id for row in spoken(clips)}
+    assert any(not row.text.isascii() for row in spoken(clips) if row.text)
+    for cut in cuts:
+        assert cut.supervisions[0].text == clips[cut.id].text
+        np.testing.assert_array_equal(cut.codes, clips[cut.id].codes[:3].T)
+
+    def batches(step: int) -> list[list[str]]:
+        sampler = StatelessSampler(paths, tmp_path / "ours.idx", base_seed=step, max_cuts=4)
+        return [[cut.id.partition("_it")[0] for cut in batch] for batch in islice(sampler, 40)]
+
+    assert batches(7) == batches(7) != batches(8)
+    assert {clip_id for batch in batches(7) for clip_id in batch} <= {row.id for row in spoken(clips)}
 
 
 @pytest.mark.parametrize("to", ["nemo", "lhotse"])

@@ -27,6 +27,11 @@ FORMATS = {
     "tokens": ["tokens.template=['{audio}']", "splits.shares={train: 1, test: 1}"],
     "nemo": ["asr.buckets=3"],
     "lhotse": ["asr.buckets=2", "text.normalize=whisper"],
+    "webdataset": ["references.enabled=true"],
+    "megatron": ["tokens.template=['{audio}', 0]"],
+    "mds": [],
+    "litdata": [],
+    "lance": [],
 }
 
 

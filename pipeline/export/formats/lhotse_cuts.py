@@ -1,36 +1,42 @@
 """Lhotse Shar: cuts as gzipped JSONL, and beside each such file a tar with their codes as the array field `codes`.
 
 `CutSet.from_shar(in_dir=…)` reads a folder; `cut.load_codes()` then gives int16 (frames, num_quantizers). The layout is
-that of lhotse's `SharWriter`; a test compares both. Lhotse cuts arrays to the length of their cut, rounded to frames,
+that of lhotse's `SharWriter`; a test compares both.
+
+Or plain JSONL, with the codes as lists in the custom field `codes`, and `.jsonl.idx` beside it: the byte at which each
+line begins, and the end. So lhotse's `StatelessSampler` finds any cut, and goes on from any step, in constant time.
+Lhotse counts the length of a line in characters, so lines are ASCII.
+
+Lhotse cuts arrays to the length of their cut, rounded to frames,
 and would lose the last frame of half of the clips. So a cut is as long as its codes, and its supervision as the sound.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import tarfile
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
 from pipeline.export.buckets import Buckets
-from pipeline.export.formats.moss_tts import json_line
+from pipeline.export.config import AsrConfig
+from pipeline.export.formats.archive import npy, tar
+from pipeline.export.formats.moss_tts import frames_first, json_line
 from pipeline.export.rows import ExportRow
 from pipeline.export.selection import Selected
 
 _BYTES_OF_A_ROW = 2048  # two headers, the array's manifest and the cut
 
 
-class LhotseShar:
-    """Writes a folder of Shar per split, or per bucket of a split. In a file, clips are sorted by length."""
+class Lhotse:
+    """Writes a folder of cuts per split, or per bucket of a split. In a file, clips are sorted by length."""
 
     need_text = True
 
-    def __init__(self, with_codes: bool, buckets: Buckets, samples_per_frame: int) -> None:
-        self.need_codes = with_codes
+    def __init__(self, config: AsrConfig, buckets: Buckets, samples_per_frame: int) -> None:
+        self.need_codes = config.codes
+        self._indexed = config.cuts == "jsonl"
         self._buckets = buckets
         self._samples_per_frame = samples_per_frame
 
@@ -40,6 +46,8 @@ class LhotseShar:
 
     def files(self, stem: str, entries: list[ExportRow]) -> Mapping[str, bytes]:
         entries.sort(key=lambda row: row.duration)
+        if self._indexed:
+            return self._indexed_jsonl(stem, entries)
         cuts = b"".join(json_line(self._cut(row)) for row in entries)
         files = {f"cuts.{stem}.jsonl.gz": gzip.compress(cuts, mtime=0)}
         if self.need_codes:
@@ -61,7 +69,7 @@ class LhotseShar:
         if row.start is not None:
             custom["offset"] = row.start
         if self.need_codes:
-            custom["codes"] = self._array(row)
+            custom["codes"] = frames_first(row.codes) if self._indexed else self._array(row)
         duration = row.num_frames * self._samples_per_frame / row.sample_rate
         return {
             "id": row.id,
@@ -82,18 +90,19 @@ class LhotseShar:
             "start": 0,
         }
 
+    def _indexed_jsonl(self, stem: str, rows: list[ExportRow]) -> Mapping[str, bytes]:
+        lines = [json.dumps(self._cut(row), separators=(",", ":"), allow_nan=False) + "\n" for row in rows]
+        begins = accumulate(map(len, lines), initial=0)
+        index = "".join(f"{begin}\n" for begin in begins)
+        return {f"cuts.{stem}.jsonl": "".join(lines).encode("ascii"), f"cuts.{stem}.jsonl.idx": index.encode("ascii")}
+
     def _tar(self, rows: list[ExportRow]) -> bytes:
-        sink = io.BytesIO()
-        with tarfile.open(fileobj=sink, mode="w") as tar:
-            for row in rows:
-                array = io.BytesIO()
-                np.save(array, np.ascontiguousarray(row.codes.T), allow_pickle=False)
-                _add(tar, f"{row.id}.npy", array.getvalue())
-                _add(tar, f"{row.id}.json", json.dumps(self._array(row)).encode() + b"\n")
-        return sink.getvalue()
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
+        members = (
+            member
+            for row in rows
+            for member in (
+                (f"{row.id}.npy", npy(row.codes.T)),
+                (f"{row.id}.json", json.dumps(self._array(row)).encode() + b"\n"),
+            )
+        )
+        return tar(members)
