@@ -29,6 +29,8 @@ ROW = ExportRow(
     text="twenty characters ok",
     language="en",
     speaker_id="ann",
+    labels=None,
+    metadata="{}",
     codes=np.zeros((0, 25), np.int16),
 )
 
