@@ -19,11 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import current_flash_attention_impl
 
 from moss_tok.lanes import run_in_lanes
 from moss_tok.transfer import to_device
@@ -77,16 +79,16 @@ class _Regions:
     The region of a clip starts with step `origin(past)`, the first one that any of its new queries may need.
     """
 
-    def __init__(self, spans: Sequence[Span], shape: WindowShape, unit: int, context: int,
-                 dtype: torch.dtype, device: torch.device) -> None:  # fmt: skip
-        self.spans, self.unit, self.context = spans, unit, context
+    def __init__(self, spans: Sequence[Span], shape: WindowShape, tile: int, dtype: torch.dtype,
+                 device: torch.device) -> None:  # fmt: skip
+        self.spans, self.tile, self.context = spans, tile, shape.context
         self.origins = [self.origin(span.past) for span in spans]
         self.bases: list[int] = []
         total, gaps = 0, []
         for span, origin in zip(spans, self.origins, strict=True):
             gaps.append(slice(total, total + (origin - total) % ALIGNED_ROWS))
             self.bases.append(gaps[-1].stop)
-            total = gaps[-1].stop + -(-span.end // unit) * unit - origin
+            total = gaps[-1].stop + -(-span.end // tile) * tile - origin
         self.buffer = torch.empty(total, 3, shape.num_heads, shape.head_dim, dtype=dtype, device=device)
         for clip, (span, end) in enumerate(zip(spans, [*(gap.start for gap in gaps[1:]), total], strict=True)):
             # What is never written must be finite all the same: a masked key counts 0 times its value.
@@ -94,8 +96,8 @@ class _Regions:
             self.buffer[self.row(clip, span.end) : end] = 0
 
     def origin(self, past: int) -> int:
-        """The first step that queries from step `past` on may need, when they are grouped by aligned units."""
-        return max(0, past // self.unit * self.unit - self.context)
+        """The first step that queries from step `past` on may need, when they are grouped by tiles."""
+        return max(0, past // self.tile * self.tile - self.context)
 
     def row(self, clip: int, step: int) -> int:
         """The buffer row of a clip's step."""
@@ -136,7 +138,7 @@ class TiledAttention:
         # Small tiles waste fewer keys, large ones make better products; 64 measured best for windows of 500 and up.
         self.together = device.type != "cpu"
         self.tile = 32 if shape.context < 256 and shape.num_heads > 1 else 64
-        self.regions = _Regions(spans, shape, self.tile, shape.context, dtype, device)
+        self.regions = _Regions(spans, shape, self.tile, dtype, device)
         self.load, self.write, self.save = self.regions.load, self.regions.write, self.regions.save
 
     def attend(self, out: Tensor) -> None:
@@ -204,55 +206,105 @@ def band_mask(queries: int, keys: int, context: int, dtype: torch.dtype, device:
         return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(~seen, float("-inf"))
 
 
-VarlenKernel = Callable[..., Any]
+VarlenKernel = Callable[..., Tensor]
+"""(q, k, v, query_starts, key_starts, key_lengths, max_queries, max_keys, window) -> (rows, H, D). Query rows of
+sequence i are [query_starts[i], query_starts[i + 1]), its keys the `key_lengths[i]` rows from `key_starts[i]` on. A
+query sees its own key, which is aligned at the end of the sequence, and `window` keys before it."""
 
 
 class VarlenAttention:
-    """Attention by blocks of `context` queries through a packed kernel with the signature of torch's `varlen_attn`."""
+    """Attention by blocks of `context` queries through a packed kernel.
+
+    The rows of the batch, as projected, are the kernel's input: nothing is gathered, and nothing padded. The keys of a
+    block begin with the block before, so the ranges of keys overlap.
+    """
 
     def __init__(self, spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device,
                  kernel: VarlenKernel) -> None:  # fmt: skip
-        self.shape, self.kernel = shape, kernel
+        self.spans, self.shape, self.kernel = spans, shape, kernel
         context = shape.context
-        self.regions = _Regions(spans, shape, context, context, dtype, device)
-        self.load, self.save = self.regions.load, self.regions.save
-        queries: list[Tensor] = []
-        keys: list[Tensor] = []
-        for clip, span in enumerate(spans):
-            for block in range(span.past // context, -(-span.end // context)):
-                begin, end = max(block * context, span.past), min((block + 1) * context, span.end)
-                first_key = max(0, (block - 1) * context)
-                last = self.regions.row(clip, end)
-                queries.append(torch.arange(self.regions.row(clip, begin), last))
-                keys.append(torch.arange(self.regions.row(clip, first_key), last))
-        self.query_rows, self.query_starts = _concatenate(queries, device)
-        self.key_rows, self.key_starts = _concatenate(keys, device)
+        past, length = np.array([(span.past, span.length) for span in spans]).T
+        end = past + length
+        origin = np.maximum(0, past // context - 1) * context
+        self.total = int(length.sum())
+        self.qkv = torch.empty(self.total, 3, shape.num_heads, shape.head_dim, dtype=dtype, device=device)
+        self.key_value = self.qkv[:, 1:]
+        self.cached: Sequence[Tensor] | None = None
+        # One entry for each block of each clip. A key range begins with the block before.
+        blocks = -(-end // context) - past // context
+        clip = np.repeat(np.arange(len(spans)), blocks)
+        block = np.arange(blocks.sum()) + (past // context - _starts(blocks))[clip]
+        stop = np.minimum((block + 1) * context, end[clip])
+        first_key = np.maximum(0, (block - 1) * context)
+        queries = np.concatenate([[0], (_starts(length) - past)[clip] + stop])
+        keys = np.append((_starts(end - origin) - origin)[clip] + first_key, (end - origin).sum())
+        index = np.concatenate([queries, keys, stop - first_key]).astype(np.int32)
+        on_device = to_device(torch.from_numpy(index), device)  # one copy for all
+        self.query_starts, self.key_starts, self.key_lengths = torch.split(
+            on_device, [len(queries), len(keys), len(stop)]
+        )
+
+    def load(self, cached: Sequence[Tensor]) -> None:
+        self.cached = cached
 
     def write(self, rows: slice, qkv: Tensor) -> None:
-        places = self.query_rows[rows]
-        self.regions.buffer.index_copy_(0, places, qkv[: places.numel()])
+        if rows.start == 0 and rows.stop >= self.total:
+            self.qkv = qkv[: self.total]  # the batch is one group: nothing is copied
+            return
+        place = self.qkv[rows]
+        place.copy_(qkv[: place.shape[0]])
 
     def attend(self, out: Tensor) -> None:
-        buffer, context = self.regions.buffer, self.shape.context
-        key_value = buffer[:, 1:].index_select(0, self.key_rows)
-        # The kernel's window counts the keys before the query's own, so `context` keys are a window of context - 1.
-        result: Tensor = self.kernel(
-            buffer[:, 0].index_select(0, self.query_rows), key_value[:, 0], key_value[:, 1],
-            self.query_starts, self.key_starts, context, 2 * context, window_size=(context - 1, 0),
+        context = self.shape.context
+        self.key_value = self.qkv[:, 1:] if self.cached is None else self._with_cached(self.cached)
+        result = self.kernel(
+            self.qkv[:, 0], self.key_value[:, 0], self.key_value[:, 1],
+            self.query_starts, self.key_starts, self.key_lengths, context, 2 * context, context - 1,
         )  # fmt: skip
-        out[: result.shape[0]] = result.flatten(1)
+        out[: self.total] = result.flatten(1)
+
+    def save(self) -> list[Tensor]:
+        kept, end, context = [], 0, self.shape.context
+        for span in self.spans:
+            end += span.end - max(0, span.past // context - 1) * context
+            first = max(0, span.end // context - 1) * context
+            kept.append(self.key_value[end - span.end + first : end].clone())
+        return kept
+
+    def _with_cached(self, cached: Sequence[Tensor]) -> Tensor:
+        """Keys and values (rows, 2, H, D) of each stream from its origin on: the cached ones, then the new ones."""
+        new = torch.split(self.qkv[:, 1:], [span.length for span in self.spans])
+        return torch.cat([part for pair in zip(cached, new, strict=True) for part in pair])
 
 
-def _concatenate(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The parts joined, and the cumulative starts that packed kernels need."""
-    starts = torch.tensor([0] + [part.numel() for part in parts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    return to_device(torch.cat(parts), device), to_device(starts, device)
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """Where each of the parts of these lengths begins when they are joined."""
+    starts: np.ndarray = np.cumsum(lengths) - lengths
+    return starts
 
 
 def packed_attention(
     spans: Sequence[Span], shape: WindowShape, dtype: torch.dtype, device: torch.device
 ) -> WindowAttention:
-    """`VarlenAttention` with torch's packed flash attention: CUDA, bfloat16."""
-    from torch.nn.attention.varlen import varlen_attn
+    """`VarlenAttention` with torch's packed flash attention: CUDA, bfloat16.
 
-    return VarlenAttention(spans, shape, dtype, device, varlen_attn)
+    Raises RuntimeError where the process has chosen another implementation, whose bits are others.
+    """
+    if (chosen := current_flash_attention_impl()) is not None:
+        raise RuntimeError(
+            f"{chosen} is active in this process, and may split sums by the size of a batch: call "
+            "torch.nn.attention.restore_flash_attention_impl() first"
+        )
+    return VarlenAttention(spans, shape, dtype, device, flash_attention)
+
+
+def flash_attention(
+    q: Tensor, k: Tensor, v: Tensor, query_starts: Tensor, key_starts: Tensor, key_lengths: Tensor,
+    max_queries: int, max_keys: int, window: int,
+) -> Tensor:  # fmt: skip
+    """A `VarlenKernel`: FlashAttention 2 as torch has it. `varlen_attn` calls it too, but takes no lengths of keys."""
+    result: Tensor = torch.ops.aten._flash_attention_forward(
+        q, k, v, query_starts, key_starts, max_queries, max_keys, 0.0, False, False,
+        window_size_left=window, window_size_right=0, seqused_k=key_lengths,
+    )[0]  # fmt: skip
+    return result

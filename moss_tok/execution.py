@@ -21,6 +21,7 @@ from moss_tok.numerics import Way
 
 # 82 s of audio at 12.5 frames per second.
 GPU_FRAMES = 1024
+COMPILER = "inductor"
 
 AttentionFactory = Callable[[Sequence[Span], WindowShape, torch.dtype, torch.device], WindowAttention]
 LayerFunction = Callable[..., Any]
@@ -42,9 +43,12 @@ class Execution:
 
     @classmethod
     def for_device(cls, device: torch.device, dtype: torch.dtype) -> Execution:
-        """The default for a device: packed kernels on CUDA if the precision has them, tiles elsewhere."""
-        packed = device.type == "cuda" and dtype == torch.bfloat16
-        return cls(GPU_FRAMES if device.type == "cuda" else None, packed_attention if packed else TiledAttention)
+        """The default for a device: packed kernels and compiled layers on CUDA in bfloat16, tiles elsewhere."""
+        if device.type != "cuda":
+            return cls(None, TiledAttention)
+        if dtype != torch.bfloat16:
+            return cls(GPU_FRAMES, TiledAttention)
+        return cls(GPU_FRAMES, packed_attention, COMPILER)
 
     @property
     def name(self) -> str:
@@ -73,5 +77,7 @@ class Execution:
 
 @cache
 def _compiled(method: LayerFunction, backend: str | Callable[..., Any]) -> LayerFunction:
-    compiled: LayerFunction = torch.compile(method, backend=backend, fullgraph=True, dynamic=False)
+    # The compiler measures nothing, so that every process gets the same kernels.
+    options: dict[str, Any] | None = {"deterministic": True} if backend == COMPILER else None
+    compiled: LayerFunction = torch.compile(method, backend=backend, fullgraph=True, dynamic=False, options=options)
     return compiled

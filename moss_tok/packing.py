@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from moss_tok.transfer import to_device
 
 
 def pack_waveforms(chunks: Sequence[Tensor], samples_per_frame: int, device: torch.device) -> Tensor:
@@ -16,5 +13,12 @@ def pack_waveforms(chunks: Sequence[Tensor], samples_per_frame: int, device: tor
 
     Channels are interleaved sample by sample: for a stereo codec a stream of L R L R.
     """
-    padded = [F.pad(chunk, (0, -chunk.shape[1] % samples_per_frame)) for chunk in chunks]
-    return to_device(torch.cat([chunk.T.reshape(-1, 1) for chunk in padded]), device)
+    first, channels = chunks[0], chunks[0].shape[0]
+    silence = first.new_zeros(samples_per_frame * channels)
+    parts = []
+    for chunk in chunks:
+        parts += [chunk.T.reshape(-1), silence[: -chunk.shape[1] % samples_per_frame * channels]]
+    # A GPU takes it from pinned memory, in its turn, so it is written there: once.
+    pinned = device.type == "cuda" and first.device.type == "cpu"
+    packed = first.new_empty(sum(map(Tensor.numel, parts)), pin_memory=pinned)
+    return torch.cat(parts, out=packed)[:, None].to(device, non_blocking=True)

@@ -39,10 +39,17 @@ def _permute_heads(in_proj: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 def rope_table(positions: Tensor, head_dim: int, max_period: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (rows, 1, 1, head_dim / 2) float32, for the steps at `positions` (rows,)."""
-    # As the release computes them, in float32 and as an exponential; on the CPU, so that all devices agree.
-    frequencies = torch.exp(torch.arange(head_dim // 2, dtype=torch.float32) * (-2 * math.log(max_period) / head_dim))
-    angles = positions.to(torch.float32)[:, None, None, None] * to_device(frequencies, positions.device)
+    frequencies = _frequencies(head_dim, max_period, positions.device)
+    angles = positions.to(torch.float32)[:, None, None, None] * frequencies
     return angles.cos(), angles.sin()
+
+
+@lru_cache(maxsize=64)
+def _frequencies(head_dim: int, max_period: float, device: torch.device) -> Tensor:
+    # As the release computes them, in float32 and as an exponential; on the CPU, so that all devices agree.
+    with torch.inference_mode(False):
+        exponents = torch.arange(head_dim // 2, dtype=torch.float32) * (-2 * math.log(max_period) / head_dim)
+        return to_device(torch.exp(exponents), device)
 
 
 def rope_rows(start: int, stop: int, head_dim: int, max_period: float, device: torch.device) -> tuple[Tensor, Tensor]:

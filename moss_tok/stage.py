@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ from moss_tok.config import TransformerConfig
 from moss_tok.execution import Execution
 from moss_tok.linear import Linear
 from moss_tok.numerics import Numerics, RowOperation, Way
-from moss_tok.rope import rope_rows
+from moss_tok.rope import rope_rows, rope_table
+from moss_tok.transfer import to_device
 from moss_tok.transformer import TransformerLayer
 
 # The cached keys and values of one stage and one batch: for each layer, for each clip, (steps, 2, heads, head_dim).
@@ -142,10 +144,21 @@ class _Batch:
 
 def _angles(config: TransformerConfig, spans: Sequence[Span], rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary positions of all steps, padded to so many rows."""
+    if device.type != "cpu":
+        # A few launches for all clips. Elsewhere a row's bits would depend on its place among the others.
+        return rope_table(to_device(positions_of(spans, rows), device), config.head_dim, config.max_period)
     parts = [rope_rows(span.past, span.end, config.head_dim, config.max_period, device) for span in spans]
     tables = (torch.cat([part[which] for part in parts]) for which in (0, 1))
     cos, sin = (F.pad(table, (0, 0, 0, 0, 0, 0, 0, rows - table.shape[0])) for table in tables)
     return cos, sin
+
+
+def positions_of(spans: Sequence[Span], rows: int) -> Tensor:
+    """The positions (rows,) float32 of all steps in their clips, then zeros."""
+    past, length = np.array([(span.past, span.length) for span in spans]).T
+    positions = np.zeros(rows, np.float32)
+    positions[: length.sum()] = np.arange(length.sum()) + np.repeat(past - np.cumsum(length) + length, length)
+    return torch.from_numpy(positions)
 
 
 def _project_rows(x: Tensor, projection: Linear, groups: Sequence[slice], execution: Execution) -> Tensor:

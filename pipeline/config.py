@@ -161,10 +161,17 @@ class ModelConfig(Section):
     """Family of the codec, where the model's config.json does not tell: moss, mimi, dac, … (docs/codecs.md)."""
     revision: str | None = None
     """Commit, tag or branch of the hub repo."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the linear layers."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the linear layers. auto is bfloat16 on a GPU and float32 on a CPU; an output that was begun keeps
+    its own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto uses the GPU that Ray assigns, else the CPU."""
+    static_frames: Annotated[int, Field(ge=1)] | None = None
+    """Frames in one group of rows on a GPU, where every product has this one size; 1024 by default. The last group of a
+    batch is padded. Another size may give other codes."""
+    compile: bool | None = None
+    """Whether layers are compiled on a GPU: fewer passes over its memory, and other roundings. By default they are, in
+    bfloat16."""
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     """Longest clip for a codec that cannot encode a clip in parts and so needs memory for all of it; longer ones are
     rejected. 600 by default. MOSS has no such limit."""

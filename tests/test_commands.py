@@ -99,7 +99,7 @@ def test_a_hub_that_cannot_be_reached_gets_both_remedies(tmp_path: Path):
             ["tokenize", CONFIG, "model.dtypo=float32"],
             "model.dtypo: unknown key; allowed here: name, codec, revision, dtype",
         ),
-        (["tokenize", CONFIG, "model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16'"),
+        (["tokenize", CONFIG, "model.dtype=float16"], "model.dtype: Input should be 'auto', 'float32' or 'bfloat16'"),
         (["tokenize", CONFIG, "model.num_quantizers=33"], "model.num_quantizers: 33, but cat-speech has 32"),
         (["tokenize", CONFIG, "input.splits.train=[nowhere/*.wav]"], "nowhere/*.wav: nothing there"),
         (["agreement", "--model", "cat-tiny", "nothing.wav"], "nothing.wav: nothing there"),

@@ -10,9 +10,11 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import ray
+import torch
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from moss_tok.execution import Execution
 from pipeline.config import load_config
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -36,6 +38,13 @@ def test_the_image_copies_what_exists_and_all_that_is_installed():
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     assert {f"!{name}" for name in copied} <= set(ignored)
     assert all((DEPLOY.parent / name).exists() for name in copied)
+
+
+def test_the_image_has_the_compiler_that_compiled_layers_need():
+    """Triton compiles the launcher of each kernel as an extension of Python."""
+    assert Execution.for_device(torch.device("cuda"), torch.bfloat16).compile_backend == "inductor"
+    installed = (DEPLOY / "Dockerfile").read_text().partition("apt-get install")[2].partition("\n")[0].split()
+    assert {"gcc", "libc6-dev"} <= set(installed)
 
 
 def test_pods_of_the_ray_job_are_pods(rayjob: dict[str, Any]):

@@ -47,7 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     restore_machine(output)
     if output.todo:
         encoder = load_encoder(
-            config.model, output.record.num_quantizers, config.batch.max_frames, output.record.latents
+            config.model,
+            output.record.num_quantizers,
+            config.batch.max_frames,
+            output.record.latents,
+            output.record.dtype,
         )
         OutputMachine(output, config.run.machines).check(encoder.machine)
         with Progress(len(output.todo), len(output.done)) as progress:

@@ -16,7 +16,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="folder or URI of the dataset")
 
 
-def add_model(parser: argparse.ArgumentParser, dtype: str = "float32") -> None:
+def add_model(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -25,5 +25,10 @@ def add_model(parser: argparse.ArgumentParser, dtype: str = "float32") -> None:
     )
     parser.add_argument("--codec", metavar="FAMILY", help="family of the codec, if its config.json does not tell")
     parser.add_argument("--revision", help="commit, tag or branch of the hub repo")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=dtype, help="default: %(default)s")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default=dtype,
+        help="precision; auto is bfloat16 on a GPU. Default: %(default)s",
+    )
     parser.add_argument("--num-quantizers", type=int, metavar="K", help="RVQ layers to use (default: all)")

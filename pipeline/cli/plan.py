@@ -22,6 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline import storage
     from pipeline.cli.printing import left_out
     from pipeline.config import load_config
+    from pipeline.dataset.dataset import gpu_here
     from pipeline.dataset.output_folder import check_output_folder
     from pipeline.dataset.provenance import record_run
     from pipeline.formatting import format_bytes, lines_of
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.overrides)
     check_output_folder(config)
-    record = record_run(config)
+    record = record_run(config, gpu_here(config))
     unreadable: list[storage.StorageError] = []
     specs = plan_shards(config.input, unreadable.append)
     guess = estimate(specs, config, target_of(record), record.codebooks)

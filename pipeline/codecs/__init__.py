@@ -6,7 +6,7 @@ Everything else in the pipeline knows the protocol alone. `registry.py` finds th
 from __future__ import annotations
 
 from pipeline.codecs.protocol import Codebook, Codec, CodecDescription, CodecError, Coded, CodeStream, Family
-from pipeline.codecs.registry import CodecSource, find_codec, load_codec
+from pipeline.codecs.registry import CodecSource, find_codec, load_codec, precision_of
 
 __all__ = [
     "CodeStream",
@@ -19,4 +19,5 @@ __all__ = [
     "Family",
     "find_codec",
     "load_codec",
+    "precision_of",
 ]

@@ -12,7 +12,7 @@ import torch
 
 from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, StreamingEncoder, decode_stream
 from moss_tok.checkpoint import Checkpoint
-from moss_tok.execution import Execution
+from moss_tok.execution import COMPILER, Execution
 from moss_tok.stack import StreamState
 from moss_tok.transfer import start_copy_to_host
 from pipeline.codecs.protocol import (
@@ -44,9 +44,12 @@ class MossCodec:
         self._copying = ThreadPoolExecutor(1, thread_name_prefix="codes-to-host")
 
     @property
+    def execution(self) -> Execution:
+        return self.model.execution or Execution.for_device(self.model.device, self.model.dtype)
+
+    @property
     def numerics(self) -> str:
-        execution = self.model.execution or Execution.for_device(self.model.device, self.model.dtype)
-        return f"{self.model.numerics.name}{execution.name}"
+        return f"{self.model.numerics.name}{self.execution.name}"
 
     def launch(self, waveforms: Sequence[np.ndarray], num_quantizers: int) -> Future[list[Coded]]:
         """A GPU goes on with the batch when this has returned, so that the next can be made ready meanwhile."""
@@ -113,19 +116,24 @@ class MossStream:
         return Coded(np.concatenate(self._codes, axis=1), latents=latents)
 
     def _encode(self, chunk: torch.Tensor) -> None:
+        half = -(-chunk.shape[1] // self._block) // 2 * self._block
+        if not self._fits(chunk, last=half == 0):
+            torch.cuda.empty_cache()  # with the error, its traceback and all that it held in memory are gone
+            self._encode(chunk[:, :half])
+            self._encode(chunk[:, half:])
+
+    def _fits(self, chunk: torch.Tensor, last: bool) -> bool:
+        """Encode a chunk unless the memory is too small for it, which is raised if it is the `last` attempt."""
         try:
             (codes,), (hidden,), (self._state,) = self._encoder.step_with_latents([chunk], [self._state])
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            half = -(-chunk.shape[1] // self._block) // 2 * self._block
-            if half == 0:
+            if last:
                 raise
-            self._encode(chunk[:, :half])
-            self._encode(chunk[:, half:])
-        else:
-            self._codes.append(codes.to("cpu", torch.int16).numpy())
-            if self._latents is not None:
-                self._latents.append(_half(hidden))
+            return False
+        self._codes.append(codes.to("cpu", torch.int16).numpy())
+        if self._latents is not None:
+            self._latents.append(_half(hidden))
+        return True
 
 
 def with_latents(codec: Codec) -> Codec:
@@ -133,6 +141,27 @@ def with_latents(codec: Codec) -> Codec:
     if not isinstance(codec, MossCodec):
         raise CodecError(f"output.latents: only MOSS codecs have them, not those of {codec.description.family}")
     return MossCodec(codec.model, latents=True)
+
+
+def with_execution(codec: Codec, static_frames: int | None, compiled: bool | None) -> Codec:
+    """The codec, carried out on a GPU in groups of so many frames, with its layers compiled or not.
+
+    None is the default of the device. On a CPU, and for other codecs, nothing changes.
+    """
+    if not isinstance(codec, MossCodec) or codec.model.device.type == "cpu":
+        return codec
+    execution = codec.execution
+    if static_frames is not None:
+        execution = replace(execution, static_frames=static_frames)
+    if compiled is not None:
+        execution = replace(execution, compile_backend=COMPILER if compiled else None)
+    codec.model.execution = execution
+    return codec
+
+
+def least_frames(codec: Codec) -> int:
+    """The number of frames below which a smaller batch takes no less memory."""
+    return (codec.execution.static_frames or 1) if isinstance(codec, MossCodec) else 1
 
 
 def _half(hidden: torch.Tensor) -> np.ndarray:

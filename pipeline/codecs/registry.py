@@ -75,20 +75,30 @@ def find_codec(name: str, revision: str | None = None, family: str | None = None
 def load_codec(
     source: CodecSource, device: str, dtype: str = "float32", parts: Parts = "all", latents: bool = False
 ) -> Codec:
-    """The codec with its weights; with `latents` it gives what it quantizes beside the codes.
+    """The codec with its weights; `dtype` may be "auto". With `latents` it gives what it quantizes beside the codes.
 
     Raises CodecError for a precision or for latents that the family does not have, and for weights that do not fit the
     configuration.
     """
-    if dtype not in source.family.dtypes:
-        allowed = ", ".join(source.family.dtypes)
-        raise CodecError(f"model.dtype: {dtype}, but codecs of family {source.family.name} run in {allowed}")
+    dtype = precision_of(source.family, dtype, on_gpu=device.startswith("cuda"))
     codec = source.family.load(source.checkpoint, device, dtype, parts)
     if not latents:
         return codec
     from pipeline.codecs.moss import with_latents
 
     return with_latents(codec)
+
+
+def precision_of(family: Family, dtype: str, on_gpu: bool) -> str:
+    """The precision that a configured one stands for: `auto` is bfloat16 on a GPU, for codecs that run in it.
+
+    Raises CodecError for one that the family does not have.
+    """
+    if dtype == "auto":
+        return "bfloat16" if on_gpu and "bfloat16" in family.dtypes else "float32"
+    if dtype not in family.dtypes:
+        raise CodecError(f"model.dtype: {dtype}, but codecs of family {family.name} run in {', '.join(family.dtypes)}")
+    return dtype
 
 
 def families() -> dict[str, Family]:

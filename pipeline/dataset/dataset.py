@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -158,23 +158,36 @@ def with_absolute_uris(config: Config) -> Config:
     )
 
 
-def open_output(config: Config) -> Output:
+def gpu_here(config: Config) -> bool:
+    """Whether this machine alone would encode on a GPU."""
+    import torch  # only where there is something to encode
+
+    device = config.model.device
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+
+
+def open_output(config: Config, on_gpu: Callable[[Config], bool] = gpu_here) -> Output:
     """Begin the output that the configuration names, or open the one that is there.
+
+    `on_gpu` says, for an output that begins, whether it will be encoded on GPUs.
 
     Raises OutputMismatch if it was made with other settings, ConfigError if the folder can be no output, PlanError if
     the input cannot be planned.
     """
     check_output_folder(config)
     layout = Layout(storage.absolute(config.output.uri))
-    record = record_run(config)
+    there = [storage.stat(uri) is not None for uri in (layout.run, layout.plan)]
+    begins = not any(there) and not manifest.committed_ids(layout)
+    record = record_run(config, begins and config.model.dtype == "auto" and on_gpu(config))
     storage.supports_conditional_create(layout.internal)  # warns before any work about a store that does not
     storage.remove_stale(layout.root)
-    there = [storage.stat(uri) is not None for uri in (layout.run, layout.plan)]
-    if not any(there) and not manifest.committed_ids(layout):
+    if begins:
         return _begin(config, layout, record)
     if not all(there):
         restore(layout, record)
     existing = read_output(layout.root)
+    if config.model.dtype == "auto":
+        record = replace(record, dtype=existing.record.dtype)
     if differences := record.differences(existing.record):
         raise OutputMismatch(
             f"{layout.root} was made with other settings:\n  "

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline import schema
-from pipeline.codecs import Codebook, CodecDescription, CodecError, CodecSource, find_codec
+from pipeline.codecs import Codebook, CodecDescription, CodecError, CodecSource, find_codec, precision_of
 from pipeline.codecs.protocol import MOSS
 from pipeline.config import Config
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
@@ -207,13 +207,13 @@ def source_of(record: RunRecord, name: str | None = None) -> CodecSource:
     return find_codec(name or record.model.name, None if name else record.model.revision, family)
 
 
-def record_run(config: Config) -> RunRecord:
-    """The record of a run of this configuration. Raises CodecError if it asks for codebooks that the model has not."""
+def record_run(config: Config, on_gpu: bool = False) -> RunRecord:
+    """The record of a run of this configuration, which encodes on GPUs or not.
+
+    Raises CodecError if it asks for codebooks or a precision that the model has not.
+    """
     source = find_codec(config.model.name, config.model.revision, config.model.codec)
-    if config.model.dtype not in source.family.dtypes:
-        raise CodecError(
-            f"model.dtype: {config.model.dtype}, but {source.name} runs in {', '.join(source.family.dtypes)}"
-        )
+    dtype = precision_of(source.family, config.model.dtype, on_gpu)
     wanted = len(source.description.first(config.model.num_quantizers, source.name))
     model = model_info(source)
     if config.model.max_seconds is not None and not source.description.streams:
@@ -223,7 +223,7 @@ def record_run(config: Config) -> RunRecord:
     return RunRecord(
         run_version=RUN_VERSION,
         model=model,
-        dtype=config.model.dtype,
+        dtype=dtype,
         num_quantizers=wanted,
         codes_schema=schema.CODES,
         prepare=config.prepare.model_dump(mode="json"),

@@ -22,10 +22,12 @@ from pipeline.items import Reject, ShardSpec
 from pipeline.shard.chunks import Chunk
 from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.shard.tokenize import OpenShard, encode_shard, target_of
-from pipeline.steps.encode import Encoder, load_encoder
+from pipeline.steps.encode import Encoder, gpu_is_lost, load_encoder
 from pipeline.steps.records import clip_id
 
 logger = logging.getLogger(__name__)
+
+GPU_LOST = 70  # exit status
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ class TokenizerActor:
     def load(self) -> Encoder:
         """Load the encoder. An actor with another codec overrides only this."""
         record = self._record
-        return load_encoder(self._config.model, record.num_quantizers, self._config.batch.max_frames, record.latents)
+        return load_encoder(
+            self._config.model, record.num_quantizers, self._config.batch.max_frames, record.latents, record.dtype
+        )
 
     def ready(self) -> Readiness:
         """Where this actor is, and what it computes on. Ray answers once the model is loaded."""
@@ -80,11 +84,23 @@ class TokenizerActor:
         logger.info("opened: %s", spec.place, extra=about)
         shard = OpenShard(spec, attempt, max_missing_fraction=config.run.max_missing_fraction, replaces=replaces)
         chunks = prepare_remotely(spec, config.input, config.prepare, self._target, config.run.stall_seconds)
-        encode_shard(shard, _log_rejects(chunks, spec, about), self._loop, self._target)
+        try:
+            encode_shard(shard, _log_rejects(chunks, spec, about), self._loop, self._target)
+        except Exception as error:
+            if gpu_is_lost(error):
+                logger.error("this actor ends, since its GPU computes nothing any more: %s", error, extra=about)
+                end_process()
+            raise
         layout = Layout(config.output.uri)
         manifest = shard.publish(layout, self._record, config.output.row_group_rows, self._machine)
         logger.info("committed: %d rows, %d rejects", manifest.rows, manifest.rejects, extra=about)
         return manifest
+
+
+def end_process() -> None:
+    """End this process at once: what would be tidied up waits for a GPU that does not answer."""
+    logging.shutdown()
+    os._exit(GPU_LOST)
 
 
 def _log_rejects(chunks: Iterable[Chunk], spec: ShardSpec, about: dict[str, object]) -> Iterator[Chunk]:

@@ -178,7 +178,12 @@ class ActorPool:
             max_task_retries=0,
             **self._elsewhere(),
         )
-        return ActorHandle(shell.remote(self._config, self._record, self._run_id))
+        return ActorHandle(shell.remote(self._config_of_actor(), self._record, self._run_id))
+
+    def _config_of_actor(self) -> Config:
+        """With the device that Ray assigns: an actor that cannot use its GPU must say so and not take the CPU."""
+        device = "cuda" if self._shape.gpus else "cpu"
+        return self._config.model_copy(update={"model": self._config.model.model_copy(update={"device": device})})
 
     def _on_ready(self, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()

@@ -19,14 +19,14 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 
 from pipeline import logs, signals, storage
 from pipeline.config import Config
-from pipeline.dataset.dataset import Output, open_output, with_absolute_uris
+from pipeline.dataset.dataset import Output, gpu_here, open_output, with_absolute_uris
 from pipeline.dataset.machines import OutputMachine, restore_machine
 from pipeline.dataset.totals import Totals
 from pipeline.dataset.totals_cache import TotalsCache
 from pipeline.distributed.actor import TokenizerActor
 from pipeline.distributed.actor_handle import ActorHandle
 from pipeline.distributed.actor_pool import ActorPool, cause
-from pipeline.distributed.cluster import connect, live_nodes, warn_of_local_output
+from pipeline.distributed.cluster import actor_shape, connect, joined_address, live_nodes, warn_of_local_output
 from pipeline.distributed.monitor import Monitor
 from pipeline.distributed.reject_limit import too_many_rejects
 from pipeline.distributed.scheduler import OUTAGE_SECONDS, Attempt, Failure, Scheduler
@@ -65,7 +65,7 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
     """
     config = with_absolute_uris(config)
     run_id, began = new_run_id(), time.time()
-    output = open_output(config)
+    output = open_output(config, _gpus_there)
     if output.retries:
         output = _retry_unless_beside_a_run(output, run_id)
     restore_machine(output)
@@ -87,6 +87,20 @@ def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> Run
     return RunSummary(
         output, totals, driver.totals, driver.scheduler.failures, driver.stopped, time.monotonic() - started
     )
+
+
+def _gpus_there(config: Config) -> bool:
+    """Whether the actors of this run will be on GPUs, as far as the cluster shows by now."""
+    if config.model.device != "auto" or joined_address(config.cluster) is None:
+        return gpu_here(config)
+    connect(config.cluster)
+    try:
+        found = actor_shape(config, live_nodes()).gpus > 0
+    finally:
+        ray.shutdown()
+    if not found:
+        logger.info("model.dtype: float32, as the cluster has no GPU yet: for GPUs that come, say bfloat16")
+    return found
 
 
 def _retry_unless_beside_a_run(output: Output, run_id: str) -> Output:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import soundfile
-import torch
 
 from pipeline import storage
 from pipeline.codecs import Codec, Coded, load_codec
@@ -15,20 +14,22 @@ from pipeline.dataset.provenance import RunRecord, source_of
 from pipeline.items import Codes, num_frames
 from pipeline.loading.rows import Row
 from pipeline.steps.batch import Batcher
+from pipeline.steps.encode import device_of
 
 FORMATS = ("wav", "flac")
 MAX_FRAMES = 1024  # of a batch; a longer row is decoded in pieces, if its codec can
 WAV_BYTES = 2**32 - 2**16  # a WAV file counts its bytes in 32 bits: longer ones are RF64, which readers of WAV know
 
 
-def load_decoder(record: RunRecord, name: str | None = None) -> Codec:
+def load_decoder(record: RunRecord, name: str | None = None, dtype: str = "auto") -> Codec:
     """The decoder of the model that made an output, from where the record says or from `name`, on the GPU if any.
+
+    `dtype` "auto" is bfloat16 on a GPU and float32 on a CPU.
 
     Raises ValueError where other weights are there now, and OSError or ValueError where none can be had.
     """
     source = source_of(record, name)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    codec = load_codec(source, device, parts="decoder")
+    codec = load_codec(source, device_of("auto"), dtype, parts="decoder")
     if source.checkpoint.weights_sha256 != record.model.weights_sha256:
         made_by = record.model.name
         raise ValueError(

@@ -10,9 +10,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from pipeline.codecs import Codec, Coded, find_codec, load_codec
+from pipeline.codecs import Codec, CodecError, Coded, find_codec, load_codec
 from pipeline.codecs import CodeStream as CodecStream
 from pipeline.codecs.machine import Machine, describe_machine
+from pipeline.codecs.moss import least_frames, with_execution
 from pipeline.concurrency import completed
 from pipeline.config import ModelConfig
 from pipeline.items import Clip, ClipInfo, CodedClip
@@ -50,14 +51,9 @@ class Encoder:
         frames = sum(self._codec.description.frames(clip.info.num_samples) for clip in clips)
         if frames > self._max_frames:
             return completed(self._encode_in_pieces(clips))
-        try:
-            codes = self._launch(clips)
-        except torch.OutOfMemoryError as error:
-            if len(clips) == 1 and not self._codec.description.streams:
-                raise
+        codes = self._launch_or_halve(clips, frames)
+        if codes is None:
             torch.cuda.empty_cache()
-            self._max_frames = max(1, frames // 2)
-            logger.warning("%d frames at once, as %d are too many for the memory: %s", self._max_frames, frames, error)
             return completed(self._encode_in_pieces(clips))
         if codes.done():
             return completed(_with_infos(clips, codes.result()))
@@ -69,8 +65,28 @@ class Encoder:
         """The encoding of one clip whose waveform comes in parts."""
         return CodeStream(self._codec.stream(self._num_quantizers, self._max_frames))
 
-    def _launch(self, clips: Sequence[Clip]) -> Future[list[Coded]]:
-        return self._codec.launch([clip.waveform for clip in clips], self._num_quantizers)
+    def _launch_or_halve(self, clips: Sequence[Clip], frames: int) -> Future[list[Coded]] | None:
+        """None if memory ran out, and fewer frames are encoded at once from now on.
+
+        The caller goes on when the error is gone, whose traceback holds all that the failed batch had in memory.
+        """
+        try:
+            return self._codec.launch([clip.waveform for clip in clips], self._num_quantizers)
+        except torch.OutOfMemoryError as error:
+            if len(clips) == 1 and not self._codec.description.streams:
+                raise
+            least = least_frames(self._codec)
+            if frames <= least and least > 1:
+                raise torch.OutOfMemoryError(
+                    f"{error}\nA batch of {frames} frames does not fit, and a smaller one takes as much: rows are "
+                    f"computed in groups of {least} frames. Give the GPU to nothing else, or set a smaller "
+                    "model.static_frames for a new output"
+                ) from None
+            self._max_frames = max(least, frames // 2)
+            # The text alone: a record of the log would keep the error.
+            what = "%d frames at once, as %d are too many for the memory: %s"
+            logger.warning(what, self._max_frames, frames, str(error))
+            return None
 
     def _encode_in_pieces(self, clips: Sequence[Clip]) -> list[CodedClip]:
         if len(clips) > 1:
@@ -111,16 +127,45 @@ def _pass_on(codes: Future[list[Coded]], clips: Sequence[Clip], coded: Future[li
         coded.set_result(_with_infos(clips, codes.result()))
 
 
+def gpu_is_lost(error: BaseException) -> bool:
+    """Whether the GPU computes nothing any more in this process: after an error of a kernel, CUDA answers every call
+    with that error. Running out of memory is no such error."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    signs = ("CUDA error", "CUBLAS_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_INTERNAL_ERROR", "device-side assert")
+    return isinstance(error, torch.AcceleratorError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )
+
+
 def device_of(configured: str) -> str:
-    """`auto` is the GPU if this process may use one."""
+    """`auto` is the GPU if this process may use one. Raises CodecError for a GPU that it has and cannot use."""
     if configured == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if configured == "cuda":
+        _require_gpu()
     return configured
 
 
-def load_encoder(config: ModelConfig, num_quantizers: int, max_frames: int, latents: bool = False) -> Encoder:
-    """The half of the codec that encodes, on the configured device. `latents` asks for what it quantizes, too."""
+def _require_gpu() -> None:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        raise CodecError(
+            f"model.device: a GPU is to be used, and torch {torch.__version__} cannot: {error}. A driver that is older "
+            "than this CUDA does that: compare `nvidia-smi`; or set model.device=cpu"
+        ) from error
+
+
+def load_encoder(
+    config: ModelConfig, num_quantizers: int, max_frames: int, latents: bool = False, dtype: str | None = None
+) -> Encoder:
+    """The half of the codec that encodes, on the configured device.
+
+    `latents` asks for what it quantizes, too. `dtype` is the precision of the output that it encodes for; by default
+    what is configured. Raises CodecError for a device or a precision that cannot be had.
+    """
     source = find_codec(config.name, config.revision, config.codec)
     device = device_of(config.device)
-    codec = load_codec(source, device, config.dtype, parts="encoder", latents=latents)
-    return Encoder(codec, num_quantizers, max_frames, device)
+    codec = load_codec(source, device, dtype or config.dtype, parts="encoder", latents=latents)
+    return Encoder(with_execution(codec, config.static_frames, config.compile), num_quantizers, max_frames, device)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moss_tok.attention import Span, TiledAttention, VarlenAttention, WindowShape, band_mask
+from moss_tok.attention import Span, TiledAttention, VarlenAttention, WindowShape, band_mask, packed_attention
 from moss_tok.execution import Execution
 
 HEADS, HEAD_DIM = 2, 16
@@ -21,19 +21,20 @@ def reference(q: Tensor, k: Tensor, v: Tensor, context: int) -> Tensor:
     return torch.einsum("hqk,khd->qhd", weights, v.double()).flatten(1)
 
 
-def packed_kernel_reference(q, k, v, query_starts, key_starts, max_q, max_k, *, window_size):
-    """What torch's varlen_attn computes, written out: `window_size[0]` keys before the query's own, aligned at the
-    end.
-    """
+def packed_kernel_reference(q, k, v, query_starts, key_starts, key_lengths, max_q, max_k, window):
+    """What the packed kernel computes, written out: `window` keys before the query's own, aligned at the end."""
     outputs = []
-    for sequence in range(len(query_starts) - 1):
+    assert len(query_starts) == len(key_starts) == len(key_lengths) + 1
+    for sequence, length in enumerate(key_lengths.tolist()):
         a, b = query_starts[sequence : sequence + 2].tolist()
-        c, d = key_starts[sequence : sequence + 2].tolist()
+        c = int(key_starts[sequence])
+        d = c + length
         assert 0 < b - a <= max_q
-        assert 0 < d - c <= max_k
-        query = torch.arange(b - a)[:, None] + (d - c) - (b - a)
-        key = torch.arange(d - c)
-        seen = (key <= query + window_size[1]) & (key >= query - window_size[0])
+        assert 0 < length <= max_k
+        assert 0 <= c < d <= len(k)
+        query = torch.arange(b - a)[:, None] + length - (b - a)
+        key = torch.arange(length)
+        seen = (key <= query) & (key >= query - window)
         scores = torch.einsum("qhd,khd->hqk", q[a:b].double(), k[c:d].double()) * q.shape[-1] ** -0.5
         weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
         outputs.append(torch.einsum("hqk,khd->qhd", weights, v[c:d].double()).to(q.dtype))
@@ -112,19 +113,54 @@ def test_chunks_of_whole_contexts_are_equal_bit_for_bit(kind):
         assert torch.equal(out, whole[start : start + 80])
 
 
-def test_rows_may_be_written_in_pieces_and_padding_rows_are_ignored():
+@pytest.mark.parametrize("kind", ["tiled", "varlen"])
+def test_rows_may_be_written_in_pieces_and_padding_rows_are_ignored(kind):
     lengths = [90, 3, 40]
     spans = [Span(0, length) for length in lengths]
     qkv = random_qkv(150)
     qkv[133:] = float("nan")
-    expected = attend(make("tiled", spans, 50), qkv[:133])
-    attention = make("tiled", spans, 50)
+    expected = attend(make(kind, spans, 50), qkv[:133])
+    attention = make(kind, spans, 50)
     for start in range(0, 150, 25):
         attention.write(slice(start, start + 25), qkv[start : start + 25])
     out = torch.zeros(150, HEADS * HEAD_DIM)
     attention.attend(out)
     assert torch.equal(out[:133], expected)
     assert out[133:].eq(0).all()
+
+
+def test_the_packed_kernel_is_given_views_of_the_projected_rows():
+    """Without gathers: overlapping ranges of keys are said by their starts and lengths alone."""
+    qkv, seen = random_qkv(150), {}
+
+    def spy(q, k, v, query_starts, key_starts, key_lengths, *rest):
+        seen.update(places=[value.data_ptr() for value in (q, k, v)], starts=query_starts.tolist())
+        seen.update(keys=list(zip(key_starts.tolist(), key_lengths.tolist(), strict=False)))
+        return packed_kernel_reference(q, k, v, query_starts, key_starts, key_lengths, *rest)
+
+    shape, device = WindowShape(50, HEADS, HEAD_DIM), torch.device("cpu")
+    attend(VarlenAttention([Span(0, 120), Span(0, 30)], shape, torch.float32, device, spy), qkv)
+    assert seen["places"] == [qkv[:, part].data_ptr() for part in range(3)]
+    assert seen["starts"] == [0, 50, 100, 120, 150]
+    assert seen["keys"] == [(0, 50), (0, 100), (50, 70), (120, 30)]
+
+
+def test_another_flash_attention_of_the_process_is_refused(monkeypatch):
+    """FlashAttention 3 splits sums by a heuristic of its own."""
+    monkeypatch.setattr("moss_tok.attention.current_flash_attention_impl", lambda: "FA3")
+    with pytest.raises(RuntimeError, match=r"FA3 is active .*restore_flash_attention_impl"):
+        packed_attention([Span(0, 8)], WindowShape(4, HEADS, HEAD_DIM), torch.bfloat16, torch.device("cpu"))
+
+
+def test_the_kernel_of_torch_takes_what_it_is_given():
+    """On tensors without data, as on a GPU: names and kinds of the operator's arguments are checked."""
+    meta = torch.device("meta")
+    spans = [Span(0, 120), Span(0, 30)]
+    attention = packed_attention(spans, WindowShape(50, HEADS, HEAD_DIM), torch.bfloat16, meta)
+    attention.write(slice(0, 160), torch.empty(160, 3, HEADS, HEAD_DIM, dtype=torch.bfloat16, device=meta))
+    out = torch.empty(160, HEADS * HEAD_DIM, dtype=torch.bfloat16, device=meta)
+    attention.attend(out)
+    assert attention.query_starts.dtype == attention.key_lengths.dtype == torch.int32
 
 
 def test_the_mask_is_a_band_and_no_larger_than_a_tile_needs(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from moss_tok import EncoderOutput, MossAudioTokenizerModel
+from moss_tok.precision import exact_float32
 
 
 def test_reference_codes_are_equal_and_hidden_states_agree(golden):
@@ -195,6 +196,28 @@ def test_stereo_models_want_two_channels(stereo_tiny):
     with pytest.raises(ValueError, match=r"\(batch, 2, samples\) or \(2, samples\)"):
         stereo_tiny.model.encode(torch.zeros(1, 1, 3840))
     assert isinstance(stereo_tiny.model.encode(torch.zeros(2, 3840)), EncoderOutput)
+
+
+def test_sums_on_a_gpu_are_neither_split_nor_rounded_on_the_way():
+    """Whatever the process has set, which has its settings again afterwards."""
+
+    def settings():
+        cublas = torch.backends.cuda.matmul
+        return (
+            cublas.allow_bf16_reduced_precision_reduction,
+            cublas.allow_bf16_reduced_precision_reduction_split_k,
+            torch.backends.cuda.preferred_blas_library(),
+        )
+
+    before = settings()
+    torch.backends.cuda.preferred_blas_library("cublaslt")
+    try:
+        with exact_float32(torch.device("cpu")):
+            assert settings() == (False, False, torch._C._BlasBackend.Cublas)
+        assert settings() == (True, True, torch._C._BlasBackend.Cublaslt)
+    finally:
+        torch.backends.cuda.preferred_blas_library("cublas")
+    assert settings() == before
 
 
 def test_precision_is_chosen_when_loading(cat_tiny):

@@ -8,24 +8,25 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._inductor import list_options
 
 from moss_tok.attention import TiledAttention, VarlenAttention, packed_attention
-from moss_tok.execution import GPU_FRAMES, Execution
+from moss_tok.execution import COMPILER, GPU_FRAMES, Execution
 from moss_tok.numerics import Product
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def packed_kernel(q, k, v, query_starts, key_starts, max_q, max_k, *, window_size):
-    """torch's varlen_attn, one sequence at a time through scaled_dot_product_attention."""
+def packed_kernel(q, k, v, query_starts, key_starts, key_lengths, max_q, max_k, window):
+    """The packed kernel, one sequence at a time through scaled_dot_product_attention."""
     outputs = []
-    for sequence in range(len(query_starts) - 1):
+    for sequence, length in enumerate(key_lengths.tolist()):
         a, b = query_starts[sequence : sequence + 2].tolist()
-        c, d = key_starts[sequence : sequence + 2].tolist()
-        query = torch.arange(b - a)[:, None] + (d - c) - (b - a)
-        key = torch.arange(d - c)
-        seen = (key <= query) & (key >= query - window_size[0])
-        parts = (value.transpose(0, 1) for value in (q[a:b], k[c:d], v[c:d]))
+        c = int(key_starts[sequence])
+        query = torch.arange(b - a)[:, None] + length - (b - a)
+        key = torch.arange(length)
+        seen = (key <= query) & (key >= query - window)
+        parts = (value.transpose(0, 1) for value in (q[a:b], k[c : c + length], v[c : c + length]))
         outputs.append(F.scaled_dot_product_attention(*parts, attn_mask=seen).transpose(0, 1))
     return torch.cat(outputs)
 
@@ -120,4 +121,21 @@ def test_the_default_follows_device_and_precision():
     assert Execution.for_device(CPU, torch.float32) == Execution(None, TiledAttention)
     assert Execution.for_device(CPU, torch.bfloat16) == Execution(None, TiledAttention)
     assert Execution.for_device(CUDA, torch.float32) == Execution(GPU_FRAMES, TiledAttention)
-    assert Execution.for_device(CUDA, torch.bfloat16) == Execution(GPU_FRAMES, packed_attention)
+    assert Execution.for_device(CUDA, torch.bfloat16) == Execution(GPU_FRAMES, packed_attention, COMPILER)
+
+
+@pytest.mark.parametrize("change", [{"static_frames": 8}, {"attention": varlen_on_cpu}, {"compile_backend": "eager"}])
+def test_what_codes_depend_on_is_in_the_name(change):
+    """The name goes into every manifest, and a run on a machine of another name is refused."""
+    execution = Execution.for_device(CUDA, torch.bfloat16)
+    assert change.keys() <= {field.name for field in dataclasses.fields(Execution)}
+    assert dataclasses.replace(execution, **change).name != execution.name
+
+
+def test_compiled_kernels_are_chosen_without_measuring(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch, "compile", lambda method, **options: asked.update(options) or method)
+    Execution.for_device(CUDA, torch.bfloat16).function(lambda: None)
+    assert asked["options"] == {"deterministic": True}
+    assert not asked["dynamic"]
+    assert asked["options"].keys() <= set(list_options())

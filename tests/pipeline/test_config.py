@@ -40,7 +40,7 @@ def smallest_with(path: str, value: Any) -> dict[str, Any]:
 def test_the_smallest_configuration_has_documented_defaults() -> None:
     config = parse_config(smallest_with("input.splits", {"train": ["a.wav"]}))
     assert config.input.splits == {"train": ("a.wav",)}
-    assert (config.model.dtype, config.input.format, config.cluster.actors) == ("float32", "auto", "auto")
+    assert (config.model.dtype, config.input.format, config.cluster.actors) == ("auto", "auto", "auto")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_smallest_configuration_has_documented_defaults() -> None:
         ("input.splits.train", [7], "string"),
         ("output.uri", "", "at least 1 character"),
         ("output.row_group_rows", 0, "greater than or equal to 1"),
-        ("model.dtype", "float16", "'float32' or 'bfloat16'"),
+        ("model.dtype", "float16", "'auto', 'float32' or 'bfloat16'"),
         ("model.device", "tpu", "'auto', 'cpu' or 'cuda'"),
         ("model.num_quantizers", 0, "greater than or equal to 1"),
         ("prepare.min_seconds", -0.5, "greater than or equal to 0"),
@@ -89,7 +89,7 @@ def test_a_bad_value_names_its_key_what_is_allowed_and_what_was_found(key: str, 
     ("key", "allowed"),
     [
         ("modle", "input, output, model, prepare, batch, cluster, run, card"),
-        ("model.typo", "name, codec, revision, dtype, device, max_seconds, num_quantizers"),
+        ("model.typo", "name, codec, revision, dtype, device, static_frames, compile, max_seconds"),
         ("batch.max_clips", "max_frames"),
     ],
 )

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
-from pipeline.codecs import Codebook, CodecDescription
+from pipeline.codecs import Codebook, CodecDescription, precision_of
+from pipeline.codecs.registry import family_named
 from pipeline.config import Config, parse_config
+from pipeline.dataset.dataset import open_output
 from pipeline.dataset.provenance import ModelInfo, RunRecord, describe_model, record_run, software_versions
 
 MODEL = ModelInfo(
@@ -172,3 +176,26 @@ def test_versions_name_what_decodes_encodes_and_writes() -> None:
     versions = software_versions()
     assert {"moss-tok", "torch", "soundfile", "av", "pyarrow", "python"} <= versions.keys()
     assert all(versions.values())
+
+
+def test_precision_is_bfloat16_on_a_gpu_unless_it_is_said():
+    document = {"input": {"splits": {"train": ["a"]}}, "output": {"uri": "o"}, "model": {"name": "cat-tiny"}}
+    auto = parse_config(document)
+    said = parse_config({**document, "model": {"name": "cat-tiny", "dtype": "float32"}})
+    assert [record_run(auto, on_gpu).dtype for on_gpu in (False, True)] == ["float32", "bfloat16"]
+    assert record_run(said, on_gpu=True).dtype == "float32"
+    assert precision_of(family_named("dac"), "auto", on_gpu=True) == "float32", "it runs in nothing else"
+
+
+def test_an_output_keeps_the_precision_that_it_was_begun_in(tmp_path):
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", np.zeros(24_000), 24_000)
+    config = parse_config(
+        {
+            "input": {"splits": {"train": [str(tmp_path / "in")]}},
+            "output": {"uri": str(tmp_path / "out")},
+            "model": {"name": "cat-tiny"},
+        }
+    )
+    assert open_output(config, lambda config: True).record.dtype == "bfloat16"
+    assert open_output(config, lambda config: False).record.dtype == "bfloat16"

@@ -85,8 +85,8 @@ class FakeCluster:
     def options(self, **options: Any) -> Any:
         class Shell:
             @staticmethod
-            def remote(*_: Any) -> FakeActor:
-                self.started.append(FakeActor(options))
+            def remote(config: Config, *_: Any) -> FakeActor:
+                self.started.append(FakeActor({**options, "device": config.model.device}))
                 return self.started[-1]
 
         return Shell
@@ -150,6 +150,7 @@ def test_auto_takes_the_gpu_that_joins_before_any_actor_has_worked(cluster: Fake
     cluster.nodes["gpu"] = GPU_NODE
     cluster.advance(run)
     assert {actor.options["num_gpus"] for actor in cluster.alive} == {1.0}
+    assert {actor.options["device"] for actor in cluster.alive} == {"cuda"}, "so that none takes the CPU instead"
 
 
 def test_a_run_that_works_on_cpus_stays_there(cluster: FakeCluster):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, cast
@@ -12,12 +13,15 @@ import pytest
 import torch
 
 from moss_tok import MossAudioTokenizerModel
+from moss_tok.attention import TiledAttention
+from moss_tok.execution import Execution
+from pipeline.codecs import CodecError
 from pipeline.codecs.moss import MossCodec
 from pipeline.concurrency import completed
 from pipeline.items import Clip, CodedClip
 from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.shard.long_clip import Encoded, LongClip
-from pipeline.steps.encode import Encoder
+from pipeline.steps.encode import Encoder, device_of, gpu_is_lost
 from tests.support import DEADLINE_SECONDS, info_of
 
 SAMPLES_PER_FRAME = 1920
@@ -167,6 +171,75 @@ def test_short_of_memory_the_batch_is_halved_until_it_fits(monkeypatch: pytest.M
         assert one.info is other.info
         assert np.array_equal(one.codes, other.codes)
         assert np.array_equal(one.codes, third.codes)
+
+
+class OutOfMemoryOnce:
+    """Has a batch in memory when it runs out of it, and notes whether that is gone when it is called again."""
+
+    def __init__(self, step: Any) -> None:
+        self.step, self.failed, self.freed = step, None, False
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if self.failed is None:
+            batch = torch.zeros(1)
+            self.failed = weakref.ref(batch)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.freed = self.failed() is None
+        return self.step(*arguments, **options)
+
+
+def test_what_failed_for_want_of_memory_has_left_it_before_the_next_attempt(monkeypatch: pytest.MonkeyPatch):
+    """The traceback of an error holds all variables of the functions that it went through."""
+    model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
+    once = OutOfMemoryOnce(model.encode_step)
+    monkeypatch.setattr(model, "encode_step", once)
+    assert len(Encoder(MossCodec(model), 4, max_frames=1000).encode([clip_of(index, 4) for index in range(2)])) == 2
+    assert once.freed
+    stream = Encoder(MossCodec(model), 4, max_frames=1000).stream()
+    once = OutOfMemoryOnce(stream._stream._encoder.step_with_latents)
+    monkeypatch.setattr(stream._stream._encoder, "step_with_latents", once)
+    stream.step(clip_of(0, 250).waveform)
+    assert once.freed
+
+
+def test_a_batch_is_not_halved_below_one_group_of_rows(monkeypatch: pytest.MonkeyPatch):
+    """A smaller one would be padded to the same size."""
+    model = MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder")
+    model.execution = Execution(static_frames=16, attention=TiledAttention)
+    sizes: list[int] = []
+
+    def full(waveforms: Sequence[torch.Tensor], *rest: Any, **options: Any) -> Any:
+        sizes.append(sum(waveform.shape[1] for waveform in waveforms) // SAMPLES_PER_FRAME)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model, "encode_step", full)
+    with pytest.raises(torch.OutOfMemoryError, match=r"groups of 16 frames\. .* model\.static_frames"):
+        Encoder(MossCodec(model), 4, max_frames=1000).encode([clip_of(index, 6) for index in range(5)])
+    assert sizes == [30, 12]
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
+        (RuntimeError("shape '[3]' is invalid for input of size 4"), False),
+        (ValueError("CUDA error: said by someone else"), False),
+    ],
+)
+def test_an_error_that_no_call_survives_is_told_from_others(error: Exception, lost: bool):
+    assert gpu_is_lost(error) is lost
+
+
+def test_a_gpu_that_is_there_and_cannot_be_used_is_no_reason_for_the_cpu(monkeypatch: pytest.MonkeyPatch):
+    def too_old() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12020)")
+
+    monkeypatch.setattr(torch.cuda, "init", too_old)
+    with pytest.raises(CodecError, match=r"driver on your system is too old .*nvidia-smi"):
+        device_of("cuda")
+    assert device_of("cpu") == "cpu"
 
 
 def test_a_clip_over_the_budget_is_streamed_to_the_same_codes():
