@@ -58,8 +58,8 @@ class _Notes:
             interrupts = bytes(number for number in numbers if number in _INTERRUPTS)
             self.came += len(interrupts)
             self._unseen |= bool(interrupts)
-        if _guarded and interrupts:
-            _stop_if_it_must_be_now(interrupts, self.came)
+            if _guarded and interrupts:
+                _stop_if_it_must_be_now(interrupts, self.came)
 
     def take(self) -> bool:
         """Whether an interrupt came since the last call."""
@@ -128,7 +128,7 @@ def check() -> None:
 
 def interrupted() -> bool:
     """Whether this command was interrupted. An error that is raised afterwards may be a consequence, whatever its
-    type."""
+    type. An interrupt that came within `listening`, and is asked for there, does not end the process afterwards."""
     if not _notes:
         return False
     _notes[-1].look()

@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLOORS = (
     {"cli"},
+    {"serve"},
     {"verify", "report", "distributed"},
     {"evaluate"},
     {"loading", "export", "monitoring", "shard"},

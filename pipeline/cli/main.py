@@ -20,6 +20,7 @@ Turn audio datasets into discrete codes with the MOSS Audio Tokenizer.
   moss-tok plan demo.yaml                         show what tokenize would do, and how much it would be
   moss-tok tokenize demo.yaml                     tokenize a dataset; the same command again resumes
   moss-tok status out/demo                        show how far an output is
+  moss-tok serve out/demo                         the same and more in a browser, while a run is on
   moss-tok encode a.wav b.mp3 -o codes            tokenize a few files, without Ray
   moss-tok decode out/demo --id ID -o a.wav       decode rows to sound
   moss-tok report out/demo                        make a page to look at and listen to
@@ -37,6 +38,7 @@ NAMES = (
     "tokenize",
     "plan",
     "status",
+    "serve",
     "encode",
     "decode",
     "export",

@@ -145,18 +145,19 @@ class Observer:
 
     def __init__(self, uri: str) -> None:
         """Raises FileNotFoundError if there is no output at `uri`."""
-        self._output = read_output(uri)
-        self._totals_cache = self._output.totals_cache()
-        self._sizes = {spec.shard_id: spec.size for spec in self._output.specs}
+        self.output = read_output(uri)
+        """As it was when it was opened."""
+        self._totals_cache = self.output.totals_cache()
+        self._sizes = {spec.shard_id: spec.size for spec in self.output.specs}
 
     def look(self) -> Status:
         """The status now. Raises StorageError."""
-        layout = self._output.layout
+        layout = self.output.layout
         committed = manifest.committed_ids(layout) & self._sizes.keys()
         for shard in manifest.read_manifests(layout, self._totals_cache.uncounted(committed)):
             self._totals_cache.add(shard)
         return Status(
-            output=self._output,
+            output=self.output,
             totals=self._totals_cache.totals,
             complete=storage.stat(layout.success) is not None,
             runs=read_heartbeats(layout),

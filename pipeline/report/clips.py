@@ -51,13 +51,13 @@ def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     return [ranked[(2 * place + 1) * len(ranked) // (2 * count)] for place in range(count)]
 
 
-def show(output: Output, chosen: Sequence[Candidate], codec: Codec) -> Iterator[ShownClip]:
-    """The chosen clips with their sounds, in the order given."""
+def show(output: Output, clip_ids: Sequence[str], codec: Codec) -> Iterator[ShownClip]:
+    """These clips, each a row of the output, with their sounds, in the order given."""
     specs = {spec.shard_id: spec for spec in output.specs}
-    for candidate in chosen:
-        shard_id, _, index = candidate.clip_id.rpartition("-")
+    for clip_id in clip_ids:
+        shard_id, _, index = clip_id.rpartition("-")
         spec = specs[shard_id]
-        row = _read_row(output, spec, candidate.clip_id)
+        row = _read_row(output, spec, clip_id)
         samples = min(row["num_samples"], _most_samples(output))
         codes = _shown_codes(output, row, samples)
         original, why_not = None, ""

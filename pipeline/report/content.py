@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from moss_tok.audio import REASONS
 from pipeline.codecs.protocol import MOSS
-from pipeline.dataset.totals import describe_machines
+from pipeline.dataset.totals import Totals, describe_machines
 from pipeline.pages.numerals import count, moment, quantity, share, shown, size, span
 from pipeline.pages.plots import meter
 from pipeline.report import charts
@@ -19,6 +19,7 @@ from pipeline.report.clips import DEPTHS
 from pipeline.report.gather import PageData
 from pipeline.report.history import History
 from pipeline.report.information import Information
+from pipeline.report.rejects import Example
 from pipeline.report.sample import Sample
 from pipeline.shard.tokenize import STAGES
 from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
@@ -53,8 +54,8 @@ def content(data: PageData) -> dict[str, Any]:
         "no_rows": "" if history.totals.rows else _no_rows(data),
         "codes": _codes(data, data.information) if data.information else None,
         "audio": _audio(data.sample) if data.information else None,
-        "rejects": _rejects(data),
-        "work": _work(history) if done else None,
+        "rejects": describe_rejects(history.totals, data.examples),
+        "work": describe_work(history) if done else None,
         "made": _made(data),
         "footer": _footer(data),
     }
@@ -175,26 +176,17 @@ def _channels(channels: int) -> str:
     return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
 
 
-def _rejects(data: PageData) -> dict[str, Any]:
-    totals = data.history.totals
+def describe_rejects(totals: Totals, examples: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+    """The section of rejects: their number, by reason, and examples of each reason."""
     if not totals.rejects:
         return {"lead": "There are none: every clip that was read has codes.", "reasons": [], "examples": []}
     meanings = {**REASONS, **READ_REASONS, **PREPARE_REASONS}
     ranked = sorted(totals.rejects_by_reason.items(), key=lambda item: (-item[1], item[0]))
-    examples = [
+    named = [
         {
             "name": shown(reason, 60),
             "meaning": _sentence(meanings.get(reason, "")),
-            "examples": [
-                {
-                    "clip_id": shown(example.clip_id, 60),
-                    "source": shown(example.source),
-                    "key": shown(example.key, 160),
-                    "stage": {"read": "read", "prepare": "decoded", "encode": "encoded"}.get(example.stage, "read"),
-                    "message": shown(example.message, 400),
-                }
-                for example in data.examples.get(reason, [])
-            ],
+            "examples": [describe_example(example) for example in examples.get(reason, [])],
         }
         for reason, _ in ranked
     ]
@@ -202,10 +194,22 @@ def _rejects(data: PageData) -> dict[str, Any]:
         f"{count(totals.rejects)} of {count(totals.rows + totals.rejects)} clips have no codes. Each has a row in "
         "rejects/ that says what is wrong with it; here are some examples of each reason."
     )
-    return {"lead": lead, "reasons": _rows([(name, n, count(n)) for name, n in ranked]), "examples": examples}
+    return {"lead": lead, "reasons": _rows([(name, n, count(n)) for name, n in ranked]), "examples": named}
 
 
-def _work(history: History) -> dict[str, Any]:
+def describe_example(example: Example) -> dict[str, str]:
+    """One reject."""
+    return {
+        "clip_id": shown(example.clip_id, 60),
+        "source": shown(example.source),
+        "key": shown(example.key, 160),
+        "stage": {"read": "read", "prepare": "decoded", "encode": "encoded"}.get(example.stage, "read"),
+        "message": shown(example.message, 400),
+    }
+
+
+def describe_work(history: History) -> dict[str, Any]:
+    """The section of work: throughput, and what took the time."""
     timeline = history.timeline(THROUGHPUT_BINS)
     lead = "The manifests do not say when their shards were made."
     if timeline is not None:

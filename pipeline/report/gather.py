@@ -43,13 +43,9 @@ def gather(output: Output, clips: int, load_decoder: Callable[[], Codec]) -> Pag
     books = output.record.codebooks
     rates_of_codes = [model.sample_rate / book.samples_per_code for book in books]
     information = measure(sample.counts, rates_of_codes, [book.size for book in books])
-    views = []
+    views: list[ClipView] = []
     if information is not None and (chosen := choose(sample.candidates, clips)):
-        rates = information.nominal_rate
-        views = [
-            view(clip, rates, np.array([book.size for book in books])[:, None])
-            for clip in show(output, chosen, load_decoder())
-        ]
+        views = look_at(output, [candidate.clip_id for candidate in chosen], load_decoder())
     return PageData(
         output=output,
         history=history,
@@ -58,3 +54,12 @@ def gather(output: Output, clips: int, load_decoder: Callable[[], Codec]) -> Pag
         examples=find_examples(output, history.shards_by_reason),
         clips=views,
     )
+
+
+def look_at(output: Output, clip_ids: Sequence[str], codec: Codec) -> list[ClipView]:
+    """Pictures and sounds of these clips, each a row of the output."""
+    books = output.record.codebooks
+    sizes = np.array([book.size for book in books])
+    rates = np.array([output.record.model.sample_rate / book.samples_per_code for book in books])
+    bit_rates = np.cumsum(np.log2(sizes) * rates)
+    return [view(clip, bit_rates, sizes[:, None]) for clip in show(output, clip_ids, codec)]
