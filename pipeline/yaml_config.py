@@ -105,7 +105,7 @@ def _faults(details: Sequence[ErrorDetails], root: type[Section]) -> str:
         faults = lines.setdefault(".".join(path), [])
         if (fault := _fault(detail, path, root)) not in faults:
             faults.append(fault)
-    return "\n".join(f"  {where}: {'; or '.join(faults)}" for where, faults in lines.items())
+    return "\n".join(f"  {where and where + ': '}{'; or '.join(faults)}" for where, faults in lines.items())
 
 
 def _fault(detail: ErrorDetails, path: Sequence[str], root: type[Section]) -> str:
@@ -116,7 +116,10 @@ def _fault(detail: ErrorDetails, path: Sequence[str], root: type[Section]) -> st
         return f"unknown key; allowed here: {_names(section)}" if section else "unknown key"
     if detail["type"] == "missing":
         return "required and missing"
-    return f"{detail['msg'].removeprefix('Value error, ')}, but found {_describe(detail['input'])}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if not path:
+        return message  # a rule of the whole document names its keys
+    return f"{message}, but found {_describe(detail['input'])}"
 
 
 def _section_at(section: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:

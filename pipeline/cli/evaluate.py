@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.progress_bar import Bar
     from pipeline.evaluate.config import load_evaluate_config
 
+    if arguments.out is None and arguments.config is None:
+        raise ValueError("name a folder for the results with --out")
     config = load_evaluate_config(arguments.config, arguments.set, _given(arguments))
 
     import torch  # takes seconds, so the configuration is checked first

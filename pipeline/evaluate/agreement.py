@@ -16,8 +16,8 @@ import pyarrow as pa
 import torch
 
 from pipeline.evaluate.bootstrap import Draws, Estimate
-from pipeline.evaluate.distances import mel_loss, si_sdr
-from pipeline.evaluate.metrics import Waveform
+from pipeline.evaluate.distances import mel_loss
+from pipeline.evaluate.metrics import METRICS, UndefinedMetric, Waveform
 from pipeline.items import Codes, as_matrix
 
 
@@ -52,18 +52,21 @@ def compare(reference: Made, other: Made) -> ClipAgreement:
     equal = as_matrix(reference.codes) == as_matrix(other.codes)
     sounds = torch.from_numpy(reference.sound), torch.from_numpy(other.sound)
     same = bool(torch.equal(*sounds))
-    try:
-        ratio = None if same else si_sdr(*sounds)
-    except ValueError:  # one is silent
-        ratio = None
     return ClipAgreement(
         reference=reference.subject,
         frames=equal.shape[1],
         equal_codes=equal.sum(axis=1).tolist(),
         equal_frames=int(equal.all(axis=0).sum()),
         sound_mel=0.0 if same else mel_loss(*sounds),
-        sound_si_sdr=ratio,
+        sound_si_sdr=_si_sdr(reference.sound, other.sound),
     )
+
+
+def _si_sdr(reference: Waveform, other: Waveform) -> float | None:
+    try:
+        return METRICS["si_sdr"].measure(reference, other)
+    except UndefinedMetric:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

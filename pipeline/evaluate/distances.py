@@ -11,6 +11,7 @@ Source: OpenMOSS/MOSS-Audio-Tokenizer-Eval. Waveforms are float32 tensors (sampl
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -22,6 +23,8 @@ SAMPLE_RATE = 16_000
 BANDS = {2048: 150, 512: 80}
 """Mel bands for each window, in samples."""
 FLOOR = 1e-5
+ROUNDING = 1e-20
+"""Of an energy, in float64."""
 
 
 def mel_loss(reference: Tensor, decoded: Tensor) -> float:
@@ -37,7 +40,8 @@ def stft_distance(reference: Tensor, decoded: Tensor) -> float:
 def si_sdr(reference: Tensor, decoded: Tensor) -> float:
     """Scale-invariant signal-to-distortion ratio in dB, of waveforms without their means (Le Roux et al., 2019).
 
-    Raises ValueError where the reference or the decoded sound is constant: the ratio has no meaning then.
+    Infinite where the decoded sound is the reference, up to its level and rounding. Raises ValueError where one of them
+    is constant: the ratio has no meaning then.
     """
     target, estimate = (waveform.double() - waveform.double().mean() for waveform in (reference, decoded))
     energy = target.square().sum()
@@ -45,7 +49,8 @@ def si_sdr(reference: Tensor, decoded: Tensor) -> float:
         raise ValueError("constant sound has no signal-to-distortion ratio")
     projection = (estimate @ target) / energy * target
     distortion = (estimate - projection).square().sum()
-    return float(10 * torch.log10(projection.square().sum() / distortion.clamp(min=torch.finfo(torch.float64).tiny)))
+    kept = projection.square().sum()
+    return float(10 * torch.log10(kept / distortion)) if distortion > ROUNDING * kept else math.inf
 
 
 def _sum_over_windows(reference: Tensor, decoded: Tensor, *, mel: bool) -> float:

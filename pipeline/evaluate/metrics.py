@@ -6,6 +6,7 @@ sound. `comparable` makes them from sound at any rate as the official evaluation
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,8 @@ PESQ_SECONDS = 20.0
 """PESQ keeps at most 50 utterances and writes past its tables beyond. An utterance and the pause after it last 0.2 s
 each or more, so a clip of 20 s cannot have more. Longer ones are measured in a process that may die."""
 PESQ_LIMIT_SECONDS = 60.0
+SI_SDR_SAMPLES = 3
+"""Two samples without their mean are the same up to a factor as any other two."""
 
 
 class UndefinedMetric(ValueError):
@@ -40,6 +43,7 @@ UNDEFINED = {
     "too_long": "the clip is longer than the metric's implementation bears",
     "no_speech": "the metric found no speech in the clip",
     "no_text": "the source has no transcript",
+    "exact": "the decoded sound is the reference, so that the ratio has no bound",
     "crashed": "the metric's implementation ended its process",
 }
 """Why a metric can have no value for a clip."""
@@ -93,7 +97,7 @@ def _to_16k(waveform: Waveform, sample_rate: int) -> Waveform:
 def _stoi(reference: Waveform, decoded: Waveform) -> float:
     """pystoi returns 1e-5 with a warning where too little is left without silent frames, and 0 for silence."""
     stoi = require("pystoi", "evaluate").stoi
-    _refuse_silence(reference, decoded)
+    refuse_silence(reference, decoded)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
@@ -112,7 +116,7 @@ def _pesq_wide(reference: Waveform, decoded: Waveform) -> float:
 
 def _pesq(reference: Waveform, decoded: Waveform, mode: str) -> float:
     require("pesq", "evaluate")
-    _refuse_silence(reference, decoded)
+    refuse_silence(reference, decoded)
     seconds = len(reference) / SAMPLE_RATE
     if seconds > PESQ_LIMIT_SECONDS:
         raise UndefinedMetric("too_long")
@@ -139,7 +143,7 @@ def _call_pesq(reference: Waveform, decoded: Waveform, mode: str) -> float:
 def _dnsmos(reference: Waveform, decoded: Waveform) -> float:
     """Overall quality of the decoded sound alone, from 1 to 5 (Reddy et al., 2022); the reference is not used."""
     dnsmos = require("speechmos.dnsmos", "evaluate")
-    _refuse_silence(decoded)
+    refuse_silence(decoded)
     return float(dnsmos.run(np.clip(decoded, -1, 1), SAMPLE_RATE)["ovrl_mos"])
 
 
@@ -153,14 +157,20 @@ def _distance(measure: Callable[[torch.Tensor, torch.Tensor], float]) -> Callabl
 
 
 def _si_sdr(reference: Waveform, decoded: Waveform) -> float:
-    _refuse_silence(reference, decoded)
+    refuse_silence(reference, decoded)
+    if len(reference) < SI_SDR_SAMPLES:
+        raise UndefinedMetric("too_short")
     try:
-        return si_sdr(torch.from_numpy(reference), torch.from_numpy(decoded))
+        ratio = si_sdr(torch.from_numpy(reference), torch.from_numpy(decoded))
     except ValueError:
         raise UndefinedMetric("silent") from None
+    if math.isinf(ratio):
+        raise UndefinedMetric("exact")
+    return ratio
 
 
-def _refuse_silence(*waveforms: Waveform) -> None:
+def refuse_silence(*waveforms: Waveform) -> None:
+    """Raises UndefinedMetric if all samples of one are 0."""
     if any(not np.any(waveform) for waveform in waveforms):
         raise UndefinedMetric("silent")
 

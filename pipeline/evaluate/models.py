@@ -12,17 +12,19 @@ import importlib
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.evaluate.distances import SAMPLE_RATE
 from pipeline.evaluate.extras import MissingPackage, require
-from pipeline.evaluate.metrics import UndefinedMetric
+from pipeline.evaluate.metrics import UndefinedMetric, refuse_silence
 
 Waveform = NDArray[np.float32]
 
@@ -57,7 +59,9 @@ class ModelMetric:
 
 def _speaker_similarity(reference: Waveform, decoded: Waveform, about: ClipText, names: ModelNames) -> float:
     extractor, model = _speaker_model(str(names.speakers))
-    torch = require("torch", "evaluate")
+    refuse_silence(reference, decoded)
+    if len(reference) < _shortest(model.config):
+        raise UndefinedMetric("too_short")
     embeddings = []
     for waveform in (reference, decoded):
         inputs = extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="pt")
@@ -69,9 +73,30 @@ def _speaker_similarity(reference: Waveform, decoded: Waveform, about: ClipText,
 @cache
 def _speaker_model(name: str) -> tuple[Any, Any]:
     transformers = require("transformers", "evaluate")
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
-    model = transformers.AutoModelForAudioXVector.from_pretrained(name, use_safetensors=True)
+    with _loading("speakers.model", name):
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
+        model = transformers.AutoModelForAudioXVector.from_pretrained(name, use_safetensors=True)
     return extractor, model.eval()
+
+
+@contextmanager
+def _loading(key: str, name: str) -> Iterator[None]:
+    """Whatever a library says of a model that it cannot load becomes a ValueError that names the key."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{key}: {name} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def _shortest(config: Any) -> int:
+    """Samples of the shortest waveform that has an embedding: of two frames at the end of all convolutions, because a
+    standard deviation is taken over them.
+    """
+    frames = 2 + sum((size - 1) * gap for size, gap in zip(config.tdnn_kernel, config.tdnn_dilation, strict=True))
+    convolutions = zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=True)
+    for size, stride in reversed(list(convolutions)):
+        frames = (frames - 1) * stride + size
+    return int(frames)
 
 
 def _resemblyzer(reference: Waveform, decoded: Waveform, about: ClipText, names: ModelNames) -> float:
@@ -79,8 +104,7 @@ def _resemblyzer(reference: Waveform, decoded: Waveform, about: ClipText, names:
     encoder = _resemblyzer_encoder()
     if min(len(reference), len(decoded)) < SAMPLE_RATE // 2:
         raise UndefinedMetric("too_short")
-    if not np.any(reference) or not np.any(decoded):
-        raise UndefinedMetric("silent")
+    refuse_silence(reference, decoded)
     return _cosine(*(encoder.embed_utterance(waveform) for waveform in (reference, decoded)))
 
 
@@ -114,19 +138,25 @@ def _character_errors(reference: Waveform, decoded: Waveform, about: ClipText, n
 def _whisper(decoded: Waveform, about: ClipText, names: ModelNames) -> str:
     """Greedy with a beam of 5 and no fallback to sampling, so that a clip has one transcript."""
     model = _whisper_model(str(names.recognizer))
-    language = names.language or about.language
+    language = names.language or _whisper_language(about.language, model.supported_languages)
     segments, _ = model.transcribe(
         decoded, language=language, beam_size=5, temperature=0.0, condition_on_previous_text=False
     )
     return " ".join(segment.text for segment in segments)
 
 
+def _whisper_language(language: str | None, known: Sequence[str]) -> str | None:
+    """As Whisper names it: de for de-DE; None, so that it is heard, where Whisper knows none of that name."""
+    code = (language or "").casefold().replace("_", "-").partition("-")[0]
+    return code if code in known else None
+
+
 @cache
 def _whisper_model(name: str) -> Any:
     whisper = require("faster_whisper", "evaluate")
-    on_gpu = require("torch", "evaluate").cuda.is_available()
-    device, precision = ("cuda", "float16") if on_gpu else ("cpu", "float32")
-    return whisper.WhisperModel(name, device=device, compute_type=precision)
+    device, precision = ("cuda", "float16") if torch.cuda.is_available() else ("cpu", "float32")
+    with _loading("recognizer.model", name):
+        return whisper.WhisperModel(name, device=device, compute_type=precision)
 
 
 def _pocketsphinx(reference: Waveform, decoded: Waveform, about: ClipText, names: ModelNames) -> float:

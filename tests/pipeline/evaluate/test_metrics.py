@@ -66,6 +66,18 @@ def test_si_sdr_does_not_depend_on_the_gain(speech: Waveform):
     assert si_sdr(reference, decoded * 0.1) == pytest.approx(si_sdr(reference, decoded), abs=1e-3)
 
 
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+def test_si_sdr_of_the_reference_itself_has_no_value_that_could_be_averaged(speech: Waveform, gain: float):
+    with pytest.raises(UndefinedMetric, match="exact"):
+        METRICS["si_sdr"].measure(speech, speech * np.float32(gain))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_si_sdr_needs_three_samples(samples: int):
+    with pytest.raises(UndefinedMetric, match="too_short"):
+        METRICS["si_sdr"].measure(np.ones(samples, np.float32), np.linspace(1, 2, samples, dtype=np.float32))
+
+
 @pytest.mark.slow
 def test_dnsmos_prefers_the_clean_recording(speech: Waveform):
     measure = METRICS["dnsmos"].measure
@@ -116,4 +128,4 @@ def test_what_is_compared_is_as_long_as_the_reference(speech: Waveform):
 
 
 def test_every_reason_is_explained():
-    assert {"silent", "too_short", "too_long", "no_text", "crashed", "no_speech"} == UNDEFINED.keys()
+    assert {"silent", "too_short", "too_long", "no_text", "crashed", "no_speech", "exact"} == UNDEFINED.keys()
