@@ -91,7 +91,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     if outputs:
         return given | {"dataset": outputs}
     inputs = [storage.absolute(uri) for uri in arguments.inputs]
-    return given | {"input": {"splits": {"test": inputs}, "clips_per_shard": 100}}
+    return given | {"input": {"splits": {"test": inputs}}}
 
 
 def _workers(text: str | None) -> int | str | None:

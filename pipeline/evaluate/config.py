@@ -23,6 +23,8 @@ def _one_or_several(value: Any) -> Any:
 
 
 DatasetName = Literal["librispeech", "aishell2", "audioset", "musdb"]
+CLIPS_PER_SHARD = 100
+"""Fewer than in tokenizing: a clip takes seconds to measure, and a shard that was begun is lost where a run ends."""
 DEFAULT_METRICS = ("stoi", "pesq_nb", "pesq_wb", "mel", "stft", "si_sdr")
 
 
@@ -108,4 +110,6 @@ def load_evaluate_config(path: str | Path | None, overrides: Sequence[str], give
             document[section] = {**document[section], **values}
         else:
             document[section] = values
+    if isinstance(document.get("input"), dict):
+        document["input"] = {"clips_per_shard": CLIPS_PER_SHARD, **document["input"]}
     return validate(EvaluateConfig, document, "the command line" if path is None else str(path))
