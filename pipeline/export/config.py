@@ -28,6 +28,7 @@ def _ascending(limits: tuple[float, ...]) -> tuple[float, ...]:
 
 
 FormatName = Literal["moss-tts", "tokens", "megatron", "nemo", "lhotse", "webdataset", "litdata", "mds", "lance"]
+PromptField = Literal["text", "instruction", "quality", "sound_event", "ambient_sound"]
 Limits = Annotated[tuple[float, ...], BeforeValidator(_as_tuple), AfterValidator(_ascending)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
@@ -121,6 +122,18 @@ class TextConfig(Section):
 class MossTtsConfig(Section):
     """JSONL for the finetuning of MOSS-TTS."""
 
+    form: Literal["tts", "realtime", "ttsd"] = "tts"
+    """tts: a clip on each line, for MOSS-TTS, MOSS-VoiceGenerator and MOSS-SoundEffect. realtime: a dialogue of turns,
+    each with its codes. ttsd: a dialogue as one text and the codes of its turns end to end."""
+    conversation: str | None = None
+    """realtime, ttsd: the field of the source's metadata that clips of a dialogue have in common, or source for the
+    parts of one file. Clips that follow each other with the same value are turns. By default each clip is alone."""
+    need: Annotated[tuple[PromptField, ...], BeforeValidator(_as_tuple)] = ("text",)
+    """tts: what a clip must have, else it is left out: [ambient_sound] for MOSS-SoundEffect, [text, instruction] for
+    MOSS-VoiceGenerator."""
+    fields: dict[PromptField, str] = Field(default_factory=dict)
+    """tts: where fields of the prompt come from: a field of the source's metadata, text or labels, such as
+    {ambient_sound: caption}. By default metadata of the same name."""
     languages: dict[str, str] = Field(default_factory=dict)
     """Names to write for languages, such as {en: English, zh: Chinese}: models from v1.5 on expect full names."""
     tokens: bool = False

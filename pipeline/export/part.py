@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from pipeline import storage
+from pipeline.export.rows import ExportRow
 from pipeline.export.selection import Removed, Selected
 
 OPEN_FILES = 4  # entries for so many full files may wait in memory
@@ -40,6 +41,17 @@ class ExportFile(TypedDict):
     """Bytes."""
     sha256: str
     rows: int
+
+
+@runtime_checkable
+class GroupedFormat(Protocol):
+    """A format that makes one entry of several rows."""
+
+    def group(self, row: ExportRow) -> str | None:
+        """What rows of an entry have in common; None if the row is alone. They follow each other in their shard."""
+
+    def group_entry(self, group: Sequence[Selected]) -> tuple[str, Any, int] | Removed:
+        """Like `Format.entry`, of several rows of a split."""
 
 
 @runtime_checkable
@@ -98,17 +110,22 @@ def write_part(
             sha256 = hashlib.sha256(data).hexdigest()
             files[f"{folder}/{name}"] = {"size": len(data), "sha256": sha256, "rows": len(entries)}
 
-    for item in items:
-        rows += 1
-        outcome = form.entry(item) if isinstance(item, Selected) else item
-        if isinstance(item, Selected) and not isinstance(outcome, Removed):
-            written[item.row.split] += 1
-            seconds[item.row.split] = seconds.get(item.row.split, 0.0) + item.row.duration
-            references += item.reference is not None
-            for full in waiting.add(*outcome):
-                publish(*full)
-        elif isinstance(outcome, Removed):
-            removed[outcome.reason] += 1
+    for group in _groups(items, form):
+        if isinstance(group, Removed):
+            rows += 1
+            removed[group.reason] += 1
+            continue
+        rows += len(group)
+        outcome = form.group_entry(group) if isinstance(form, GroupedFormat) else form.entry(group[0])
+        if isinstance(outcome, Removed):
+            removed[outcome.reason] += len(group)
+            continue
+        split = group[0].row.split
+        written[split] += len(group)
+        seconds[split] = sum((selected.row.duration for selected in group), seconds.get(split, 0.0))
+        references += sum(selected.reference is not None for selected in group)
+        for full in waiting.add(*outcome):
+            publish(*full)
     for rest in waiting.drain():
         publish(*rest)
     manifest = ExportManifest(
@@ -123,6 +140,25 @@ def write_part(
     document = json.dumps(asdict(manifest), indent=1, sort_keys=True)
     storage.publish(export_manifest_uri(root, shard_id), document.encode())
     return manifest
+
+
+def _groups(items: Iterable[Selected | Removed], form: Format) -> Iterator[list[Selected] | Removed]:
+    """The rows of each entry, in order. A row that is left out ends a group."""
+    group: list[Selected] = []
+    key: tuple[str, str] | None = None
+    for item in items:
+        name = form.group(item.row) if isinstance(item, Selected) and isinstance(form, GroupedFormat) else None
+        next_key = (item.row.split, name) if isinstance(item, Selected) and name is not None else None
+        if group and (next_key is None or next_key != key):
+            yield group
+            group = []
+        key = next_key
+        if isinstance(item, Selected):
+            group.append(item)
+        else:
+            yield item
+    if group:
+        yield group
 
 
 def export_manifests(root: str) -> str:

@@ -14,6 +14,7 @@ from pipeline.export.formats.lance_dataset import Lance
 from pipeline.export.formats.lhotse_cuts import Lhotse
 from pipeline.export.formats.litdata_chunks import LitData
 from pipeline.export.formats.mds import Mds
+from pipeline.export.formats.moss_dialogue import REALTIME_LAYERS, Realtime, Ttsd
 from pipeline.export.formats.moss_tts import MossTts
 from pipeline.export.formats.nemo import Nemo
 from pipeline.export.formats.webdataset_tar import WebDataset
@@ -46,7 +47,7 @@ def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, token
     references = config.references.enabled
     match config.export.to:
         case "moss-tts":
-            return MossTts(config.moss_tts)
+            return _moss_tts(config, len(books))
         case "nemo":
             return Nemo(config.asr.codes, buckets)
         case "lhotse":
@@ -70,6 +71,21 @@ def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, token
             files = megatron_files
     layout = document_layout(config.tokens, tokenizer, len(books), largest, _repeats(books))
     return Tokens(config.tokens, layout, tokenizer, files)
+
+
+def _moss_tts(config: ExportConfig, num_quantizers: int) -> Format:
+    if config.moss_tts.form == "tts":
+        return MossTts(config.moss_tts)
+    if config.moss_tts.conversation is not None and config.splits.shares is not None:
+        raise ConfigError("moss_tts.conversation: shares of splits would cut dialogues: leave out splits.shares")
+    if config.moss_tts.form == "ttsd":
+        return Ttsd(config.moss_tts)
+    if num_quantizers != REALTIME_LAYERS:
+        raise ConfigError(
+            f"moss_tts.form=realtime: MOSS-TTS-Realtime takes codes of {REALTIME_LAYERS} layers, and these have "
+            f"{num_quantizers}: set dataset.num_quantizers={REALTIME_LAYERS}"
+        )
+    return Realtime(config.moss_tts)
 
 
 def _repeats(books: Sequence[Codebook]) -> tuple[int, ...] | None:
