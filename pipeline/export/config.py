@@ -191,6 +191,14 @@ class AsrConfig(Section):
     """lhotse: shar, or plain JSONL with the offset of each line beside it, in which any cut is found at once."""
 
 
+class SamplesConfig(Section):
+    """Samples for loaders that stream: webdataset, litdata, mds, lance."""
+
+    join: str | None = None
+    """Join clips to a document, end to end: those that follow each other in a shard and have the same value in this
+    field of the source's metadata, or with source those of the same file. By default each clip is a sample."""
+
+
 class ExportConfig(Section):
     """The configuration of an export."""
 
@@ -203,6 +211,7 @@ class ExportConfig(Section):
     moss_tts: MossTtsConfig = MossTtsConfig()
     tokens: TokensConfig = TokensConfig()
     asr: AsrConfig = AsrConfig()
+    samples: SamplesConfig = SamplesConfig()
 
 
 def load_export_config(path: str | Path | None, overrides: Sequence[str], given: Mapping[str, Any]) -> ExportConfig:

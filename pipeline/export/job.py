@@ -71,7 +71,7 @@ def _shards(output: Output, config: ExportConfig) -> list[ShardSpec]:
 def _record(
     config: ExportConfig, output: Output, specs: Sequence[ShardSpec], tokenizer: TextTokenizer | None, form: Format
 ) -> ExportRecord:
-    sections = ("filters", "splits", "references", "text", *SECTIONS.get(config.export.to, ()))
+    sections = ("filters", "splits", "references", "text", *SECTIONS[config.export.to])
     settings = {name: getattr(config, name).model_dump(mode="json") for name in sections}
     settings["dataset"] = {"num_quantizers": config.dataset.num_quantizers or output.record.num_quantizers}
     settings["export"] = {"to": config.export.to, "file_bytes": config.export.file_bytes}

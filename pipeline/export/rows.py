@@ -58,6 +58,11 @@ class ExportRow:
         metadata: dict[str, Any] = json.loads(self.metadata)
         return metadata
 
+    def group(self, by: str) -> str | None:
+        """What the clip has in common with others: with `source` its file, else a field of its metadata."""
+        value = self.audio if by == "source" else self.source_metadata.get(by)
+        return None if value is None else str(value)
+
     @property
     def address(self) -> str:
         """`audio`; if the clip is a part of its file, with a media fragment in seconds: #t=1.5,4."""

@@ -33,6 +33,7 @@ SECTIONS = {
     "megatron": ("tokens",),
     "nemo": ("asr",),
     "lhotse": ("asr",),
+    **dict.fromkeys(("webdataset", "litdata", "mds", "lance"), ("samples",)),
 }
 """The sections of the configuration that are for one format alone."""
 
@@ -45,6 +46,11 @@ def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, token
     books = record.codebooks[: config.dataset.num_quantizers]
     largest = max(book.size for book in books)
     references = config.references.enabled
+    if config.splits.shares is not None and (config.moss_tts.conversation or config.samples.join):
+        raise ConfigError(
+            "moss_tts.conversation, samples.join: shares of splits would cut what belongs together: leave out "
+            "splits.shares"
+        )
     match config.export.to:
         case "moss-tts":
             return _moss_tts(config, len(books))
@@ -53,13 +59,13 @@ def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, token
         case "lhotse":
             return Lhotse(config.asr, buckets, record.model.samples_per_frame)
         case "webdataset":
-            return WebDataset()
+            return WebDataset(config.samples)
         case "mds":
-            return Mds(references)
+            return Mds(config.samples, references)
         case "litdata":
-            return LitData(references)
+            return LitData(config.samples, references)
         case "lance":
-            return Lance(len(books), getattr(pa, code_type(largest))(), references)
+            return Lance(config.samples, len(books), getattr(pa, code_type(largest))(), references)
         case "tokens":
             files = parquet_files if config.tokens.storage == "parquet" else npy_files
         case "megatron":
@@ -76,8 +82,6 @@ def make_format(config: ExportConfig, record: RunRecord, buckets: Buckets, token
 def _moss_tts(config: ExportConfig, num_quantizers: int) -> Format:
     if config.moss_tts.form == "tts":
         return MossTts(config.moss_tts)
-    if config.moss_tts.conversation is not None and config.splits.shares is not None:
-        raise ConfigError("moss_tts.conversation: shares of splits would cut dialogues: leave out splits.shares")
     if config.moss_tts.form == "ttsd":
         return Ttsd(config.moss_tts)
     if num_quantizers != REALTIME_LAYERS:

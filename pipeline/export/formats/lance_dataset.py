@@ -6,7 +6,7 @@ local disk and stored last. It has a random name in it and the time, by Lance's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.export.formats.sample import Sample, sample_of
+from pipeline.export.config import SamplesConfig
+from pipeline.export.formats.sample import Sample, Samples
 from pipeline.export.part import ExportFile, by_folder
 from pipeline.export.selection import Selected
 from pipeline.yaml_config import ConfigError
@@ -23,14 +24,13 @@ from pipeline.yaml_config import ConfigError
 _VERSION = "2.1"  # of the format of data files
 
 
-class Lance:
+class Lance(Samples):
     """Writes the data files of a dataset for each split, and at the end their manifest."""
 
-    need_text = False
-    need_codes = True
     libraries = ("pylance",)
 
-    def __init__(self, num_quantizers: int, code_type: pa.DataType, references: bool) -> None:
+    def __init__(self, config: SamplesConfig, num_quantizers: int, code_type: pa.DataType, references: bool) -> None:
+        super().__init__(config)
         try:
             import lance
             import lance.file
@@ -51,8 +51,11 @@ class Lance:
         )
 
     def entry(self, selected: Selected) -> tuple[str, Sample, int]:
-        sample = sample_of(selected)
-        return f"{selected.row.split}/data", sample, sample.nbytes
+        return self.group_entry([selected])
+
+    def group_entry(self, group: Sequence[Selected]) -> tuple[str, Sample, int]:
+        sample = self.sample(group)
+        return f"{sample.split}/data", sample, sample.nbytes
 
     def files(self, stem: str, entries: list[Sample]) -> Mapping[str, bytes]:
         table = pa.Table.from_pylist([self._row(sample) for sample in entries], schema=self._schema)
@@ -70,11 +73,7 @@ class Lance:
         }
 
     def _row(self, sample: Sample) -> dict[str, Any]:
-        row = {
-            name: getattr(sample.row, name)
-            for name in ("id", "text", "language", "speaker_id", "num_frames", "duration")
-        }
-        row |= {"audio": sample.metadata["audio"], "metadata": sample.metadata_json}
+        row = {name: sample.metadata.get(name) for name in self._schema.names} | {"metadata": sample.metadata_json}
         for field, names in self._layers.items():
             codes: np.ndarray | None = getattr(sample, field)
             row |= {name: None if codes is None else codes[:, layer] for layer, name in enumerate(names)}

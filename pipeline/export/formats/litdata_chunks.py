@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.export.formats.sample import sample_of
+from pipeline.export.config import SamplesConfig
+from pipeline.export.formats.sample import Samples
 from pipeline.export.part import ExportFile, by_folder
 from pipeline.export.selection import Removed, Selected
 from pipeline.yaml_config import ConfigError
@@ -18,14 +19,13 @@ from pipeline.yaml_config import ConfigError
 _ONE_CHUNK = 2**31  # samples
 
 
-class LitData:
+class LitData(Samples):
     """Writes a folder of chunks for each split. With references, clips without one are left out: samples are alike."""
 
-    need_text = False
-    need_codes = True
     libraries = ("litdata",)
 
-    def __init__(self, references: bool) -> None:
+    def __init__(self, config: SamplesConfig, references: bool) -> None:
+        super().__init__(config)
         self._references = references
         try:
             from litdata.streaming.writer import BinaryWriter
@@ -34,13 +34,16 @@ class LitData:
         self._writer = BinaryWriter
 
     def entry(self, selected: Selected) -> tuple[str, dict[str, Any], int] | Removed:
-        if self._references and selected.reference is None:
+        return self.group_entry([selected])
+
+    def group_entry(self, group: Sequence[Selected]) -> tuple[str, dict[str, Any], int] | Removed:
+        sample = self.sample(group)
+        if self._references and sample.reference is None:
             return Removed("no_reference")
-        sample = sample_of(selected)
-        item: dict[str, Any] = {"id": sample.row.id, "codes": sample.codes, "metadata": sample.metadata_json}
+        item: dict[str, Any] = {"id": sample.id, "codes": sample.codes, "metadata": sample.metadata_json}
         if self._references:
             item["reference"] = sample.reference
-        return selected.row.split, item, sample.nbytes
+        return sample.split, item, sample.nbytes
 
     def files(self, stem: str, entries: list[dict[str, Any]]) -> Mapping[str, bytes]:
         return {f"{stem}.bin": self._chunk(entries)[0]}

@@ -11,25 +11,24 @@ of the index). It is written here without that library, which asks for numpy bef
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.export.formats.sample import Sample, sample_of
+from pipeline.export.config import SamplesConfig
+from pipeline.export.formats.sample import Sample, Samples
 from pipeline.export.part import ExportFile, by_folder
 from pipeline.export.selection import Removed, Selected
 
 _TYPES = {"int16": 17, "int32": 33}
 
 
-class Mds:
+class Mds(Samples):
     """Writes a folder of shards for each split. With references, clips without one are left out: a column is full."""
 
-    need_text = False
-    need_codes = True
-
-    def __init__(self, references: bool) -> None:
+    def __init__(self, config: SamplesConfig, references: bool) -> None:
+        super().__init__(config)
         self._references = references
         columns = {
             "codes": "ndarray",
@@ -49,10 +48,14 @@ class Mds:
         }
 
     def entry(self, selected: Selected) -> tuple[str, bytes, int] | Removed:
-        if self._references and selected.reference is None:
+        return self.group_entry([selected])
+
+    def group_entry(self, group: Sequence[Selected]) -> tuple[str, bytes, int] | Removed:
+        sample = self.sample(group)
+        if self._references and sample.reference is None:
             return Removed("no_reference")
-        sample = self._encode(sample_of(selected))
-        return selected.row.split, sample, len(sample)
+        encoded = self._encode(sample)
+        return sample.split, encoded, len(encoded)
 
     def files(self, stem: str, entries: list[bytes]) -> Mapping[str, bytes]:
         columns = json.dumps(self._config, sort_keys=True).encode()
@@ -74,7 +77,7 @@ class Mds:
         return {**self._config, "samples": file["rows"], "raw_data": data, "zip_data": None}
 
     def _encode(self, sample: Sample) -> bytes:
-        columns = [_array(sample.codes), sample.row.id.encode(), sample.metadata_json.encode()]
+        columns = [_array(sample.codes), sample.id.encode(), sample.metadata_json.encode()]
         if sample.reference is not None:
             columns.append(_array(sample.reference))
         return np.array([len(column) for column in columns], np.uint32).tobytes() + b"".join(columns)

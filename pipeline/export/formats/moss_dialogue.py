@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.export.config import MossTtsConfig
 from pipeline.export.formats.moss_tts import frames_first, json_line, language
-from pipeline.export.references import Reference
+from pipeline.export.formats.sample import outside
 from pipeline.export.rows import ExportRow
 from pipeline.export.selection import Removed, Selected
 
@@ -38,11 +38,7 @@ class _Dialogues(ABC):
 
     def group(self, row: ExportRow) -> str | None:
         """What a clip has in common with the others of its dialogue; None if it is alone."""
-        name = self._config.conversation
-        if name is None:
-            return None
-        value = row.audio if name == "source" else row.source_metadata.get(name)
-        return None if value is None else str(value)
+        return None if self._config.conversation is None else row.group(self._config.conversation)
 
     def entry(self, selected: Selected) -> tuple[str, bytes, int] | Removed:
         return self.group_entry([selected])
@@ -76,7 +72,7 @@ class Realtime(_Dialogues):
         if len({turn.row.speaker_id for turn in assistant}) != 1:
             return Removed("no_assistant")
         record: dict[str, Any] = {"id": turns[0].row.id}
-        if reference := _reference(assistant, turns):
+        if reference := outside(assistant, turns):
             record |= {"ref_wav": reference.audio, "ref_audio_codes": frames_first(reference.codes)}
         record["conversations"] = [
             {"role": role, "text": row.text, "wav": row.address, "audio_codes": frames_first(row.codes)}
@@ -99,7 +95,7 @@ class Ttsd(_Dialogues):
         if self._config.tokens:
             record["tokens"] = len(codes)
         record["audio_codes"] = codes
-        references = [_reference([turn for turn in turns if turn.row.speaker_id == who], turns) for who in speakers]
+        references = [outside([turn for turn in turns if turn.row.speaker_id == who], turns) for who in speakers]
         if any(references):
             record["reference"] = [reference and reference.audio for reference in references]
             record["reference_audio_codes"] = [reference and frames_first(reference.codes) for reference in references]
@@ -115,9 +111,3 @@ def _marked_text(rows: Sequence[ExportRow], speakers: list[str | None]) -> str:
         parts.append(text if mark == before or _MARKED.match(text) else f"{mark} {text}")
         before = mark
     return " ".join(parts)
-
-
-def _reference(turns: Sequence[Selected], dialogue: Sequence[Selected]) -> Reference | None:
-    """A reference of the speaker of `turns` that is no turn of the dialogue itself."""
-    ids = {turn.row.id for turn in dialogue}
-    return next((turn.reference for turn in turns if turn.reference and turn.reference.id not in ids), None)

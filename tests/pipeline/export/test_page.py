@@ -50,7 +50,7 @@ def test_every_command_and_every_line_of_code_runs(
             else:
                 assert main(words[1:]) == 0, capsys.readouterr().err
             ran += 1
-    assert ran == 20
+    assert ran == 21
 
 
 def test_every_reason_is_explained():

@@ -15,9 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 
-from pipeline.export.rows import ExportRow
+from pipeline.config import parse_config
+from pipeline.dataset.dataset import read_output, with_absolute_uris
+from pipeline.export.rows import ExportRow, read_rows
 from pipeline.yaml_config import ConfigError
+from tests.support import tokenize_in_process
 
 Clips = dict[str, ExportRow]
 
@@ -196,3 +200,62 @@ def test_a_library_that_is_not_installed_is_named(
     with pytest.raises(ConfigError, match=rf"export\.to={to}: .*pip install 'moss-tok\[{to}\]'"):
         export(to)
     assert not (tmp_path / to).exists()
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings: parts of one file with a gap, by two speakers, and a file that is whole."""
+    root = tmp_path_factory.mktemp("talk")
+    for name, seconds in (("long.wav", 10), ("short.wav", 2)):
+        sf.write(root / name, np.random.default_rng(seconds).uniform(-0.3, 0.3, seconds * 24_000), 24_000)
+    parts = [(0.5, 1.5, "ann", "One."), (2.0, 1.25, "bob", "Two."), (5.0, 3.0, "ann", "Three.")]
+    records = [
+        {
+            "audio_filepath": "long.wav",
+            "offset": start,
+            "duration": seconds,
+            "speaker": who,
+            "text": text,
+            "lang": "en",
+        }
+        for start, seconds, who, text in parts
+    ]
+    records.append({"audio_filepath": "short.wav", "text": "Alone.", "words": [{"word": "Alone.", "start": 0.5}]})
+    (root / "list.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    document = {"input": {"splits": {"train": [f"{root}/list.jsonl"]}}, "output": {"uri": f"{root}/codes"}}
+    tokenize_in_process(with_absolute_uris(parse_config({**document, "model": {"name": "cat-tiny"}})))
+    return root / "codes"
+
+
+@pytest.mark.parametrize("to", ["webdataset", "lance"])
+def test_clips_of_a_source_are_one_document_with_their_times(export: Callable[..., Any], talk: Path, to: str):
+    folder, report = export(to, "samples.join=source", "references.enabled=true", uri=talk)
+    (spec,) = read_output(str(talk)).specs
+    rows = list(read_rows(read_output(str(talk)), spec, 32))
+    assert report.rows == len(rows) == 4
+    if to == "lance":
+        import lance
+
+        table = lance.dataset(folder / "train").to_table().to_pylist()
+        samples = [
+            (np.array([row[f"codes_{layer:02d}"] for layer in range(32)], np.int16).T, json.loads(row["metadata"]))
+            for row in table
+        ]
+    else:
+        import webdataset as wds
+
+        tars = sorted(map(str, (folder / "train").glob("*.tar")))
+        samples = [(one["npy"], one["json"]) for one in wds.WebDataset(tars, shardshuffle=False).decode()]
+    (long, about), (_, alone) = samples
+    np.testing.assert_array_equal(long, np.concatenate([row.codes.T for row in rows[:3]]))
+    assert about["text"] == "One. Two. Three."
+    assert "speaker_id" not in about
+    assert about["language"] == "en"
+    assert about["num_frames"] == len(long)
+    times = [(part["start"], part["duration"], part["speaker_id"], part["text"]) for part in about["parts"]]
+    assert times == [(0.5, 1.5, "ann", "One."), (2.0, 1.25, "bob", "Two."), (5.0, 3.0, "ann", "Three.")]
+    for part, row in zip(about["parts"], rows[:3], strict=True):
+        frames = long[part["first_frame"] : part["first_frame"] + part["num_frames"]]
+        np.testing.assert_array_equal(frames, row.codes.T)
+    assert alone["parts"][0]["source_metadata"]["words"] == [{"word": "Alone.", "start": 0.5}]
+    assert "reference_id" not in about, "a reference from the document itself"
