@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,12 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from moss_tok.execution import Execution
-from pipeline.config import load_config
+from pipeline.config import load_config, parse_config
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 
@@ -84,6 +91,21 @@ def test_the_ray_jobs_command_is_one_that_runs(rayjob: dict[str, Any]):
     config = load_config(arguments[1], arguments[2:])
     assert config.model.dtype == "bfloat16"
     assert config.input.splits.keys() == {"train", "eval"}
+
+
+def test_the_job_of_the_hub_is_one_file_that_names_what_it_needs():
+    """The header is that of PEP 723, which uv reads; the configuration is in the file."""
+    text = (DEPLOY / "hf_job.py").read_text()
+    (header,) = re.findall(r"^# /// script\n((?:#.*\n)+?)# ///$", text, flags=re.MULTILINE)
+    needed = tomllib.loads(re.sub(r"^# ?", "", header, flags=re.MULTILINE))
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    assert needed["requires-python"] == project["requires-python"]
+    assert needed["dependencies"] == [project["name"]]
+    wheel = f"moss_tok-{project['version']}-py3-none-any.whl"
+    assert needed["tool"]["uv"]["sources"]["moss-tok"]["url"].endswith(f"/{wheel}")
+    assert f"dist/{wheel}" in text
+    config = parse_config(yaml.safe_load(runpy.run_path(str(DEPLOY / "hf_job.py"))["CONFIG"]))
+    assert config.output.uri.startswith(re.findall(r"--volume hf://buckets/\S+:(/\S+)", text)[0] + "/")
 
 
 def test_the_cluster_launcher_takes_its_configuration():

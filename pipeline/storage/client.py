@@ -37,10 +37,12 @@ def client_options(uri: str) -> dict[str, Any]:
     return {"use_listings_cache": False, "config_kwargs": config | given}
 
 
-def prepare_client(filesystem: Any) -> None:
-    """Set what the options cannot."""
+def prepare_client(filesystem: Any, path: str) -> None:
+    """Set what the options cannot, before each use of a path."""
     if is_s3(filesystem):
         filesystem.retries = 1
+    elif "hf" in _protocols(filesystem) and path.startswith("buckets/"):
+        filesystem.dircache.clear()  # kept without an option, it would hide what another job has written since
 
 
 def is_s3(filesystem: Any) -> bool:

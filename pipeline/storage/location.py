@@ -67,7 +67,7 @@ class Location:
         if places is not None and is_web(uri):
             options["get_client"] = partial(checking_client, places)
         filesystem, path = _connect(uri, shown, options)
-        prepare_client(filesystem)
+        prepare_client(filesystem, path)
         return cls(shown, filesystem, path)
 
     @property

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
+from huggingface_hub import BucketFile, HfApi
 
 from pipeline import storage
 from pipeline.storage import DamagedObject, NotAnObject, ObjectTooLarge, StorageError
@@ -440,3 +442,36 @@ def test_hidden_folders_are_left_out_unless_they_are_asked_for(tmp_path: Path) -
     assert [info.uri for info in storage.list_objects(str(tmp_path))] == [str(tmp_path / "a.wav")]
     (asked_for,) = storage.list_objects(str(tmp_path / ".hidden"))
     assert asked_for.uri == str(tmp_path / ".hidden" / "b.wav")
+
+
+def test_a_client_that_looks_before_it_writes_has_no_condition() -> None:
+    """fsspec's own `pipe_file` refuses the second of two creates, one after the other, and not of two at once."""
+    memory = type(fsspec.filesystem("memory"))
+
+    class Plain(memory):  # type: ignore[misc, valid-type]
+        protocol = "plain"
+        store: ClassVar[dict[str, object]] = {}
+        pipe_file = fsspec.AbstractFileSystem.pipe_file
+
+    fsspec.register_implementation("plain", Plain, clobber=True)
+    assert not storage.supports_conditional_create("plain://bucket/folder")
+    assert storage.create("plain://bucket/folder/a", b"1")
+    assert not storage.create("plain://bucket/folder/a", b"2")
+    assert storage.read_bytes("plain://bucket/folder/a") == b"1"
+
+
+def test_a_bucket_of_the_hub_shows_what_was_written_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client keeps listings, and answers from them whether an object is there."""
+    held = ["codes/one"]
+
+    def tree(api: HfApi, bucket_id: str, prefix: str | None = None, **options: object) -> list[BucketFile]:
+        found = [name for name in held if name.startswith(prefix or "")]
+        return [BucketFile(type="file", path=name, size=1, xetHash=name) for name in found]
+
+    monkeypatch.setattr(HfApi, "bucket_info", lambda api, bucket_id, **options: None)
+    monkeypatch.setattr(HfApi, "list_bucket_tree", tree)
+    assert storage.list_names("hf://buckets/me/audio/codes") == {"one"}
+    assert storage.stat("hf://buckets/me/audio/codes/two") is None
+    held.append("codes/two")
+    assert storage.stat("hf://buckets/me/audio/codes/two") is not None
+    assert not storage.supports_conditional_create("hf://buckets/me/audio/codes")
