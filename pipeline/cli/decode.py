@@ -5,6 +5,8 @@
   moss-tok decode out/demo --shard SHARD -o sounds           a whole shard: the name of its file in data/
   moss-tok decode out/demo --split test --rows 100:200 -o s3://bucket/sounds --format flac
 
+  moss-tok decode out/mine --rows 0: -o sounds --workers ray                          on all CPUs, or GPUs, of a cluster
+
 Fewer RVQ layers (--num-quantizers) give a coarser sound and read fewer bytes. Existing files of the same row, model and
 layers are kept: the same command after an interruption continues.
 """
@@ -35,6 +37,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("wav", "flac"), default="wav", help="of files in a folder (default: %(default)s)"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="precision; auto is bfloat16 on a GPU. Default: %(default)s",
+    )
+    parser.add_argument("--workers", choices=("ray",), help="decode on a Ray cluster, or on all CPUs of this machine")
     parser.add_argument("--model", help="folder, hub repo or embedded model, if it is not where the dataset says")
 
 
@@ -43,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.printing import warn_untrained
     from pipeline.cli.progress_bar import Bar
     from pipeline.dataset.dataset import read_output
-    from pipeline.loading.decode import SoundFiles, decode_rows, load_decoder
+    from pipeline.loading.decode import Decoded, SoundFiles, decode_rows, decoding_precision, load_decoder
+    from pipeline.loading.decode_tasks import decode_task, decode_tasks
     from pipeline.loading.rows import RowQuery, select_rows
 
     start, stop = _range(arguments)
@@ -57,14 +67,24 @@ def run(arguments: argparse.Namespace) -> int:
         available, _ = select_rows(output, replace(query, start=0, stop=None))
         raise ValueError(f"--rows {arguments.rows}: the selection has only {available:,} committed rows")
     kind = arguments.out.rpartition(".")[2].lower() if single else arguments.format
-    files = SoundFiles(storage.absolute(arguments.out), kind, single, output.record)
+    out, decoded = storage.absolute(arguments.out), Decoded()
     with Bar() as bar:
-        decoded = decode_rows(
-            rows,
-            files,
-            load=lambda: load_decoder(output.record, arguments.model),
-            advance=lambda done: bar.show("rows", done, total),
-        )
+        if arguments.workers:
+            from pipeline.config import ClusterConfig
+            from pipeline.distributed.map_tasks import map_on_ray
+
+            tasks = decode_tasks(output, query, arguments.num_quantizers, out, kind, arguments.model, arguments.dtype)
+            for done in map_on_ray(decode_task, tasks, ClusterConfig(), gpu=None):
+                decoded = decoded + done
+                bar.show("rows", decoded.written + decoded.existing, total)
+        else:
+            files = SoundFiles(out, kind, single, output.record, decoding_precision(output.record, arguments.dtype))
+            decoded = decode_rows(
+                rows,
+                files,
+                load=lambda: load_decoder(output.record, arguments.model, files.dtype),
+                advance=lambda done: bar.show("rows", done, total),
+            )
     warn_untrained(output.record)
     there = f", {decoded.existing:,} more existed already" if decoded.existing else ""
     layers = arguments.num_quantizers or output.record.num_quantizers
@@ -75,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _range(arguments: argparse.Namespace) -> tuple[int, int | None]:
     """The range of rows that --rows and --limit ask for. Raises ValueError for options that contradict each other."""
+    if arguments.id and arguments.workers:
+        raise ValueError("--workers takes ranges of rows: give --shard, --split, --rows or --limit instead of --id")
     if arguments.id and (arguments.shard or arguments.split or arguments.rows or arguments.limit is not None):
         raise ValueError("--id selects single rows: give it without --shard, --split, --rows and --limit")
     if not (arguments.id or arguments.shard or arguments.split or arguments.rows or arguments.limit is not None):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, StreamingEncoder, decode_stream
+from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, StreamingEncoder, arguments, decode_stream
 from moss_tok.checkpoint import Checkpoint
 from moss_tok.execution import COMPILER, Execution
 from moss_tok.stack import StreamState
@@ -28,7 +28,7 @@ from pipeline.codecs.protocol import (
 )
 from pipeline.concurrency import completed
 
-PIECE_FRAMES = 256  # of a long clip that is decoded, whatever its length
+PIECE_FRAMES = 1024  # at most, of a long clip that is decoded, whatever its length
 
 
 class MossCodec:
@@ -69,13 +69,19 @@ class MossCodec:
         return MossStream(self.model, num_quantizers, max_frames, self.latents)
 
     def decode(self, clips: Sequence[Coded], num_samples: Sequence[int]) -> list[np.ndarray]:
-        decoded = self.model.batch_decode([_tensor(clip) for clip in clips])
-        audio = decoded.audio.float().cpu().numpy()
-        return [np.ascontiguousarray(audio[number, :, :samples]) for number, samples in enumerate(num_samples)]
+        codes = arguments.list_of_codes([_tensor(clip) for clip in clips], self.model.config)
+        decoded, _ = self.model.decode_step(codes, None)
+        lengths = [sound.shape[1] for sound in decoded]
+        joined = torch.cat(decoded, dim=1).float()  # unpadded: one copy to the host for all
+        host = joined if joined.device.type == "cpu" else start_copy_to_host(joined)()
+        sounds = torch.split(host, lengths, dim=1)
+        return [np.ascontiguousarray(sound[:, :n].numpy()) for sound, n in zip(sounds, num_samples, strict=True)]
 
     def decode_pieces(self, clip: Coded, num_samples: int) -> Iterator[np.ndarray]:
         left = num_samples
-        for piece in decode_stream(self.model, torch.split(_tensor(clip), PIECE_FRAMES, dim=1)):
+        block = 1 if self.model.decoder is None else self.model.decoder.block_frames
+        frames = max(1, PIECE_FRAMES // block) * block  # whole blocks of attention, as in MossStream
+        for piece in decode_stream(self.model, torch.split(_tensor(clip), frames, dim=1)):
             yield piece[:, :left].float().cpu().numpy()
             left -= min(left, piece.shape[1])
 

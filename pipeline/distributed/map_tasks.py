@@ -24,16 +24,18 @@ class TaskFailed(RuntimeError):
 
 
 def map_on_ray(
-    function: Callable[[Task], Result], tasks: Sequence[Task], cluster: ClusterConfig, *, gpu: bool
+    function: Callable[[Task], Result], tasks: Sequence[Task], cluster: ClusterConfig, *, gpu: bool | None
 ) -> Iterator[Result]:
-    """Run `function` on each task, one CPU (and one GPU with `gpu`) each, in processes that stay between tasks.
+    """Run `function` on each task, one CPU (and one GPU with `gpu`; None means if the cluster has any) each.
+
+    On CPUs processes stay between tasks. Ray ends those on GPUs after each, to have the memory back.
 
     Yields results in the order in which they are ready. A failed task is retried, up to MAX_ATTEMPTS attempts: its
     process or node may be gone. Raises TaskFailed, ClusterError and KeyboardInterrupt.
     """
     connect(cluster)
     try:
-        yield from _map(function, tasks, gpu)
+        yield from _map(function, tasks, total(live_nodes(), "GPU") > 0 if gpu is None else gpu)
     finally:
         ray.shutdown()
 

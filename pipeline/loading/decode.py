@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import soundfile
 
 from pipeline import storage
-from pipeline.codecs import Codec, Coded, load_codec
+from pipeline.codecs import Codec, Coded, load_codec, precision_of
+from pipeline.codecs.registry import family_named
+from pipeline.concurrency import in_order
+from pipeline.config import BatchConfig
 from pipeline.dataset.provenance import RunRecord, source_of
 from pipeline.items import Codes, num_frames
 from pipeline.loading.rows import Row
@@ -17,7 +22,8 @@ from pipeline.steps.batch import Batcher
 from pipeline.steps.encode import device_of
 
 FORMATS = ("wav", "flac")
-MAX_FRAMES = 1024  # of a batch; a longer row is decoded in pieces, if its codec can
+MAX_FRAMES = BatchConfig().max_frames  # as in encoding; a longer row is decoded in pieces, if its codec can
+THREADS = 4  # that look for files and write them, while the next batch is decoded
 WAV_BYTES = 2**32 - 2**16  # a WAV file counts its bytes in 32 bits: longer ones are RF64, which readers of WAV know
 
 
@@ -36,6 +42,11 @@ def load_decoder(record: RunRecord, name: str | None = None, dtype: str = "auto"
             f"{source.name} has other weights than {made_by}, which made the output: pass that with --model"
         )
     return codec
+
+
+def decoding_precision(record: RunRecord, dtype: str = "auto") -> str:
+    """What `load_decoder` takes on this machine. Raises CodecError for a precision that the codec does not have."""
+    return precision_of(family_named(record.model.codec.family), dtype, on_gpu=device_of("auto") == "cuda")
 
 
 def decode_row(row: Row, codec: Codec) -> np.ndarray:
@@ -72,6 +83,8 @@ class SoundFiles:
     single: bool
     record: RunRecord
     """Of the output, which says what besides the row decides the sound."""
+    dtype: str = "float32"
+    """Precision that is decoded in."""
 
     def uri_of(self, row: Row) -> str:
         return self.uri if self.single else storage.join(self.uri, f"{row.clip_id}.{self.format}")
@@ -103,7 +116,8 @@ class SoundFiles:
                 file.write(piece.T)
 
     def _comment(self, row: Row) -> str:
-        return f"{row.clip_id}: {len(row.codes)} RVQ layers, {comment_of(self.record)}"
+        precision = "" if self.dtype == "float32" else f", {self.dtype}"
+        return f"{row.clip_id}: {len(row.codes)} RVQ layers, {comment_of(self.record)}{precision}"
 
 
 @dataclass(slots=True)
@@ -114,6 +128,9 @@ class Decoded:
     existing: int = 0
     seconds: float = 0.0
     """Seconds of sound in the files that were written."""
+
+    def __add__(self, other: Decoded) -> Decoded:
+        return Decoded(self.written + other.written, self.existing + other.existing, self.seconds + other.seconds)
 
 
 def comment_of(record: RunRecord) -> str:
@@ -130,35 +147,50 @@ def decode_rows(
     """Write a file for each row: short rows are decoded in batches, long ones in pieces. Finished files are kept.
 
     `load` is called for the decoder when the first row has to be decoded. `advance` is called with the number of rows
-    that are done.
+    that are done. Files are looked for and written in threads of their own.
     """
     decoded = Decoded()
+    for row, written in in_order(lambda write: write(), _writes(rows, files, load), THREADS):
+        decoded.written += written
+        decoded.existing += not written
+        decoded.seconds += written * row.num_samples / row.sample_rate
+        advance(decoded.written + decoded.existing)
+    return decoded
+
+
+_Write: TypeAlias = "Callable[[], tuple[Row, bool]]"
+"""Writes the file of a row, if it is not there. Gives the row, and whether it was written."""
+
+
+def _same(done: tuple[Row, bool]) -> tuple[Row, bool]:
+    return done
+
+
+def _writes(rows: Iterator[Row], files: SoundFiles, load: Callable[[], Codec]) -> Iterator[_Write]:
+    """Decodes in the thread that asks for the next."""
     codec: Codec | None = None
     batcher: Batcher[Row] = Batcher(MAX_FRAMES)
 
-    def write(row: Row, pieces: Iterator[np.ndarray], channels: int) -> None:
+    def write(row: Row, pieces: Iterator[np.ndarray], channels: int) -> tuple[Row, bool]:
         files.write(row, pieces, channels)
-        decoded.written += 1
-        decoded.seconds += row.num_samples / row.sample_rate
-        advance(decoded.written + decoded.existing)
+        return row, True
 
-    def write_batch(codec: Codec) -> None:
+    def of_batch(codec: Codec) -> Iterator[_Write]:
         batch = batcher.take()
         for row, waveform in zip(batch, decode_batch(batch, codec), strict=True):
-            write(row, iter([waveform]), codec.description.channels)
+            yield partial(write, row, iter([waveform]), codec.description.channels)
 
-    for row in rows:
-        if files.finished(row):
-            decoded.existing += 1
-            advance(decoded.written + decoded.existing)
+    for row, finished in in_order(lambda row: (row, files.finished(row)), rows, THREADS):
+        if finished:
+            yield partial(_same, (row, False))
             continue
         codec = codec or load()
         if num_frames(row.codes) > MAX_FRAMES:
-            write(row, decode_in_pieces(row, codec), codec.description.channels)
+            done = write(row, decode_in_pieces(row, codec), codec.description.channels)
+            yield partial(_same, done)
             continue
         batcher.add(row, num_frames(row.codes))
         while batcher.full:
-            write_batch(codec)
+            yield from of_batch(codec)
     while codec is not None and batcher.frames:
-        write_batch(codec)
-    return decoded
+        yield from of_batch(codec)

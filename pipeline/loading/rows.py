@@ -55,16 +55,22 @@ def select_rows(output: Output, query: RowQuery, num_quantizers: int | None = No
     Raises RowNotFound for an id or a shard that the output does not have: at once if the plan shows it, else while
     iterating. Raises ValueError for a number of layers that it does not have, and for a damaged object.
     """
-    layers = output.record.num_quantizers if num_quantizers is None else num_quantizers
-    if not 1 <= layers <= output.record.num_quantizers:
-        raise ValueError(f"{layers} quantizers: the output has 1 to {output.record.num_quantizers}")
+    layers = layers_of(output, num_quantizers)
     if query.ids:
         wanted = _by_shard(output, query.ids)
         rows = (row for spec, ids in wanted for row in _rows_with_ids(output, spec, ids, layers))
         return len(set(query.ids)), rows
-    ranges = _ranges(output, query)
-    rows = (row for spec, start, stop in ranges for row in _rows_between(output, spec, start, stop, layers))
+    ranges = row_ranges(output, query)
+    rows = (row for spec, start, stop in ranges for row in rows_between(output, spec, start, stop, layers))
     return sum(stop - start for _, start, stop in ranges), rows
+
+
+def layers_of(output: Output, num_quantizers: int | None) -> int:
+    """How many layers that is. Raises ValueError where the output has fewer."""
+    layers = output.record.num_quantizers if num_quantizers is None else num_quantizers
+    if not 1 <= layers <= output.record.num_quantizers:
+        raise ValueError(f"{layers} quantizers: the output has 1 to {output.record.num_quantizers}")
+    return layers
 
 
 def _by_shard(output: Output, ids: Sequence[str]) -> list[tuple[ShardSpec, set[str]]]:
@@ -82,7 +88,7 @@ def _by_shard(output: Output, ids: Sequence[str]) -> list[tuple[ShardSpec, set[s
     return [(specs[shard_id], clip_ids) for shard_id, clip_ids in wanted.items()]
 
 
-def _ranges(output: Output, query: RowQuery) -> list[tuple[ShardSpec, int, int]]:
+def row_ranges(output: Output, query: RowQuery) -> list[tuple[ShardSpec, int, int]]:
     """The range as ranges of single shards. Manifests are read up to its end."""
     known = {spec.shard_id for spec in output.specs}
     for shard_id in query.shards:
@@ -126,7 +132,8 @@ def _rows_with_ids(output: Output, spec: ShardSpec, ids: set[str], layers: int) 
         raise RowNotFound(f"{clip_id}: not among the rows of its shard{_reject_reason(output, spec, clip_id)}")
 
 
-def _rows_between(output: Output, spec: ShardSpec, start: int, stop: int, layers: int) -> Iterator[Row]:
+def rows_between(output: Output, spec: ShardSpec, start: int, stop: int, layers: int) -> Iterator[Row]:
+    """Some rows of a shard, by their positions in it."""
     with _Data(output, spec) as data:
         first = 0
         for group in range(data.groups):

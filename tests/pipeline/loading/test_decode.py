@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from moss_tok.outputs import DecoderOutput
 from pipeline import storage
 from pipeline.codecs import Codec, moss
 from pipeline.dataset.dataset import Output, read_output
@@ -69,10 +71,12 @@ def test_a_long_row_is_decoded_in_pieces_to_the_same_samples(
     output: Output, model: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     row = max(some_rows(output), key=lambda row: row.num_samples)
+    frames = 5 * row.codes.shape[1]
+    row = replace(row, codes=np.tile(row.codes, 5), num_samples=frames * 1920 - 7)
     whole = decode_row(row, model)
-    monkeypatch.setattr(moss, "PIECE_FRAMES", 23)
+    monkeypatch.setattr(moss, "PIECE_FRAMES", 140)
     pieces = list(decode.decode_in_pieces(row, model))
-    assert len(pieces) == -(-row.codes.shape[1] // 23)
+    assert [piece.shape[1] for piece in pieces[:-1]] == [125 * 1920] * (frames // 125), "whole blocks of attention"
     assert np.array_equal(np.concatenate(pieces, axis=1), whole)
     monkeypatch.setattr(decode, "MAX_FRAMES", 10)
     monkeypatch.setattr(decode, "decode_batch", None)  # and nothing else is done to a long row
@@ -135,3 +139,17 @@ def test_sound_goes_to_a_store_as_to_a_folder(output: Output, model: Codec):
 def test_a_decoder_with_other_weights_is_refused(output: Output):
     with pytest.raises(ValueError, match="has other weights than cat-tiny"):
         load_decoder(output.record, str(Path(__file__).parents[2] / "golden" / "v1_tiny"))
+
+
+def test_a_file_of_another_precision_is_made_again(output: Output, model: Codec, tmp_path: Path):
+    rows, files = some_rows(output)[:1], files_in(tmp_path, output)
+    decode_rows(iter(rows), files, lambda: model)
+    assert not replace(files, dtype="bfloat16").finished(rows[0])
+    assert files.finished(rows[0])
+
+
+def test_no_clip_of_a_batch_is_padded_to_the_longest(output: Output, model: Codec, monkeypatch: pytest.MonkeyPatch):
+    """One long clip beside many short ones would take as much memory as if all were long."""
+    monkeypatch.setattr(DecoderOutput, "padded", None)
+    rows = some_rows(output)
+    assert [sound.shape[1] for sound in decode.decode_batch(rows, model)] == [row.num_samples for row in rows]
