@@ -33,13 +33,13 @@ class IdleTokenizer:
         self._shards = 0
 
     def ready(self) -> Readiness:
-        return Readiness(this_node(), {})
+        return Readiness(this_node(), [{}])
 
     def figures(self) -> ActorFigures:
         return ActorFigures()
 
-    def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
-        return manifest_of(spec)
+    def tokenize(self, spec: ShardSpec, *_: Any) -> list[ShardManifest]:
+        return [manifest_of(spec)]
 
 
 def manifest_of(spec: ShardSpec) -> ShardManifest:
@@ -106,9 +106,9 @@ def with_ray(config: Config, shards: int) -> None:
 
         def _assign(self, *arguments: Any) -> None:
             super()._assign(*arguments)
-            if self.totals.shards >= self.next_report:
+            if self.totals[0].shards >= self.next_report:
                 self.next_report += shards // 5
-                say(self.totals.shards)
+                say(self.totals[0].shards)
 
         next_report = 1
 
@@ -121,7 +121,7 @@ def with_ray(config: Config, shards: int) -> None:
     spent: list[tuple[int, float, float]] = []
     register()
     StoreOfMany.tars = shards
-    driver = Watched(config, open_output(config))
+    driver = Watched(config, [open_output(config)])
     connect(config.cluster)
     started = time.perf_counter()
     try:
@@ -129,7 +129,7 @@ def with_ray(config: Config, shards: int) -> None:
     finally:
         ray.shutdown()
     wall = time.perf_counter() - started
-    say(driver.totals.shards)
+    say(driver.totals[0].shards)
     (first, thread, total), (last, thread_end, total_end) = spent[0], spent[-1]
     each = 1000 / (last - first)
     print(

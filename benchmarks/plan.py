@@ -41,16 +41,16 @@ def begin(shards: int, done: float, folder: Path) -> None:
     say = Stopwatch()
     output = open_output(config_of())
     say("input listed, planned, plan stored")
-    driver = _Driver(config_of(), output)
+    driver = _Driver(config_of(), [output])
     assert driver.scheduler.next(0) is not None
     say(f"queue of {driver.scheduler.remaining:,}, the first shard is at hand")
     say.peak()
     for name, data in StoreOfMany.objects.items():
         (folder / name.replace("/", "|")).write_bytes(data)
     counted = [spec.shard_id for spec in output.specs[: int(shards * done)]]
-    driver.totals_cache._counted[: len(counted)] = b"\1" * len(counted)  # as if so many were read
-    driver.totals_cache.totals.shards = len(counted)
-    output.save(driver.totals_cache)
+    driver.totals_caches[0]._counted[: len(counted)] = b"\1" * len(counted)  # as if so many were read
+    driver.totals_caches[0].totals.shards = len(counted)
+    output.save(driver.totals_caches[0])
     (folder / "totals").write_bytes(StoreOfMany.objects["bucket/codes/_moss_tok/totals.json"])
     (folder / "manifests").write_text("\n".join(sorted(counted)))
 
@@ -67,10 +67,10 @@ def resume(shards: int, done: float, folder: Path) -> None:
     say = Stopwatch()
     output = open_output(config_of())
     say(f"plan read, {len(output.done):,} manifests listed in {StoreOfMany.requests:,} requests")
-    driver = _Driver(config_of(), output)
+    driver = _Driver(config_of(), [output])
     assert driver.scheduler.next(0) is not None
     say(
-        f"queue of {driver.scheduler.remaining:,}, {driver.totals_cache.totals.shards:,} counted, "
+        f"queue of {driver.scheduler.remaining:,}, {driver.totals_caches[0].totals.shards:,} counted, "
         "the first shard is at hand"
     )
     say.peak()

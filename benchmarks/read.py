@@ -130,7 +130,7 @@ def random_output(
         shard = OpenShard(spec)
         lengths = random.integers(max(1, frames * 4 // 5), frames * 6 // 5, clips, endpoint=True).tolist()
         infos = [describe(index, length) for index, length in enumerate(lengths)]
-        shard.add_chunk(Chunk(items=[Clip(about, np.empty((1, 0), np.float32)) for about in infos]))
+        shard.add_chunk(Chunk(([Clip(about, np.empty((1, 0), np.float32)) for about in infos],)))
         for about, length in zip(infos, lengths, strict=True):
             codes = random.integers(0, CODEBOOK, (LAYERS, length), dtype=np.int16)
             shard.add_codes(Encoded(CodedClip(about, codes), 0.0))

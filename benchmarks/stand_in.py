@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.codecs.machine import Machine
 from pipeline.distributed.actor import TokenizerActor
 from pipeline.items import Clip, ClipInfo, CodedClip
+from pipeline.shard.tokenize import CodecJob
 from pipeline.steps.encode import Encoder
 
 
@@ -91,9 +92,9 @@ def actor_with(speed: float, folder: Path) -> type[TokenizerActor]:
     """The class of the actors: as in a real run, except for the codec."""
 
     class StandInActor(TokenizerActor):
-        def load(self) -> Encoder:
-            model = self._record.model
-            layers = self._record.num_quantizers
+        def load(self, job: CodecJob) -> Encoder:
+            model = job.record.model
+            layers = job.record.num_quantizers
             return cast(Encoder, StandIn(speed, folder, model.sample_rate, model.samples_per_frame, layers))
 
     return StandInActor

@@ -179,6 +179,23 @@ class ModelConfig(Section):
     """RVQ layers to write. By default all layers of the model."""
 
 
+class OneOfModels(ModelConfig):
+    """One codec of several that tokenize the same clips."""
+
+    folder: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None = None
+    """Folder of its dataset, inside output.uri. By default the last part of the model's name."""
+
+    @property
+    def folder_name(self) -> str:
+        return self.folder or self.name.rstrip("/").rpartition("/")[2]
+
+
+def _as_models(values: Any) -> Any:
+    if not isinstance(values, list | tuple):
+        raise ValueError("give a list of names of models, or of sections like model")
+    return tuple({"name": value} if isinstance(value, str) else value for value in values)
+
+
 class LoudnessConfig(Section):
     """The level that clips are brought to, by the rule that the training data of MOSS-TTS was made with."""
 
@@ -288,11 +305,39 @@ class Config(Section):
     input: InputConfig
     output: OutputConfig
     model: ModelConfig = ModelConfig()
+    models: Annotated[tuple[OneOfModels, ...], BeforeValidator(_as_models)] = ()
+    """Several codecs instead of `model`: each clip is read and decoded once, and each codec has a dataset of its own in
+    a folder of output.uri."""
     prepare: PrepareConfig = PrepareConfig()
     batch: BatchConfig = BatchConfig()
     cluster: ClusterConfig = ClusterConfig()
     run: RunConfig = RunConfig()
     card: CardConfig = CardConfig()
+
+    def of_each_model(self) -> tuple[Config, ...]:
+        """The configuration of each codec's own dataset: this one, unless there are `models`."""
+        return tuple(map(self._of, self.models)) or (self,)
+
+    def _of(self, model: OneOfModels) -> Config:
+        output = self.output.model_copy(update={"uri": f"{self.output.uri.rstrip('/')}/{model.folder_name}"})
+        alone = ModelConfig.model_validate(model.model_dump(exclude={"folder"}))
+        return self.model_copy(update={"models": (), "model": alone, "output": output})
+
+    @model_validator(mode="after")
+    def _models_go_together(self) -> Config:
+        if not self.models:
+            return self
+        if "model" in self.model_fields_set:
+            raise ValueError("model and models are both there: give one of them")
+        if len({model.device for model in self.models}) > 1:
+            raise ValueError("models: each actor holds all of them, so they need the same device")
+        folders = [model.folder_name for model in self.models]
+        for folder in folders:
+            if not re.fullmatch(r"\w[\w.-]*", folder):
+                raise ValueError(f"models: {folder!r} cannot be the name of a folder: give the model a folder")
+            if folders.count(folder) > 1:
+                raise ValueError(f"models: two datasets would be in the folder {folder}: give each model a folder")
+        return self
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -79,12 +79,15 @@ class _StrictLoader(yaml.SafeLoader):
 def _apply(document: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.split(".")
-    if not equals or len(keys) < 2 or not all(keys):
-        raise ConfigError(f"{override!r}: an override is section.key=value, such as model.dtype=bfloat16")
+    no_override = ConfigError(f"{override!r}: an override is section.key=value, such as model.dtype=bfloat16")
+    if not equals or not all(keys):
+        raise no_override
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+    if len(keys) < 2 and not isinstance(value, list):  # a list of sections, such as models
+        raise no_override
     node = document
     for key in keys[:-1]:
         if node.get(key) is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pipeline.config import Config
 from pipeline.export.config import ExportConfig
@@ -45,10 +45,12 @@ def page(path: Path) -> str:
     introduction, root = PAGES[path]
     parts = [introduction]
     for name, field in root.model_fields.items():
-        section = field.annotation
+        section, about = field.annotation, ""
+        if get_origin(section) is tuple:  # a list of sections
+            section, about = get_args(section)[0], f" {_one_line(field.description)} Each is a name, or these keys."
         assert isinstance(section, type)
         assert issubclass(section, Section)
-        parts.append(f"## {name}\n\n{section.__doc__}\n\n{_table(section)}")
+        parts.append(f"## {name}\n\n{section.__doc__}{about}\n\n{_table(section)}")
     return "\n".join(parts)
 
 
@@ -57,9 +59,13 @@ def _table(section: type[Section]) -> str:
     schema = section.model_json_schema(mode="serialization")
     for key, field in section.model_fields.items():
         default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
-        description = re.sub(r"\s+", " ", field.description or "").strip()
-        lines.append(f"| `{key}` | {_allowed(schema['properties'][key], schema)} | {default} | {description} |")
+        allowed = _allowed(schema["properties"][key], schema)
+        lines.append(f"| `{key}` | {allowed} | {default} | {_one_line(field.description)} |")
     return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str | None) -> str:
+    return re.sub(r"\s+", " ", text or "").strip()
 
 
 def _allowed(rule: dict[str, Any], schema: dict[str, Any]) -> str:

@@ -19,11 +19,9 @@ import psutil
 import pyarrow.parquet as pq
 
 from pipeline.config import Config, load_config
-from pipeline.dataset.dataset import open_output, with_absolute_uris
-from pipeline.dataset.machines import OutputMachine, restore_machine
+from pipeline.dataset.dataset import open_outputs, with_absolute_uris
 from pipeline.items import ClipInfo, Origin
-from pipeline.shard.tokenize import tokenize_shard
-from pipeline.steps.encode import load_encoder
+from pipeline.shard import in_process
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus"
@@ -123,14 +121,11 @@ def demo_config(output: Path, *overrides: str) -> Config:
 
 
 def tokenize_in_process(config: Config) -> None:
-    """The oracle: every shard that is not committed, one after the other, without Ray."""
-    output = open_output(config)
-    encoder = load_encoder(config.model, output.record.num_quantizers, config.batch.max_frames, output.record.latents)
-    restore_machine(output)
-    OutputMachine(output, config.run.machines).check(encoder.machine)
-    for spec in output.todo:
-        tokenize_shard(spec, encoder, config, output.record, output.retries.get(spec.shard_id))
-    output.finish()
+    """The oracle: every shard that is not committed, one after the other, without Ray; with `models`, with each."""
+    outputs = open_outputs(config)
+    in_process.tokenize_in_process(config, outputs)
+    for output in outputs:
+        output.finish()
 
 
 def info_of(index: int, num_samples: int, **changes: Any) -> ClipInfo:

@@ -111,12 +111,12 @@ def away_at_first() -> type[TokenizerActor]:
         yield
 
     class AwayAtFirst(TokenizerActor):
-        def tokenize(self, spec: ShardSpec, attempt: int) -> ShardManifest:
+        def tokenize(self, spec: ShardSpec, attempt: int, *codecs: Any) -> list[ShardManifest]:
             if attempt == 1:
                 raise storage.StoreUnavailable("s3://audio/codes: cannot write it, tried for 60 s: no route to host")
             if attempt == 2:
                 ray.get(next(read.remote()))
-            return super().tokenize(spec, attempt)
+            return super().tokenize(spec, attempt, *codecs)
 
     return AwayAtFirst
 

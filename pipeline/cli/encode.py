@@ -7,6 +7,7 @@ resumes. Exit status: 0 every clip has codes, 1 some clips were rejected.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.options import add_model
@@ -25,11 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.printing import print_dataset
     from pipeline.config import parse_config
     from pipeline.dataset.dataset import open_output, with_absolute_uris
-    from pipeline.dataset.machines import OutputMachine, restore_machine
+    from pipeline.dataset.manifest import ShardManifest
     from pipeline.dataset.totals import Totals
     from pipeline.monitoring.progress import Progress
-    from pipeline.shard.tokenize import tokenize_shard
-    from pipeline.steps.encode import load_encoder
+    from pipeline.shard.in_process import tokenize_in_process
 
     document = {
         "input": {"splits": {"train": [storage.absolute(file) for file in arguments.files]}, "format": "auto"},
@@ -44,23 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
     }
     config = with_absolute_uris(parse_config(document, "moss-tok encode"))
     output = open_output(config)
-    restore_machine(output)
-    if output.todo:
-        encoder = load_encoder(
-            config.model,
-            output.record.num_quantizers,
-            config.batch.max_frames,
-            output.record.latents,
-            output.record.dtype,
-        )
-        OutputMachine(output, config.run.machines).check(encoder.machine)
-        with Progress(len(output.todo), len(output.done)) as progress:
-            made = Totals()
-            for spec in output.todo:
-                made.add(
-                    Totals.of(tokenize_shard(spec, encoder, config, output.record, output.retries.get(spec.shard_id)))
-                )
-                progress.update(made, made.audio_seconds)
+    made = Totals()
+    with Progress(len(output.todo), len(output.done)) as progress:
+
+        def count(manifests: Sequence[ShardManifest]) -> None:
+            for manifest in manifests:
+                made.add(Totals.of(manifest))
+            progress.update(made, made.audio_seconds)
+
+        tokenize_in_process(config, [output], count)
     totals = output.finish()
     print_dataset(output, totals, {})
     return ExitStatus.FAILED if totals.rejects else ExitStatus.DONE

@@ -31,25 +31,28 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.steps.plan import plan_shards
 
     config = load_config(arguments.config, arguments.overrides)
-    check_output_folder(config)
-    record = record_run(config, gpu_here(config))
+    configs = config.of_each_model()
+    for each in configs:
+        check_output_folder(each)
+    records = [record_run(each, gpu_here(each)) for each in configs]
     unreadable: list[storage.StorageError] = []
     specs = plan_shards(config.input, unreadable.append)
-    guess = estimate(specs, config, target_of(record), record.codebooks)
     kinds = Counter(f"{spec.split}, {spec.format}" for spec in specs)
-    print(f"{arguments.config} would write to {storage.absolute(config.output.uri)}:")
-    print(
-        lines_of(
-            {
-                "model": record.model.name,
-                **{f"shards ({kind})": f"{count:,}" for kind, count in kinds.items()},
-                "input": format_bytes(sum(spec.size for spec in specs)),
-                **left_out(len(unreadable)),
-                "sampled": f"{guess.clips} clips, {guess.rejects} of them rejected",
-                "hours": f"about {guess.hours:,.3f}",
-                "codes": f"about {guess.codes:,.0f}",
-                "output": f"about {format_bytes(guess.output_bytes)}",
-            }
+    for each, record in zip(configs, records, strict=True):
+        guess = estimate(specs, each, target_of(record), record.codebooks)
+        print(f"{arguments.config} would write to {storage.absolute(each.output.uri)}:")
+        print(
+            lines_of(
+                {
+                    "model": record.model.name,
+                    **{f"shards ({kind})": f"{count:,}" for kind, count in kinds.items()},
+                    "input": format_bytes(sum(spec.size for spec in specs)),
+                    **left_out(len(unreadable)),
+                    "sampled": f"{guess.clips} clips, {guess.rejects} of them rejected",
+                    "hours": f"about {guess.hours:,.3f}",
+                    "codes": f"about {guess.codes:,.0f}",
+                    "output": f"about {format_bytes(guess.output_bytes)}",
+                }
+            )
         )
-    )
     return ExitStatus.DONE

@@ -39,26 +39,26 @@ def run(arguments: argparse.Namespace) -> int:
     logs.configure(config.run.log_format, process="driver", pid=os.getpid())
     logger.info("%s -> %s", arguments.config, config.output.uri, extra=logs.plain())
     try:
-        from pipeline.distributed.driver import (
-            run as run_config,  # takes seconds, so the configuration is checked first
-        )
+        from pipeline.distributed.driver import run_all  # takes seconds, so the configuration is checked first
 
-        summary = run_config(config)
+        summaries = run_all(config)
     except KeyboardInterrupt:
         logger.warning("\nInterrupted. Committed shards are kept. To resume: %s", again, extra=logs.plain())
         return ExitStatus.INTERRUPTED
-    speed = summary.this_run.audio_seconds / max(summary.wall_seconds, 1e-9)
-    timing = {f"{stage} time": format_seconds(seconds) for stage, seconds in summary.this_run.seconds.items()}
-    if summary.this_run.shards:
-        timing["wall time"] = f"{format_seconds(summary.wall_seconds)}, {speed:,.1f}x real time"
-    print_dataset(summary.output, summary.totals, timing)
-    missing = sum(summary.totals.rejects_by_reason[reason] for reason in config.run.retry_rejects)
-    if missing:
-        line = f"\nClips whose files are missing or out of reach: {missing:,}. To look for them again: {again}"
-        logger.info("%s", line, extra=logs.plain())
-    if summary.failures:
-        failed = describe_failures(summary.failures)
-        logger.error("\n%s\nTo retry them: %s", failed, again, extra=logs.plain())
-    if summary.stopped:
-        logger.error("\nStopped: %s\nTo resume: %s", summary.stopped, again, extra=logs.plain())
-    return ExitStatus.FAILED if summary.failures or summary.stopped else ExitStatus.DONE
+    for summary in summaries:
+        speed = summary.this_run.audio_seconds / max(summary.wall_seconds, 1e-9)
+        timing = {f"{stage} time": format_seconds(seconds) for stage, seconds in summary.this_run.seconds.items()}
+        if summary.this_run.shards:
+            timing["wall time"] = f"{format_seconds(summary.wall_seconds)}, {speed:,.1f}x real time"
+        print_dataset(summary.output, summary.totals, timing)
+        missing = sum(summary.totals.rejects_by_reason[reason] for reason in config.run.retry_rejects)
+        if missing:
+            line = f"\nClips whose files are missing or out of reach: {missing:,}. To look for them again: {again}"
+            logger.info("%s", line, extra=logs.plain())
+        if summary.failures:
+            failed = describe_failures(summary.failures)
+            logger.error("\n%s\nTo retry them: %s", failed, again, extra=logs.plain())
+    stopped = summaries[0].stopped
+    if stopped:
+        logger.error("\nStopped: %s\nTo resume: %s", stopped, again, extra=logs.plain())
+    return ExitStatus.FAILED if stopped or any(summary.failures for summary in summaries) else ExitStatus.DONE

@@ -1,28 +1,26 @@
-"""The Ray actor: one replica of the codec, and the shards that are open in it."""
+"""The Ray actor: one replica of each codec, and the shards that are open in it."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from pipeline import logs
 from pipeline.codecs.machine import Machine
-from pipeline.config import Config
-from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest
-from pipeline.dataset.provenance import RunRecord
 from pipeline.distributed.reader_task import prepare_remotely, this_node
 from pipeline.distributed.throughput import ActorFigures
 from pipeline.items import Reject, ShardSpec
 from pipeline.shard.chunks import Chunk
-from pipeline.shard.encode_loop import EncodeLoop
-from pipeline.shard.tokenize import OpenShard, encode_shard, target_of
+from pipeline.shard.tokenize import CodecJob, CodecWorker, encode_shard
 from pipeline.steps.encode import Encoder, gpu_is_lost, load_encoder
+from pipeline.steps.prepare import Target
 from pipeline.steps.records import clip_id
 
 logger = logging.getLogger(__name__)
@@ -32,69 +30,79 @@ GPU_LOST = 70  # exit status
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What an actor says when it has loaded the model."""
+    """What an actor says when it has loaded its models."""
 
     node: str
     """Ray's id of its node."""
-    machine: Machine
-    """The kind of machine that it computes on."""
+    machines: Sequence[Machine]
+    """The kind of machine that each codec computes on."""
 
 
 class TokenizerActor:
-    """One replica of the codec. Each call of `tokenize` has a thread of its own; all share one encode loop."""
+    """One replica of each codec. Each call of `tokenize` has a thread of its own; all share the encode loops."""
 
-    def __init__(self, config: Config, record: RunRecord, run_id: str) -> None:
-        """Load the model and start the encode loop. Log lines go to the standard error of the Ray worker."""
+    def __init__(self, jobs: Sequence[CodecJob], run_id: str) -> None:
+        """Load the models and start the encode loops. Log lines go to the standard error of the Ray worker."""
+        self._config = config = jobs[0].config  # jobs differ in their models and outputs only
         logs.configure(config.run.log_format, everything=True, run=run_id, process="actor", pid=os.getpid())
-        self._config = config
-        self._record = record
-        self._target = target_of(record)
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
-        encoder = self.load()
-        self._machine = encoder.machine
-        self._loop = EncodeLoop(encoder, config.batch.max_frames)
-        self._loop.start()
-        gc.freeze()  # the model and its libraries stay, so garbage collections need not visit them
+        turn = threading.Lock()
+        self._workers = [CodecWorker(job, self.load(job), turn) for job in jobs]
+        for worker in self._workers:
+            worker.loop.start()
+        gc.freeze()  # the models and their libraries stay, so garbage collections need not visit them
 
-    def load(self) -> Encoder:
+    def load(self, job: CodecJob) -> Encoder:
         """Load the encoder. An actor with another codec overrides only this."""
-        record = self._record
-        return load_encoder(
-            self._config.model, record.num_quantizers, self._config.batch.max_frames, record.latents, record.dtype
-        )
+        config, record = job.config, job.record
+        return load_encoder(config.model, record.num_quantizers, config.batch.max_frames, record.latents, record.dtype)
 
     def ready(self) -> Readiness:
-        """Where this actor is, and what it computes on. Ray answers once the model is loaded."""
-        return Readiness(this_node(), self._machine)
+        """Where this actor is, and what it computes on. Ray answers once the models are loaded."""
+        return Readiness(this_node(), [worker.machine for worker in self._workers])
 
     def figures(self) -> ActorFigures:
-        """What this actor has encoded so far, and what waits for its encoder."""
-        frame_seconds = self._target.samples_per_frame / self._target.sample_rate
-        loop = self._loop
-        return ActorFigures(loop.encoded_frames * frame_seconds, loop.busy_seconds, loop.waiting_frames * frame_seconds)
+        """What this actor has encoded so far, and what waits for its encoders. Of several codecs, audio counts as
+        encoded by the part of them that has encoded it.
+        """
+        figures = ActorFigures()
+        for worker in self._workers:
+            seconds = worker.target.samples_per_frame / worker.target.sample_rate / len(self._workers)
+            loop = worker.loop
+            figures += ActorFigures(loop.encoded_frames * seconds, loop.busy_seconds, loop.waiting_frames * seconds)
+        return figures
 
-    def tokenize(self, spec: ShardSpec, attempt: int, replaces: ShardManifest | None = None) -> ShardManifest:
-        """Read, prepare, encode and publish a shard; returns its manifest.
+    def tokenize(
+        self,
+        spec: ShardSpec,
+        attempt: int,
+        codecs: Sequence[int] = (0,),
+        replaces: Sequence[ShardManifest | None] = (None,),
+    ) -> list[ShardManifest]:
+        """Read, prepare, encode and publish a shard with the codecs at these positions; returns their manifests.
 
-        A clip that cannot be used becomes a reject. Any other failure is raised to the driver. `replaces` is the
-        manifest of the committed shard, if the shard is done again because of its rejects.
+        A clip that cannot be used becomes a reject. Any other failure is raised to the driver. `replaces` has for each
+        codec the manifest of the committed shard, if the shard is done again because of its rejects.
         """
         config = self._config
         about = {"shard": spec.shard_id, "attempt": attempt}
         logger.info("opened: %s", spec.place, extra=about)
-        shard = OpenShard(spec, attempt, max_missing_fraction=config.run.max_missing_fraction, replaces=replaces)
-        chunks = prepare_remotely(spec, config.input, config.prepare, self._target, config.run.stall_seconds)
+
+        def prepare(targets: Sequence[Target]) -> Iterator[Chunk]:
+            chunks = prepare_remotely(spec, config.input, config.prepare, targets, config.run.stall_seconds)
+            return _log_rejects(chunks, spec, about)
+
+        workers = [self._workers[position] for position in codecs]
         try:
-            encode_shard(shard, _log_rejects(chunks, spec, about), self._loop, self._target)
+            manifests = encode_shard(spec, prepare, workers, replaces, attempt)
         except Exception as error:
             if gpu_is_lost(error):
                 logger.error("this actor ends, since its GPU computes nothing any more: %s", error, extra=about)
                 end_process()
             raise
-        layout = Layout(config.output.uri)
-        manifest = shard.publish(layout, self._record, config.output.row_group_rows, self._machine)
-        logger.info("committed: %d rows, %d rejects", manifest.rows, manifest.rejects, extra=about)
-        return manifest
+        for manifest in manifests:
+            logger.info("committed: %d rows, %d rejects", manifest.rows, manifest.rejects, extra=about)
+        return manifests
 
 
 def end_process() -> None:
@@ -104,10 +112,10 @@ def end_process() -> None:
 
 
 def _log_rejects(chunks: Iterable[Chunk], spec: ShardSpec, about: dict[str, object]) -> Iterator[Chunk]:
-    """Log the rejects of each chunk and pass the chunk on."""
+    """Log the rejects of each chunk, equal ones of several targets once, and pass the chunk on."""
     for chunk in chunks:
-        for item in chunk.items:
-            if isinstance(item, Reject):
-                clip = {"clip": clip_id(spec.shard_id, item.origin), "stage": item.stage, "reason": item.reason}
-                logger.info("rejected: %s: %s", item.origin.key, item.message, extra=about | clip)
+        rejects = (item for items in chunk.items for item in items if isinstance(item, Reject))
+        for reject in dict.fromkeys(rejects):
+            clip = {"clip": clip_id(spec.shard_id, reject.origin), "stage": reject.stage, "reason": reject.reason}
+            logger.info("rejected: %s: %s", reject.origin.key, reject.message, extra=about | clip)
         yield chunk

@@ -1,4 +1,4 @@
-"""The actors of a run: each holds one replica of the codec, and there are as many as the cluster has capacity for.
+"""The actors of a run: each holds one replica of each codec, and there are as many as the cluster has capacity for.
 
 Ray restarts no actor. Every few seconds `reconcile` compares the actors with the capacity of the cluster. It removes
 those that died, starts new ones and ends surplus ones. All calls of all actors end in one queue, so that waiting for a
@@ -8,8 +8,9 @@ thousand actors costs no more than waiting for one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from textwrap import shorten
 from typing import Any, TypeAlias
@@ -18,10 +19,8 @@ import ray
 from ray.exceptions import RayActorError
 
 from pipeline.codecs.machine import Machine
-from pipeline.config import Config
 from pipeline.dataset.dataset import OutputMismatch
 from pipeline.dataset.machines import REMEDY
-from pipeline.dataset.provenance import RunRecord
 from pipeline.distributed.actor import Readiness, TokenizerActor
 from pipeline.distributed.actor_handle import ActorHandle
 from pipeline.distributed.cluster import (
@@ -36,6 +35,7 @@ from pipeline.distributed.cluster import (
     slots_per_actor,
 )
 from pipeline.distributed.scheduler import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Scheduler
+from pipeline.shard.tokenize import CodecJob
 from pipeline.yaml_config import ConfigError
 
 RECONCILE_SECONDS = 2.0  # between two looks at the cluster; also the time in which Ray learns that a node is gone
@@ -53,17 +53,18 @@ class ActorPool:
 
     def __init__(
         self,
-        config: Config,
-        record: RunRecord,
+        jobs: Sequence[CodecJob],
         run_id: str,
         tokenizer: type[TokenizerActor],
         scheduler: Scheduler,
         note: Callable[[str], None],
-        objection: Callable[[Machine], str | None] = lambda machine: None,
+        objection: Callable[[Sequence[Machine]], str | None] = lambda machines: None,
     ) -> None:
-        """`objection` says why an actor on such a machine may not encode for this output, or None if it may."""
-        self._config = config
-        self._record = record
+        """`objection` says why an actor whose codecs compute on such machines may not encode for these outputs, or None
+        if it may.
+        """
+        self._jobs = jobs
+        self._config = config = jobs[0].config
         self._run_id = run_id
         self._scheduler = scheduler
         self._note = note
@@ -178,18 +179,18 @@ class ActorPool:
             max_task_retries=0,
             **self._elsewhere(),
         )
-        return ActorHandle(shell.remote(self._config_of_actor(), self._record, self._run_id))
+        return ActorHandle(shell.remote([self._with_device(job) for job in self._jobs], self._run_id))
 
-    def _config_of_actor(self) -> Config:
+    def _with_device(self, job: CodecJob) -> CodecJob:
         """With the device that Ray assigns: an actor that cannot use its GPU must say so and not take the CPU."""
-        device = "cuda" if self._shape.gpus else "cpu"
-        return self._config.model_copy(update={"model": self._config.model.model_copy(update={"device": device})})
+        model = job.config.model.model_copy(update={"device": "cuda" if self._shape.gpus else "cpu"})
+        return replace(job, config=job.config.model_copy(update={"model": model}))
 
     def _on_ready(self, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()
         if error is None:
             ready: Readiness = result.result()
-            objection = self._objection(ready.machine)
+            objection = self._objection(ready.machines)
             if objection is not None:
                 self._keep_off(ready.node, actor, objection)
                 return
@@ -235,7 +236,8 @@ class ActorPool:
 
     def _start_failed(self, error: BaseException, hopeless: bool) -> None:
         self._start_failures += 1
-        reason = f"no actor could load {self._config.model.name}: {cause(error)}"
+        names = " and ".join(job.config.model.name for job in self._jobs)
+        reason = f"no actor could load {names}: {cause(error)}"
         if not self.actors and (hopeless or self._start_failures >= MAX_START_FAILURES):
             raise ConfigError(reason) from error
         wait = min(FIRST_RETRY_SECONDS * 2**self._start_failures, LONGEST_RETRY_SECONDS)

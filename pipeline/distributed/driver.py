@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,9 @@ import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 
 from pipeline import logs, signals, storage
+from pipeline.codecs.machine import Machine
 from pipeline.config import Config
-from pipeline.dataset.dataset import Output, gpu_here, open_output, with_absolute_uris
+from pipeline.dataset.dataset import Output, gpu_here, open_outputs, with_absolute_uris
 from pipeline.dataset.machines import OutputMachine, restore_machine
 from pipeline.dataset.totals import Totals
 from pipeline.dataset.totals_cache import TotalsCache
@@ -31,8 +33,10 @@ from pipeline.distributed.monitor import Monitor
 from pipeline.distributed.reject_limit import too_many_rejects
 from pipeline.distributed.scheduler import OUTAGE_SECONDS, Attempt, Failure, Scheduler
 from pipeline.distributed.throughput import ActorFigures
+from pipeline.items import ShardSpec
 from pipeline.monitoring import heartbeat
 from pipeline.monitoring.heartbeat import Heartbeat, new_run_id, read_heartbeats
+from pipeline.shard.tokenize import CodecJob
 from pipeline.storage import StorageError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -44,49 +48,70 @@ SAVE_SECONDS = 60.0
 
 @dataclass(slots=True)
 class RunSummary:
-    """How a run ended."""
+    """How a run ended for one output."""
 
     output: Output
     totals: Totals
     """Totals of the whole dataset, including what earlier runs committed."""
     this_run: Totals
     failures: list[Failure]
-    """Shards that were given up."""
+    """Shards that were given up, and are not committed to this output."""
     stopped: str | None
     """Why the run ended before its last shard; None if it did not."""
     wall_seconds: float
 
 
 def run(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> RunSummary:
-    """Tokenize every shard that is not committed yet, then write the card and, if none failed, `_SUCCESS`.
+    """`run_all` of a configuration with one codec."""
+    (summary,) = run_all(config, tokenizer)
+    return summary
+
+
+def run_all(config: Config, tokenizer: type[TokenizerActor] = TokenizerActor) -> list[RunSummary]:
+    """Tokenize with each codec every shard that it has not committed yet, then write the card of each output and, if
+    none of its shards failed, `_SUCCESS`.
 
     `tokenizer` is the class of the actors. Raises ConfigError and PlanError before any work is done. After a
-    KeyboardInterrupt, the same call continues with the output.
+    KeyboardInterrupt, the same call continues with the outputs.
     """
     config = with_absolute_uris(config)
     run_id, began = new_run_id(), time.time()
-    output = open_output(config, _gpus_there)
-    if output.retries:
-        output = _retry_unless_beside_a_run(output, run_id)
-    restore_machine(output)
-    logger.info("%s", output.progress, extra=logs.plain())
+    outputs = open_outputs(config, _gpus_there)
+    outputs = [_retry_unless_beside_a_run(output, run_id) if output.retries else output for output in outputs]
+    for output in outputs:
+        restore_machine(output)
+        name = f"{output.record.model.label}: " if config.models else ""
+        logger.info("%s%s", name, output.progress, extra=logs.plain())
     started = time.monotonic()
-    driver = _Driver(config, output, run_id)
-    if output.todo:
+    driver = _Driver(config, outputs, run_id)
+    if driver.scheduler.remaining:
         connect(config.cluster)
         try:
             signals.check()
-            warn_of_local_output(output, live_nodes())
+            warn_of_local_output(outputs[0], live_nodes())
             driver.run(tokenizer)
         finally:
             ray.shutdown()
-    cache = driver.totals_cache
+    summaries: list[RunSummary] = []
+    errors: list[Exception] = []
+    for output, cache, this_run in zip(outputs, driver.totals_caches, driver.totals, strict=True):
+        try:
+            totals, cache = _finish(output, cache, began, run_id)
+        except Exception as error:
+            errors.append(error)  # the other outputs are finished all the same
+            continue
+        failures, seconds = driver.failures_of(cache), time.monotonic() - started
+        summaries.append(RunSummary(output, totals, this_run, failures, driver.stopped, seconds))
+    if errors:
+        raise errors[0]
+    return summaries
+
+
+def _finish(output: Output, cache: TotalsCache, began: float, run_id: str) -> tuple[Totals, TotalsCache]:
+    """The totals of an output at the end of a run, and what they were counted with."""
     if cache.may_change and any(beat.moved_at > began for beat in _other_runs(output, run_id)):
         cache = TotalsCache(output.specs)  # another run may have replaced shards that are counted as they were
-    totals = output.finish(cache)
-    return RunSummary(
-        output, totals, driver.totals, driver.scheduler.failures, driver.stopped, time.monotonic() - started
-    )
+    return output.finish(cache), cache
 
 
 def _gpus_there(config: Config) -> bool:
@@ -132,12 +157,17 @@ def _other_runs(output: Output, run_id: str) -> list[Heartbeat]:
 class _Driver:
     """Keeps a few shards open in every actor until no shard is left."""
 
-    def __init__(self, config: Config, output: Output, run_id: str | None = None) -> None:
+    def __init__(self, config: Config, outputs: Sequence[Output], run_id: str | None = None) -> None:
+        """`outputs` are those of the codecs of the configuration, and have the same plan."""
         self._config = config
-        self._output = output
-        self.scheduler = Scheduler(output.todo, config.run.max_attempts)
-        self.totals_cache: TotalsCache = output.totals_cache()
-        self.totals = Totals()
+        self._outputs = outputs
+        todo = (spec for spec in outputs[0].specs if self._codecs_to_do(spec))
+        self.scheduler = Scheduler(todo, config.run.max_attempts)
+        self.totals_caches = [output.totals_cache() for output in outputs]
+        self.totals = [Totals() for _ in outputs]
+        """Of this run, for each output."""
+        self._pass = Totals()
+        """Of this run, with each shard as the first of its codecs made it."""
         self.stopped: str | None = None
         self._run_id = run_id or new_run_id()
         self._asked: set[ActorHandle] = set()
@@ -149,10 +179,12 @@ class _Driver:
         """Work until every shard is committed or given up, or there is a reason to stop."""
         log_format = self._config.run.log_format
         logs.configure(log_format, run=self._run_id, process="driver", pid=os.getpid())
-        with Monitor(self._output, self._run_id, self.scheduler, log_format) as self._monitor:
-            record, note = self._output.record, self._monitor.note
-            machine = OutputMachine(self._output, self._config.run.machines)
-            pool = ActorPool(self._config, record, self._run_id, tokenizer, self.scheduler, note, machine.objection)
+        configs = self._config.of_each_model()
+        jobs = [CodecJob(config, output.record) for config, output in zip(configs, self._outputs, strict=True)]
+        self._machines = [OutputMachine(output, self._config.run.machines) for output in self._outputs]
+        with Monitor(self._outputs, self._run_id, self.scheduler, log_format) as self._monitor:
+            note = self._monitor.note
+            pool = ActorPool(jobs, self._run_id, tokenizer, self.scheduler, note, self._objection)
             try:
                 while self.scheduler.remaining and not self.stopped:
                     signals.check()
@@ -165,9 +197,22 @@ class _Driver:
                     self._poll(pool)
                     self._save()
                     shards_open = sum(len(actor.open) for actor in pool.actors)
-                    self._monitor.update(self.totals, self._sums().encoded_seconds, shards_open)
+                    self._monitor.update(self._pass, self._sums().encoded_seconds, shards_open)
             finally:
                 pool.kill_all()
+
+    def failures_of(self, cache: TotalsCache) -> list[Failure]:
+        """The shards that were given up and are not among those that were counted for an output."""
+        missing = cache.uncounted(failure.spec.shard_id for failure in self.scheduler.failures)
+        return [failure for failure in self.scheduler.failures if failure.spec.shard_id in missing]
+
+    def _codecs_to_do(self, spec: ShardSpec) -> list[int]:
+        """Positions of the outputs that this shard was not committed to."""
+        return [position for position, output in enumerate(self._outputs) if spec.shard_id not in output.done]
+
+    def _objection(self, machines: Sequence[Machine]) -> str | None:
+        pairs = zip(self._machines, machines, strict=True)
+        return next((why for output, machine in pairs if (why := output.objection(machine)) is not None), None)
 
     def _assign(self, pool: ActorPool) -> None:
         """Fill the free slots of actors, one slot of each actor at a time, so that a short queue is spread over all."""
@@ -177,9 +222,9 @@ class _Driver:
                     actor.open[attempt.spec.shard_id] = attempt
                     self._monitor.opened(attempt, actor.name)
                     on_done = partial(self._on_tokenized, pool, attempt)
-                    old = self._output.retries.get(attempt.spec.shard_id)
-                    replaces = [] if old is None else [old]
-                    pool.call(actor, on_done, "tokenize", attempt.spec, attempt.number, *replaces)
+                    codecs = self._codecs_to_do(attempt.spec)
+                    replaces = [self._outputs[codec].retries.get(attempt.spec.shard_id) for codec in codecs]
+                    pool.call(actor, on_done, "tokenize", attempt.spec, attempt.number, codecs, replaces)
 
     def _on_tokenized(self, pool: ActorPool, attempt: Attempt, actor: ActorHandle, result: Future[Any]) -> None:
         error = result.exception()
@@ -188,13 +233,16 @@ class _Driver:
             return
         del actor.open[attempt.spec.shard_id]
         if error is None:
-            manifest = result.result()
+            manifests = result.result()
             self.scheduler.committed(attempt)
-            self.totals.add(Totals.of(manifest))
-            self.totals_cache.add(manifest)
-            self._monitor.committed(manifest)
+            self._pass.add(Totals.of(manifests[0]))
+            for codec, manifest in zip(self._codecs_to_do(attempt.spec), manifests, strict=True):
+                self.totals[codec].add(Totals.of(manifest))
+                self.totals_caches[codec].add(manifest)
+            self._monitor.committed(manifests)
             if self.scheduler.remaining:
-                self.stopped = too_many_rejects(self.totals, self._config.run.max_reject_fraction)
+                stops = (too_many_rejects(totals, self._config.run.max_reject_fraction) for totals in self.totals)
+                self.stopped = next(filter(None, stops), None)
         elif isinstance(getattr(error, "cause", error), NodeDiedError | ObjectLostError):
             for line in self.scheduler.node_gone([attempt], f"the node of its reader is gone: {cause(error)}"):
                 self._monitor.note(line, attempt.spec)
@@ -240,6 +288,7 @@ class _Driver:
             return
         self._next_save = now + SAVE_SECONDS
         try:
-            self._output.save(self.totals_cache)
+            for output, cache in zip(self._outputs, self.totals_caches, strict=True):
+                output.save(cache)
         except StorageError as error:
             self._monitor.note(f"the totals so far could not be saved, which only costs time on resuming: {error}")

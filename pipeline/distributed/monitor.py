@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
@@ -29,18 +29,19 @@ KEPT_FAILURES = 100
 class Monitor:
     """The driver tells it what happens in a run. Needs Ray, for the metrics. No failure to report stops the run."""
 
-    def __init__(self, output: Output, run_id: str, scheduler: Scheduler, log_format: LogFormat) -> None:
+    def __init__(self, outputs: Sequence[Output], run_id: str, scheduler: Scheduler, log_format: LogFormat) -> None:
+        """A shard of several outputs counts as one; each output gets the same heartbeat."""
         now = time.monotonic()
-        self._layout = output.layout
+        self._layouts = [output.layout for output in outputs]
         self._scheduler = scheduler
-        self._progress = Progress(scheduler.remaining, len(output.done), log_format)
+        self._committed_before = len(outputs[0].specs) - scheduler.remaining
+        self._progress = Progress(scheduler.remaining, self._committed_before, log_format)
         self._metrics = RunMetrics(run_id)
         self._throughput = Throughput(now)
         self._first_beat = heartbeat.first_beat(run_id)
         self._next_beat = now
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
         self._written: Future[None] | None = None
-        self._committed_before = len(output.done)
         self._committed = 0
         self._open = 0
         self._retries = 0
@@ -50,7 +51,7 @@ class Monitor:
     def __enter__(self) -> Monitor:
         self._progress.__enter__()
         shards = {"shards": self._scheduler.remaining, "committed_before": self._committed_before}
-        logger.info("the run begins", extra={"output": self._layout.root, **shards})
+        logger.info("the run begins", extra={"output": ", ".join(layout.root for layout in self._layouts), **shards})
         return self
 
     def __exit__(
@@ -75,12 +76,13 @@ class Monitor:
         fields = {"shard": attempt.spec.shard_id, "attempt": attempt.number, "actor": actor}
         logger.info("given to an actor: %s", attempt.spec.place, extra=fields)
 
-    def committed(self, manifest: ShardManifest) -> None:
-        """An actor has committed a shard."""
+    def committed(self, manifests: Sequence[ShardManifest]) -> None:
+        """An actor has committed a shard, with one codec or several."""
         self._committed += 1
-        self._metrics.committed(manifest)
-        counts = {"clips": manifest.rows, "rejects": manifest.rejects, "audio_seconds": manifest.audio_seconds}
-        logger.info("committed", extra={"shard": manifest.shard_id, "attempt": manifest.attempt, **counts})
+        for manifest in manifests:
+            self._metrics.committed(manifest)
+            counts = {"clips": manifest.rows, "rejects": manifest.rejects, "audio_seconds": manifest.audio_seconds}
+            logger.info("committed", extra={"shard": manifest.shard_id, "attempt": manifest.attempt, **counts})
 
     def update(self, totals: Totals, encoded_seconds: float, shards_open: int) -> None:
         """The state of the run: totals of its shards, seconds of audio encoded so far, shards that actors have open."""
@@ -131,7 +133,8 @@ class Monitor:
         )
 
     def _publish(self, beat: heartbeat.Heartbeat) -> None:
-        try:
-            heartbeat.publish(self._layout, beat)
-        except (StorageError, OSError) as error:
-            logger.warning("moss-tok status will not see this run move: %s", error)
+        for layout in self._layouts:
+            try:
+                heartbeat.publish(layout, beat)
+            except (StorageError, OSError) as error:
+                logger.warning("moss-tok status will not see this run move: %s", error)

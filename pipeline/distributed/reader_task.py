@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class _Reading:
     spec: ShardSpec
     input_config: InputConfig
     prepare_config: PrepareConfig
-    target: Target
+    targets: tuple[Target, ...]
     stall_seconds: float
 
 
@@ -50,12 +50,16 @@ def _prepare(reading: _Reading, resumption: Resumption) -> Iterator[Chunk]:
     keep_freed_memory()
     watchdog = Watchdog(reading.stall_seconds)
     yield from prepare_shard(
-        reading.spec, reading.input_config, reading.prepare_config, reading.target, resumption, watchdog
+        reading.spec, reading.input_config, reading.prepare_config, reading.targets, resumption, watchdog
     )
 
 
 def prepare_remotely(
-    spec: ShardSpec, input_config: InputConfig, prepare_config: PrepareConfig, target: Target, stall_seconds: float
+    spec: ShardSpec,
+    input_config: InputConfig,
+    prepare_config: PrepareConfig,
+    targets: Sequence[Target],
+    stall_seconds: float,
 ) -> Iterator[Chunk]:
     """`prepare_shard` in another process, a few chunks ahead of the caller, on this node if it has a free CPU.
 
@@ -67,7 +71,7 @@ def prepare_remotely(
         spec=spec,
         input_config=input_config,
         prepare_config=prepare_config,
-        target=target,
+        targets=tuple(targets),
         stall_seconds=stall_seconds,
     )
     finished = 0
@@ -87,7 +91,8 @@ def prepare_remotely(
             if resumption.isolated_clips and clip is None:
                 raise ReaderDied(f"{spec.place}: the process that reads it died after {finished} clips") from error
             if clip is not None and clip.index == suspect:
-                yield Chunk(items=[_crash_reject(clip, time.monotonic() - received, stall_seconds)])
+                reject = _crash_reject(clip, time.monotonic() - received, stall_seconds)
+                yield Chunk(tuple([reject] for _ in targets))
                 finished, suspect, resumption = finished + 1, None, Resumption(first=finished + 1)
             else:
                 suspect = None if clip is None else clip.index

@@ -7,8 +7,8 @@ pipeline/steps/prepare.py), and one chunk: CHUNK_BYTES and at most one more part
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pipeline.config import InputConfig, PrepareConfig
 from pipeline.items import Clip, ClipPart, Origin, Prepared, RawClip, Reject, ShardSpec
@@ -24,7 +24,8 @@ CHUNK_CLIPS = 256
 class Chunk:
     """Neighbouring clips of a shard on their way to the encoder, and the time that it took to prepare them."""
 
-    items: list[Prepared] = field(default_factory=list)
+    items: tuple[list[Prepared], ...] = ()
+    """For each target, what its clips became. Every clip that ends in the chunk ends in all of the lists."""
     waveform_bytes: int = 0
     input_bytes: int = 0
     read_seconds: float = 0.0
@@ -32,22 +33,25 @@ class Chunk:
     working_on: Origin | None = None
     """The clip that the reader works on next, if it isolates clips: the next chunk begins or continues it."""
 
+    @classmethod
+    def of(cls, targets: int) -> Chunk:
+        """An empty chunk for so many targets."""
+        return cls(tuple([] for _ in range(targets)))
+
     @property
     def full(self) -> bool:
-        return self.waveform_bytes >= CHUNK_BYTES or len(self.items) >= CHUNK_CLIPS
+        return self.waveform_bytes >= CHUNK_BYTES or any(len(items) >= CHUNK_CLIPS for items in self.items)
 
     @property
     def finished(self) -> int:
         """Number of clips that end in this chunk: parts of a long clip do not count."""
-        return sum(not isinstance(item, ClipPart) for item in self.items)
+        return sum(not isinstance(item, ClipPart) for item in self.items[0]) if self.items else 0
 
-    def add(self, item: Prepared, raw: RawClip | Reject) -> None:
-        """Add an item that `raw` was prepared to, or `raw` itself if it is a reject."""
-        self.items.append(item)
+    def add(self, position: int, item: Prepared) -> None:
+        """Add what a clip became for the target at this position."""
+        self.items[position].append(item)
         if isinstance(item, Clip | ClipPart):
             self.waveform_bytes += item.waveform.nbytes
-        if isinstance(raw, RawClip) and not isinstance(item, ClipPart):
-            self.input_bytes += raw.input_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +71,16 @@ def prepare_shard(
     spec: ShardSpec,
     input_config: InputConfig,
     prepare_config: PrepareConfig,
-    target: Target,
+    targets: Sequence[Target],
     resumption: Resumption = FROM_THE_START,
     watchdog: Watchdog = NO_WATCHDOG,
 ) -> Iterator[Chunk]:
-    """Read and prepare every clip of a shard in source order; yields a chunk at a time, the last one possibly empty."""
+    """Read every clip of a shard in source order, and prepare it for each target; yields a chunk at a time, the last
+    one possibly empty.
+    """
     raw_clips = read_shard(spec, input_config)
-    preparer = Preparer(prepare_config, target, watchdog)
-    chunk = Chunk()
+    preparer = Preparer(prepare_config, targets, watchdog)
+    chunk = Chunk.of(len(targets))
     while (raw := _read(raw_clips, chunk)) is not None:
         index = raw.origin.index
         if index < resumption.first:
@@ -82,14 +88,19 @@ def prepare_shard(
         if isolated := index < resumption.first + resumption.isolated_clips:
             chunk.working_on = raw.origin
             yield chunk
-            chunk = Chunk()
-        items = preparer.prepare(raw) if isinstance(raw, RawClip) else iter([raw])
-        while (item := _prepare(items, chunk, watchdog)) is not None:
-            chunk.add(item, raw)
-            if chunk.full or isolated:
-                chunk.working_on = raw.origin if isinstance(item, ClipPart) else None
+            chunk = Chunk.of(len(targets))
+        items = preparer.prepare(raw) if isinstance(raw, RawClip) else ((at, raw) for at in range(len(targets)))
+        ended = 0
+        while (prepared := _prepare(items, chunk, watchdog)) is not None:
+            chunk.add(*prepared)
+            is_part = isinstance(prepared[1], ClipPart)
+            ended += not is_part
+            if ended == len(targets) and isinstance(raw, RawClip):
+                chunk.input_bytes += raw.input_bytes
+            if (chunk.full or isolated) and (is_part or ended == len(targets)):
+                chunk.working_on = raw.origin if is_part else None
                 yield chunk
-                chunk = Chunk()
+                chunk = Chunk.of(len(targets))
     yield chunk
 
 
@@ -100,7 +111,7 @@ def _read(raw_clips: Iterator[RawClip | Reject], chunk: Chunk) -> RawClip | Reje
     return raw
 
 
-def _prepare(items: Iterator[Prepared], chunk: Chunk, watchdog: Watchdog) -> Prepared | None:
+def _prepare(items: Iterator[tuple[int, Prepared]], chunk: Chunk, watchdog: Watchdog) -> tuple[int, Prepared] | None:
     started = time.perf_counter()
     item = next(items, None)
     watchdog.stop()  # the caller may now wait for the encoder

@@ -49,8 +49,12 @@ class EncodeLoop:
     being read, so that it ends, and the next one begins, before the other open shards end.
     """
 
-    def __init__(self, encoder: Encoder, max_frames: int) -> None:
+    def __init__(self, encoder: Encoder, max_frames: int, turn: threading.Lock | None = None) -> None:
+        """`turn` is a lock that the loops of several codecs in one process share, so that one encodes at a time: how
+        PyTorch computes, and in how many threads, is set for the whole process.
+        """
         self._encoder = encoder
+        self._turn = turn or threading.Lock()
         self._batcher: Batcher[_Request] = Batcher(max_frames)
         self._capacity = 2 * POOL_BATCHES * max_frames
         self._long_clips: deque[LongClip] = deque()
@@ -196,13 +200,14 @@ class EncodeLoop:
         return part
 
     def _launch(self, requests: list[_Request]) -> _Batch:
-        started = time.perf_counter()
         codes: Future[list[CodedClip]]
-        try:
-            codes = self._encoder.launch([request.clip for request in requests])
-        except Exception as error:
-            codes = Future()
-            codes.set_exception(error)
+        with self._turn:
+            started = time.perf_counter()
+            try:
+                codes = self._encoder.launch([request.clip for request in requests])
+            except Exception as error:
+                codes = Future()
+                codes.set_exception(error)
         return _Batch(requests, codes, started)
 
     def _finish(self, batch: _Batch) -> None:
@@ -220,19 +225,20 @@ class EncodeLoop:
 
     def _continue(self, clip: LongClip, part: Part | None) -> None:
         """Encode a part of a long clip, or what is left of it at its end."""
-        started = time.perf_counter()
         coded: CodedClip | None = None
         error: Exception | None = None
-        try:
-            if part is not None:
-                clip.stream.step(part.waveform)
-                self.encoded_frames += part.frames
-            elif clip.info is not None:
-                coded = clip.stream.finish(clip.info)
-        except Exception as failure:
-            self.drop(clip)
-            error = failure
-        clip.seconds += self._account(started)
+        with self._turn:
+            started = time.perf_counter()
+            try:
+                if part is not None:
+                    clip.stream.step(part.waveform)
+                    self.encoded_frames += part.frames
+                elif clip.info is not None:
+                    coded = clip.stream.finish(clip.info)
+            except Exception as failure:
+                self.drop(clip)
+                error = failure
+            clip.seconds += self._account(started)
         if error is not None:
             clip.future.set_exception(error)
         elif coded is not None:

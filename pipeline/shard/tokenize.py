@@ -1,19 +1,24 @@
 """One shard from its specification to its manifest, in one process and without Ray.
 
-`encode_shard` composes the steps. `tokenize_shard` runs it with chunks that are prepared in this process; an actor of a
-distributed run, with chunks that other processes prepare. Both publish the same bytes.
+`encode_shard` composes the steps, for one codec or several. `tokenize_shards` runs it with chunks that are prepared in
+this process; an actor of a distributed run, with chunks that other processes prepare. Both publish the same bytes.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from pipeline.codecs.machine import Machine
 from pipeline.config import Config
 from pipeline.dataset.commit import AttemptInfo, publish_shard, replace_shard, shard_metadata
 from pipeline.dataset.layout import Layout
-from pipeline.dataset.manifest import ShardManifest
+from pipeline.dataset.manifest import ShardManifest, read_manifest
 from pipeline.dataset.provenance import RunRecord
 from pipeline.items import CodedClip, Origin, Reject, ShardSpec
 from pipeline.shard.chunks import Chunk, prepare_shard
@@ -59,16 +64,17 @@ class OpenShard:
         self.input_bytes = 0
         self._expected = 0
 
-    def add_chunk(self, chunk: Chunk) -> None:
-        """Count a chunk and keep its rejects. The codes of its clips follow with `add_codes`.
+    def add_chunk(self, chunk: Chunk, position: int = 0) -> None:
+        """Count a chunk and keep the rejects of the target at this position. The codes of its clips follow with
+        `add_codes`. Targets share the chunk's time equally.
 
         Raises SourcesMissing once too many files are missing.
         """
-        self.seconds["read"] += chunk.read_seconds
-        self.seconds["prepare"] += chunk.prepare_seconds
+        self.seconds["read"] += chunk.read_seconds / len(chunk.items)
+        self.seconds["prepare"] += chunk.prepare_seconds / len(chunk.items)
         self.input_bytes += chunk.input_bytes
         self._expected += chunk.finished
-        rejects = [item for item in chunk.items if isinstance(item, Reject)]
+        rejects = [item for item in chunk.items[position] if isinstance(item, Reject)]
         self.rejects.extend(rejects)
         missing = [reject.origin.source for reject in rejects if reject.reason == "missing"]
         self._missing_clips += len(missing)
@@ -131,26 +137,118 @@ def target_of(record: RunRecord) -> Target:
     )
 
 
-def encode_shard(shard: OpenShard, chunks: Iterable[Chunk], loop: EncodeLoop, target: Target) -> None:
-    """Encode the clips of a shard as its chunks come, until every one is accounted for.
+@dataclass(frozen=True, slots=True)
+class CodecJob:
+    """What one codec of a run is to do."""
 
-    Raises what `chunks` raises, and the encoder's error for a clip that could not be encoded.
+    config: Config
+    """Names the model, and the output that its codes go to."""
+    record: RunRecord
+
+
+class CodecWorker:
+    """One codec in this process: its encode loop, which the caller starts and closes, and where its shards go."""
+
+    def __init__(self, job: CodecJob, encoder: Encoder, turn: threading.Lock | None = None) -> None:
+        """`turn` is a lock that the workers of one process share, if there are several."""
+        self._config, self._record = job.config, job.record
+        self._layout = Layout(job.config.output.uri)
+        self.target = target_of(job.record)
+        self.machine: Machine = encoder.machine
+        self.loop = EncodeLoop(encoder, job.config.batch.max_frames, turn)
+
+    def committed(self, spec: ShardSpec, replaces: ShardManifest | None) -> ShardManifest | None:
+        """The manifest of the shard, if it is committed and is not the one that this run replaces."""
+        try:
+            found = read_manifest(self._layout, spec.shard_id)
+        except FileNotFoundError:
+            return None
+        return None if found == replaces else found
+
+    def open_shard(self, spec: ShardSpec, attempt: int, replaces: ShardManifest | None) -> OpenShard:
+        allowed = self._config.run.max_missing_fraction
+        return OpenShard(spec, attempt, max_missing_fraction=allowed, replaces=replaces)
+
+    def publish(self, shard: OpenShard) -> ShardManifest:
+        return shard.publish(self._layout, self._record, self._config.output.row_group_rows, self.machine)
+
+
+Prepare: TypeAlias = "Callable[[Sequence[Target]], Iterable[Chunk]]"
+"""Reads a shard and prepares it for each target."""
+
+
+def encode_shard(
+    spec: ShardSpec,
+    prepare: Prepare,
+    workers: Sequence[CodecWorker],
+    replaces: Sequence[ShardManifest | None],
+    attempt: int = 1,
+) -> list[ShardManifest]:
+    """Encode the clips of a shard with each codec as its chunks come, and publish the shard of each codec for itself,
+    once every clip is accounted for. Returns the manifests, one for each worker.
+
+    Of several codecs, one that has committed the shard already is left out. `replaces` has for each the manifest of
+    the shard that is done again because of its rejects.
+
+    Raises what `prepare` raises, and the encoder's error for a clip that could not be encoded: that of the first codec
+    that failed, after the others have published their shards.
     """
-    with loop.register_shard() as rank, ClipSubmitter(loop, target, rank) as submitter:
-        for chunk in chunks:
-            shard.add_chunk(chunk)
-            for item in chunk.items:
-                submitter.submit(item)
-    for encoded in submitter.results():
-        shard.add_codes(encoded)
+    manifests: dict[CodecWorker, ShardManifest] = {}
+    open_shards: dict[CodecWorker, OpenShard] = {}
+    for worker, old in zip(workers, replaces, strict=True):
+        if len(workers) > 1 and (found := worker.committed(spec, old)) is not None:
+            manifests[worker] = found
+        else:
+            open_shards[worker] = worker.open_shard(spec, attempt, old)
+    failures: list[Exception] = []
+    for worker, submitter in _submit(open_shards, prepare):
+        try:
+            for encoded in submitter.results():
+                open_shards[worker].add_codes(encoded)
+            manifests[worker] = worker.publish(open_shards[worker])
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return [manifests[worker] for worker in workers]
+
+
+def _submit(shards: Mapping[CodecWorker, OpenShard], prepare: Prepare) -> list[tuple[CodecWorker, ClipSubmitter]]:
+    """Hand every clip of a shard to the encode loop of each worker."""
+    if not shards:
+        return []
+    with ExitStack() as stack:
+        submitters: list[tuple[CodecWorker, ClipSubmitter]] = []
+        for worker in shards:
+            rank = stack.enter_context(worker.loop.register_shard())
+            submitters.append((worker, stack.enter_context(ClipSubmitter(worker.loop, worker.target, rank))))
+        for chunk in prepare([worker.target for worker in shards]):
+            for position, (worker, submitter) in enumerate(submitters):
+                shards[worker].add_chunk(chunk, position)
+                for item in chunk.items[position]:
+                    submitter.submit(item)
+    return submitters
 
 
 def tokenize_shard(
     spec: ShardSpec, encoder: Encoder, config: Config, record: RunRecord, replaces: ShardManifest | None = None
 ) -> ShardManifest:
-    """Read, prepare, encode and publish one shard in this process."""
-    shard = OpenShard(spec, max_missing_fraction=config.run.max_missing_fraction, replaces=replaces)
-    target = target_of(record)
-    with EncodeLoop(encoder, config.batch.max_frames) as loop:
-        encode_shard(shard, prepare_shard(spec, config.input, config.prepare, target), loop, target)
-    return shard.publish(Layout(config.output.uri), record, config.output.row_group_rows, encoder.machine)
+    """Read, prepare, encode and publish one shard with one codec in this process."""
+    (manifest,) = tokenize_shards(spec, [(CodecJob(config, record), encoder)], [replaces])
+    return manifest
+
+
+def tokenize_shards(
+    spec: ShardSpec, codecs: Sequence[tuple[CodecJob, Encoder]], replaces: Sequence[ShardManifest | None]
+) -> list[ShardManifest]:
+    """`tokenize_shard` with several codecs, whose configurations differ in model and output only: the shard is read
+    and decoded once.
+    """
+    turn = threading.Lock()
+    workers = [CodecWorker(job, encoder, turn) for job, encoder in codecs]
+    config = codecs[0][0].config
+    with ExitStack() as stack:
+        for worker in workers:
+            stack.enter_context(worker.loop)
+        prepare = partial(prepare_shard, spec, config.input, config.prepare)
+        return encode_shard(spec, prepare, workers, replaces)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from moss_tok import audio
 from pipeline.config import LoudnessConfig, PrepareConfig
 from pipeline.items import Clip, ClipEnd, ClipInfo, ClipPart, Prepared, RawClip, Reject
 from pipeline.steps.audio_stats import AudioStats, amplitude
-from pipeline.steps.segment_decoder import OutsideFile, SegmentDecoder
+from pipeline.steps.clip_decoder import ClipDecoder
+from pipeline.steps.segment_decoder import OutsideFile
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
 
 PART_FRAMES = 2000  # whole attention blocks (125): 160 s at 12.5 frames per second, 15 MB of mono at 24 kHz
@@ -43,33 +45,52 @@ class Target:
 def prepare_clip(
     raw: RawClip, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG
 ) -> Iterator[Prepared]:
-    """`Preparer.prepare` for a single clip."""
-    return Preparer(config, target, watchdog).prepare(raw)
+    """`Preparer.prepare` for a single clip and target."""
+    for _, item in Preparer(config, (target,), watchdog).prepare(raw):
+        yield item
 
 
 class Preparer:
-    """Prepares clips one after the other. Clips that are parts of one file and follow one another are decoded in one
-    pass.
+    """Prepares clips one after the other, each for one or more targets.
 
-    `watchdog` runs while a clip is decoded, and is restarted with every block.
+    A clip is decoded once, and resampled once to each rate and number of channels, if its samples are few enough to
+    keep (see pipeline/steps/clip_decoder.py); else once for each target. What a target gets is the same either way,
+    and does not depend on the other targets.
     """
 
-    def __init__(self, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG) -> None:
+    def __init__(self, config: PrepareConfig, targets: Sequence[Target], watchdog: Watchdog = NO_WATCHDOG) -> None:
         self._config = config
-        self._target = target
-        self._max_seconds = min(config.max_seconds, target.max_seconds)
-        self._watchdog = watchdog
-        self._file: SegmentDecoder | None = None
-        """The file of the latest clip that was a part of a file."""
+        self._targets = targets
+        self._decoder = ClipDecoder(config.max_channels, watchdog, keep=len(targets) > 1)
 
-    def prepare(self, raw: RawClip) -> Iterator[Prepared]:
-        """A Clip, or the ClipParts of a longer one and its ClipEnd, or a Reject instead of these or after some parts.
+    def prepare(self, raw: RawClip) -> Iterator[tuple[int, Prepared]]:
+        """What the clip becomes for each target, with the target's position.
+
+        For a target it is a Clip, or the ClipParts of a longer one and its ClipEnd, or a Reject instead of these or
+        after some parts. The last items, one for each target, follow one another, after the parts for all targets.
 
         Never raises: whatever is wrong with a clip is in its Reject. A Reject after parts revokes them.
         """
+        ends: list[Prepared] = []
+        clips: dict[Target, Clip] = {}
+        for position, target in enumerate(self._targets):
+            longest, form = min(self._config.max_seconds, target.max_seconds), replace(target, max_seconds=math.inf)
+            if form in clips and self._decoder.keeps(raw, longest):
+                ends.append(clips[form])
+                continue
+            for item in self._prepare(raw, target, longest):
+                if isinstance(item, ClipPart):
+                    yield position, item
+                    continue
+                ends.append(item)
+                if isinstance(item, Clip):
+                    clips[form] = item
+        yield from enumerate(ends)
+
+    def _prepare(self, raw: RawClip, target: Target, longest: float) -> Iterator[Prepared]:
         try:
-            source = _Source(raw, self._target, lambda: self._decode(raw))
-            yield from _prepare(source, raw, self._config)
+            start = partial(self._decoder.waveform, raw, longest, target.sample_rate, target.channels)
+            yield from _prepare(_Source(target, start), raw, self._config)
         except audio.AudioError as error:
             yield _reject(raw, error.reason, str(error))
         except OutsideFile as error:
@@ -79,60 +100,18 @@ class Preparer:
             message = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode("utf-8")
             yield _reject(raw, "crashed", message)
 
-    def _decode(self, raw: RawClip) -> tuple[audio.AudioInfo, Iterator[np.ndarray]]:
-        """What the clip is, and its samples from its beginning, as its source has them."""
-        self._watchdog.restart()
-        config, segment = self._config, raw.origin.segment
-        if segment is None:
-            limits = audio.AudioLimits(max_seconds=self._max_seconds, max_channels=config.max_channels)
-            info, blocks = audio.decode_blocks(raw.data, limits, name=raw.name)
-            return info, self._watched(blocks)
-        info, blocks = self._open(raw).read(segment)
-        return info, _not_longer(blocks, info.sample_rate, self._max_seconds)
-
-    def _open(self, raw: RawClip) -> SegmentDecoder:
-        """The file that the clip is a part of; it may be open already. Raises AudioError if it cannot be opened."""
-        if self._file is None or self._file.data is not raw.data:
-            limits = audio.AudioLimits(max_seconds=math.inf, max_channels=self._config.max_channels)
-            self._file = SegmentDecoder(raw.data, raw.name, limits, self._watchdog)
-        return self._file
-
-    def _watched(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        for block in blocks:
-            self._watchdog.restart()
-            yield block
-
-
-def _not_longer(blocks: Iterator[np.ndarray], sample_rate: int, max_seconds: float) -> Iterator[np.ndarray]:
-    """The blocks of a part of a file. Raises AudioError if the part is too long, whatever the length of the file."""
-    count = 0
-    for block in blocks:
-        count += block.shape[1]
-        if count > max_seconds * sample_rate:
-            raise audio.AudioError(
-                "too_long", f"the part is longer than {max_seconds:g} s: prepare.max_seconds or model.max_seconds"
-            )
-        yield block
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     """A clip that can be decoded from its beginning as often as needed."""
 
-    raw: RawClip
     target: Target
-    decode: Callable[[], tuple[audio.AudioInfo, Iterator[np.ndarray]]]
+    waveform: Callable[[], tuple[audio.AudioInfo, Iterator[np.ndarray]]]
 
     def start(self) -> tuple[audio.AudioInfo, Iterator[np.ndarray]]:
         """What the clip is, and its waveform in one or more parts of PART_FRAMES frames, the last one shorter."""
-        info, blocks = self.decode()
-        return info, self._parts(self._resampled(blocks, info.sample_rate))
-
-    def _resampled(self, blocks: Iterator[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-        resampler = audio.StreamingResampler(sample_rate, self.target.sample_rate, self.target.channels)
-        for block in blocks:
-            yield resampler.push(audio.to_channels(block, self.target.channels))
-        yield resampler.flush()
+        info, pieces = self.waveform()
+        return info, self._parts(pieces)
 
     def _parts(self, pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         size = PART_FRAMES * self.target.samples_per_frame

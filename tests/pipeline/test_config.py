@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Config, load_config, parse_config
+from pipeline.config import Config, ModelConfig, load_config, parse_config
 from pipeline.yaml_config import ConfigError
 
 SMALLEST = {"input": {"splits": {"train": "a.wav"}}, "output": {"uri": "out"}}
@@ -88,7 +89,7 @@ def test_a_bad_value_names_its_key_what_is_allowed_and_what_was_found(key: str, 
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("modle", "input, output, model, prepare, batch, cluster, run, card"),
+        ("modle", "input, output, model, models, prepare, batch, cluster, run, card"),
         ("model.typo", "name, codec, revision, dtype, device, static_frames, compile, max_seconds"),
         ("batch.max_clips", "max_frames"),
     ],
@@ -236,3 +237,42 @@ def test_limits_that_no_clip_can_meet_are_refused() -> None:
     document["prepare"]["max_seconds"] = 1.0
     with pytest.raises(ConfigError, match="prepare: min_seconds 10 is above max_seconds 1"):
         parse_config(document)
+
+
+def test_each_of_several_models_has_a_configuration_and_a_folder_of_its_own() -> None:
+    document = smallest_with("output.uri", "s3://bucket/codes/")
+    models = ["kyutai/mimi", {"name": "/models/moss/", "num_quantizers": 8}, {"name": "kyutai/mimi", "folder": "few"}]
+    config = parse_config(document | {"models": models})
+    each = config.of_each_model()
+    assert [one.output.uri for one in each] == [f"s3://bucket/codes/{folder}" for folder in ("mimi", "moss", "few")]
+    assert [one.model for one in each] == [
+        ModelConfig(name="kyutai/mimi"),
+        ModelConfig(name="/models/moss/", num_quantizers=8),
+        ModelConfig(name="kyutai/mimi"),
+    ]
+    assert all(one.of_each_model() == (one,) for one in each)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["a/mimi", "b/mimi"], "two datasets would be in the folder mimi"),
+        (["a/b c"], "'b c' cannot be the name of a folder"),
+        ([{"name": "a", "folder": "../up"}], "models.0.folder"),
+        ([{"name": "a", "device": "cpu"}, "b"], "they need the same device"),
+        ([{"name": "a", "dtype": "int4"}], "models.0.dtype"),
+        ("a", "give a list of names of models"),
+    ],
+)
+def test_models_that_do_not_go_together_are_refused(models: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_config(smallest_with("models", models))
+
+
+def test_a_model_beside_models_is_refused_and_models_can_be_set_on_the_command_line(
+    config_file: Callable[[str], Path],
+) -> None:
+    path = config_file("input: {splits: {train: [a.wav]}}\noutput: {uri: out}\n")
+    assert [each.model.name for each in load_config(path, ["models=[a, b]"]).of_each_model()] == ["a", "b"]
+    with pytest.raises(ConfigError, match="give one of them"):
+        load_config(path, ["models=[a, b]", "model.dtype=bfloat16"])

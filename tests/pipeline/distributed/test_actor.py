@@ -26,7 +26,7 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> TokenizerActor:
 
     made: Any = TokenizerActor.__new__(TokenizerActor)
     made._config = parse_config({"input": {"splits": {"train": ["a.tar"]}}, "output": {"uri": "o"}})
-    made._target = made._loop = None
+    made._workers = [None]
     monkeypatch.setattr(actor_module, "end_process", end)
     monkeypatch.setattr(actor_module, "prepare_remotely", lambda *arguments: iter(()))
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from pipeline.distributed.actor import Readiness
 from pipeline.distributed.actor_pool import RECONCILE_SECONDS, WAIT_WARNING_SECONDS, ActorPool
 from pipeline.distributed.scheduler import Scheduler
 from pipeline.items import ShardSpec
+from pipeline.shard.tokenize import CodecJob
 
 HEAD, GPU_NODE = {"CPU": 0.0}, {"CPU": 16.0, "GPU": 1.0}
 
@@ -41,7 +42,7 @@ class FakeActor:
         return Method
 
     def loads(self, node: str, **machine: str) -> None:
-        self.readiness.set_result(Readiness(node, machine))
+        self.readiness.set_result(Readiness(node, [machine]))
 
 
 class FakeCluster:
@@ -60,13 +61,16 @@ class FakeCluster:
         specs = [ShardSpec(uri=f"{number}.tar", **about) for number in range(shards)]  # type: ignore[arg-type]
         config = config_of(**settings)
 
-        def objection(found: Mapping[str, str]) -> str | None:
+        def objection(machines: Sequence[Mapping[str, str]]) -> str | None:
+            (found,) = machines
             wrong = machine is not None and found != {"processor": machine}
             return f"made on {machine}, not on {found['processor']}" if wrong else None
 
         tokenizer: Any = FakeActor
         record: Any = None
-        return ActorPool(config, record, "run", tokenizer, Scheduler(specs, 3), self.notes.append, objection)
+        return ActorPool(
+            [CodecJob(config, record)], "run", tokenizer, Scheduler(specs, 3), self.notes.append, objection
+        )
 
     def advance(self, run: ActorPool, seconds: float = RECONCILE_SECONDS) -> None:
         """Let time pass, look at the cluster, hear what actors say."""
@@ -85,8 +89,8 @@ class FakeCluster:
     def options(self, **options: Any) -> Any:
         class Shell:
             @staticmethod
-            def remote(config: Config, *_: Any) -> FakeActor:
-                self.started.append(FakeActor({**options, "device": config.model.device}))
+            def remote(jobs: Sequence[CodecJob], *_: Any) -> FakeActor:
+                self.started.append(FakeActor({**options, "device": jobs[0].config.model.device}))
                 return self.started[-1]
 
         return Shell

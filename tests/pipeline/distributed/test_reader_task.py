@@ -98,8 +98,8 @@ def summary(item: Prepared) -> tuple[int, str]:
 def test_a_clip_that_kills_two_readers_in_a_row_is_a_reject_and_all_others_are_there(tmp_path: Path) -> None:
     names = {"a.wav": 1.0, "b-crash.wav": 1.0, "c.wav": 1.0, "d-hang.wav": 1.0, "e.wav": 1.0}
     spec, config = shard_of(tmp_path, names)
-    chunks = prepare_remotely(spec, config, PrepareConfig(), MONO, stall_seconds=10.0)
-    items = [item for chunk in chunks for item in chunk.items]
+    chunks = prepare_remotely(spec, config, PrepareConfig(), [MONO], stall_seconds=10.0)
+    items = [item for chunk in chunks for item in chunk.items[0]]
     assert [summary(item) for item in items] == [
         (0, "Clip"),
         (1, "decoder_crashed"),
@@ -119,8 +119,8 @@ def test_a_reader_that_is_killed_for_no_fault_of_its_clip_costs_no_clip(tmp_path
     """Once at a short clip, and once in the middle of a long one, of which parts were sent already."""
     spec, config = shard_of(tmp_path, {"a.wav": 1.0, "b-once.wav": 1.0, "c-once-long.wav": 500.0, "d.wav": 1.0})
     prepare_config = PrepareConfig()
-    chunks = prepare_remotely(spec, config, prepare_config, MONO, stall_seconds=DEADLINE_SECONDS)
-    received = [item for chunk in chunks for item in chunk.items]
+    chunks = prepare_remotely(spec, config, prepare_config, [MONO], stall_seconds=DEADLINE_SECONDS)
+    received = [item for chunk in chunks for item in chunk.items[0]]
     assert [summary(item) for item in received if not isinstance(item, ClipPart)] == [
         (0, "Clip"),
         (1, "Clip"),
@@ -130,7 +130,7 @@ def test_a_reader_that_is_killed_for_no_fault_of_its_clip_costs_no_clip(tmp_path
     starts = [item.start for item in received if isinstance(item, ClipPart)]
     assert starts.count(0) == 2, "it was killed in the middle, and began anew"
     last = len(received) - 1 - [getattr(item, "start", None) for item in reversed(received)].index(0)
-    expected = [item for chunk in prepare_shard(spec, config, prepare_config, MONO) for item in chunk.items]
+    expected = [item for chunk in prepare_shard(spec, config, prepare_config, [MONO]) for item in chunk.items[0]]
     begun = next(position for position, item in enumerate(expected) if isinstance(item, ClipPart))
     kept = received[:begun] + received[last:]
     assert len(kept) == len(expected)

@@ -176,7 +176,7 @@ def test_no_more_than_a_chunk_and_a_part_is_in_a_chunk(folder: Path, monkeypatch
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 2_000_000)
     config = config_of(folder, Path("unused"))
     (spec,) = plan_shards(config.input)
-    made = list(prepare_shard(spec, config.input, config.prepare, MONO))
+    made = list(prepare_shard(spec, config.input, config.prepare, [MONO]))
     assert len(made) > 25
     assert max(chunk.waveform_bytes for chunk in made) <= 2_000_000 + 500 * 1920 * 4
     assert sum(chunk.finished for chunk in made) == 4
@@ -187,8 +187,8 @@ def test_reading_resumes_at_a_clip_and_names_it_before_it_is_touched(folder: Pat
     config = config_of(folder, Path("unused"))
     (spec,) = plan_shards(config.input)
     resumption = Resumption(first=1, isolated_clips=2)
-    made = list(prepare_shard(spec, config.input, config.prepare, MONO, resumption))
-    told = [(chunk.working_on.index if chunk.working_on else None, len(chunk.items)) for chunk in made]
+    made = list(prepare_shard(spec, config.input, config.prepare, [MONO], resumption))
+    told = [(chunk.working_on.index if chunk.working_on else None, len(chunk.items[0])) for chunk in made]
     long_parts = [(1, 1)] * 8  # the last of which its end follows
     assert told == [(1, 0), *long_parts, (None, 1), (2, 0), (2, 1), (2, 1), (None, 1), (None, 1)]
     assert [chunk.finished for chunk in made if chunk.finished] == [1, 1, 1]

@@ -53,8 +53,8 @@ def run(pattern: Path | str, prepare_config: PrepareConfig | None = None, **opti
     config = InputConfig(splits={"train": (str(pattern),)}, **options)
     items: list[Prepared] = []
     for spec in plan_shards(config):
-        for chunk in prepare_shard(spec, config, prepare_config or PrepareConfig(), MONO):
-            items += chunk.items
+        for chunk in prepare_shard(spec, config, prepare_config or PrepareConfig(), [MONO]):
+            items += chunk.items[0]
     return items
 
 
@@ -359,7 +359,7 @@ def test_what_was_read_of_a_file_is_counted_once(tmp_path: Path) -> None:
     records = [{"audio": "a.wav", "offset": start, "duration": 1} for start in range(4)]
     config = InputConfig(splits={"train": (str(write_list(tmp_path / "list.jsonl", *records)),)})
     (spec,) = plan_shards(config)
-    chunks = [*prepare_shard(spec, config, PrepareConfig(), MONO)]
+    chunks = [*prepare_shard(spec, config, PrepareConfig(), [MONO])]
     assert sum(chunk.input_bytes for chunk in chunks) == path.stat().st_size
 
 
