@@ -113,6 +113,9 @@ class InputConfig(Section):
     """Whether a record of an input list with a start, or with a list called segments, stands for a part of its file.
     false leaves such fields in the metadata and takes the whole file. Cuts and supervisions of Lhotse are always
     parts."""
+    split_channels: Annotated[int, Field(ge=2)] | None = None
+    """Channels of each file, each of which becomes a clip of its own, for recordings with a speaker on each channel. A
+    file with more or fewer is rejected. By default channels are mixed to those of the model."""
     start_column: str | None = None
     """Field that says where a part begins, in seconds of the file. By default the first that is there of offset, start,
     start_time, start_seconds and start_time_seconds."""

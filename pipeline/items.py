@@ -114,6 +114,8 @@ class Segment:
     duration: float | None = None
     channels: tuple[int, ...] | None = None
     """Positions of the channels that belong to it; None for all channels of the file."""
+    file_channels: int | None = None
+    """Channels that the file must have; None for any number."""
     halves_up: bool = False
     """How half a sample is rounded: up, as Lhotse does, or to the even number, as Python does."""
 

@@ -44,6 +44,8 @@ class ExportRow:
     speaker_id: str | None
     labels: list[str] | None
     metadata: str
+    channel: str = ""
+    """&channel=N if the clip is one channel of its file."""
     codes: np.ndarray
     """(num_quantizers, frames), see `as_matrix`; no layers where none were asked for."""
 
@@ -66,9 +68,9 @@ class ExportRow:
     @property
     def address(self) -> str:
         """`audio`; if the clip is a part of its file, with a media fragment in seconds: #t=1.5,4."""
-        return (
-            self.audio if self.start is None else f"{self.audio}#t={self.start:.10g},{self.start + self.duration:.10g}"
-        )
+        if self.start is None:
+            return self.audio
+        return f"{self.audio}#t={self.start:.10g},{self.start + self.duration:.10g}{self.channel}"
 
 
 def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[ExportRow]:
@@ -88,8 +90,9 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[
         clips = _codes(batch, layers, frames, uri, output.record)
         for row, codes in zip(fields, clips, strict=True):
             source, key = row.pop("source"), row.pop("key")
-            audio = source if spec.format in _OWN_FILE else f"{source}#{key}"
-            yield ExportRow(split=spec.split, audio=audio, codes=codes, **row)
+            name, mark, channel = key.rpartition("channel=") if row["start"] is not None else (key, "", "")
+            audio = source if spec.format in _OWN_FILE else f"{source}#{name[:-1] if mark else key}"
+            yield ExportRow(split=spec.split, audio=audio, channel=mark and f"&channel={channel}", codes=codes, **row)
 
 
 def _codes(

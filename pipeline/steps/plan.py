@@ -73,7 +73,10 @@ def plan_shards(config: InputConfig, on_unreadable: OnUnreadable = lambda error:
                 )
             owners[info.uri] = owner
         root = storage.root_of(pattern)
-        specs.extend(replace(spec, root=root) for spec in _PLANNERS[kind](split, objects, config))
+        specs.extend(
+            replace(spec, root=root, clips=spec.clips and spec.clips * (config.split_channels or 1))
+            for spec in _PLANNERS[kind](split, objects, config)
+        )
     if not specs:
         first = ", ".join([*islice(owners, 3), *(["..."] if len(owners) > 3 else [])])
         raise PlanError(f"no clips in {first}: the input lists or Parquet files have no rows")

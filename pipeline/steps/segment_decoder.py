@@ -63,6 +63,8 @@ class SegmentDecoder:
         does so too.
         """
         info = self._info or self._open()
+        if segment.file_channels not in (None, info.channels):
+            raise OutsideFile(f"input.split_channels is {segment.file_channels}, and the file has {info.channels}")
         last = max(segment.channels or (0,))
         if last >= info.channels:
             raise OutsideFile(f"channel {last} is wanted, counted from 0, and the file has {info.channels}")

@@ -11,6 +11,7 @@ from pipeline import storage
 from pipeline.config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec, file_version
 from pipeline.steps.read.arrow import read_arrow
+from pipeline.steps.read.channels import each_channel
 from pipeline.steps.read.fields import clean
 from pipeline.steps.read.files import places_below, read_files, unreadable
 from pipeline.steps.read.input_list import read_input_list
@@ -41,7 +42,8 @@ def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Rejec
     each.
     """
     _check_unchanged(spec)
-    return _READERS[spec.format](spec, config) if spec.members else _read_object(spec, config)
+    clips = _READERS[spec.format](spec, config) if spec.members else _read_object(spec, config)
+    return clips if config.split_channels is None else each_channel(clips, config.split_channels)
 
 
 def _read_object(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
