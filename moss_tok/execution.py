@@ -22,6 +22,8 @@ from moss_tok.numerics import Way
 # 82 s of audio at 12.5 frames per second.
 GPU_FRAMES = 1024
 COMPILER = "inductor"
+# Of one function in a process: one for each stage of each codec, and a codec has up to eight. torch gives up after 8.
+COMPILED_GRAPHS = 64
 
 AttentionFactory = Callable[[Sequence[Span], WindowShape, torch.dtype, torch.device], WindowAttention]
 LayerFunction = Callable[..., Any]
@@ -77,6 +79,9 @@ class Execution:
 
 @cache
 def _compiled(method: LayerFunction, backend: str | Callable[..., Any]) -> LayerFunction:
+    import torch._dynamo  # for seconds: only where layers are compiled
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_GRAPHS)
     # The compiler measures nothing, so that every process gets the same kernels.
     options: dict[str, Any] | None = {"deterministic": True} if backend == COMPILER else None
     compiled: LayerFunction = torch.compile(method, backend=backend, fullgraph=True, dynamic=False, options=options)

@@ -19,12 +19,14 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def start_copy_to_host(tensor: Tensor) -> Callable[[], Tensor]:
+def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     """Begin to copy a tensor from a GPU to the host, after what was launched there before.
 
     Returns a function that waits for the copy and returns it. That function raises what went wrong on the GPU
-    meanwhile.
+    meanwhile. A tensor on the host is not copied.
     """
+    if tensor.device.type == "cpu":
+        return lambda: tensor
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     copy.copy_(tensor, non_blocking=True)
     copied = torch.cuda.Event()  # type: ignore[no-untyped-call]

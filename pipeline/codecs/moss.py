@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, Streamin
 from moss_tok.checkpoint import Checkpoint
 from moss_tok.execution import COMPILER, Execution
 from moss_tok.stack import StreamState
-from moss_tok.transfer import start_copy_to_host
+from moss_tok.transfer import to_host
 from pipeline.codecs.protocol import (
     MOSS,
     Codebook,
@@ -60,9 +60,9 @@ class MossCodec:
         if self.latents:
             clips = zip(_split(joined.cpu(), lengths), encoded, strict=True)
             return completed([replace(coded, latents=_half(hidden)) for coded, (_, hidden) in clips])
+        wait = to_host(joined)
         if joined.device.type == "cpu":
-            return completed(_split(joined, lengths))
-        wait = start_copy_to_host(joined)
+            return completed(_split(wait(), lengths))
         return self._copying.submit(lambda: _split(wait(), lengths))
 
     def stream(self, num_quantizers: int, max_frames: int) -> CodeStream:
@@ -73,8 +73,7 @@ class MossCodec:
         decoded, _ = self.model.decode_step(codes, None)
         lengths = [sound.shape[1] for sound in decoded]
         joined = torch.cat(decoded, dim=1).float()  # unpadded: one copy to the host for all
-        host = joined if joined.device.type == "cpu" else start_copy_to_host(joined)()
-        sounds = torch.split(host, lengths, dim=1)
+        sounds = torch.split(to_host(joined)(), lengths, dim=1)
         return [np.ascontiguousarray(sound[:, :n].numpy()) for sound, n in zip(sounds, num_samples, strict=True)]
 
     def decode_pieces(self, clip: Coded, num_samples: int) -> Iterator[np.ndarray]:
@@ -103,6 +102,8 @@ class MossStream:
         self._held = np.zeros((model.number_channels, 0), np.float32)
         self._state: StreamState | None = None
         self._codes: list[np.ndarray] = []
+        self._copying: Callable[[], torch.Tensor] | None = None
+        """Waits for the codes of the last chunk, which a GPU may still be at."""
         self._latents: list[np.ndarray] | None = [] if latents else None
 
     def step(self, waveform: np.ndarray) -> None:
@@ -118,6 +119,7 @@ class MossStream:
         if self._held.shape[1]:
             missing = -self._held.shape[1] % self._encoder.model.downsample_rate
             self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
+        self._collect()
         latents = None if self._latents is None else np.concatenate(self._latents)
         return Coded(np.concatenate(self._codes, axis=1), latents=latents)
 
@@ -136,10 +138,16 @@ class MossStream:
             if last:
                 raise
             return False
-        self._codes.append(codes.to("cpu", torch.int16).numpy())
+        self._collect()  # of the chunk before: this one is on its way
+        self._copying = to_host(codes.to(torch.int16))
         if self._latents is not None:
             self._latents.append(_half(hidden))
         return True
+
+    def _collect(self) -> None:
+        if self._copying is not None:
+            self._codes.append(self._copying().numpy())
+            self._copying = None
 
 
 def with_latents(codec: Codec) -> Codec:

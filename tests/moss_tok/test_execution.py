@@ -124,6 +124,15 @@ def test_the_default_follows_device_and_precision():
     assert Execution.for_device(CUDA, torch.bfloat16) == Execution(GPU_FRAMES, packed_attention, COMPILER)
 
 
+def test_more_stages_than_torch_compiles_a_function_for_by_itself():
+    """Encoder and decoder of a second codec in one process would be refused."""
+    torch.compiler.reset()
+    doubled = Execution(64, varlen_on_cpu, "eager").function(lambda x: x + x)
+    for rows in range(2, 22):
+        assert doubled(torch.ones(rows)).sum() == 2 * rows
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("change", [{"static_frames": 8}, {"attention": varlen_on_cpu}, {"compile_backend": "eager"}])
 def test_what_codes_depend_on_is_in_the_name(change):
     """The name goes into every manifest, and a run on a machine of another name is refused."""

@@ -15,7 +15,7 @@ import torch
 from moss_tok import MossAudioTokenizerModel
 from moss_tok.attention import TiledAttention
 from moss_tok.execution import Execution
-from pipeline.codecs import CodecError
+from pipeline.codecs import CodecError, moss
 from pipeline.codecs.moss import MossCodec
 from pipeline.concurrency import completed
 from pipeline.items import Clip, CodedClip
@@ -383,6 +383,29 @@ def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch
     stream.step(clip_of(0, 400).waveform)
     coded = stream.finish(clip_of(0, 400).info)
     assert sizes == [375, 125, 250, 125, 125, 25]
+    assert np.array_equal(coded.codes, whole.codes)
+
+
+def test_the_next_part_is_launched_before_the_codes_of_the_last_are_waited_for(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+):
+    """So that a GPU has work all the time."""
+    (whole,) = encoder.encode([clip_of(0, 400)])
+    stream = Encoder(encoder._codec, 4, max_frames=125).stream()
+    step, done = stream._stream._encoder.step_with_latents, []
+
+    def launched(*arguments: Any) -> Any:
+        done.append("launched")
+        return step(*arguments)
+
+    def copying(codes: torch.Tensor) -> Any:
+        return lambda: done.append("waited for") or codes
+
+    monkeypatch.setattr(stream._stream._encoder, "step_with_latents", launched)
+    monkeypatch.setattr(moss, "to_host", copying)
+    stream.step(clip_of(0, 400).waveform)
+    coded = stream.finish(clip_of(0, 400).info)
+    assert done == ["launched", *["launched", "waited for"] * 3, "waited for"]
     assert np.array_equal(coded.codes, whole.codes)
 
 
