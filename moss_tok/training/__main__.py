@@ -15,9 +15,10 @@ Train a small MOSS Audio Tokenizer from freely licensed recordings.
   python -m moss_tok.training recipe FOLDER              all of it: prepare, train, export; again to go on
   python -m moss_tok.training recipe FOLDER --minutes 10 train for ten minutes at most, then export
   python -m moss_tok.training recipe FOLDER --times 20   every phase twenty times as long, for a better codec
+  python -m moss_tok.training recipe FOLDER --start cat-speech   go on from the weights of a trained codec
 
-The embedded codec cat-speech was made so. Its weights are under CC-BY-SA-3.0, and so are those that this makes, because
-some of the recordings are: moss_tok/models/cat-speech/LICENSE.md names them all.
+Weights that this makes are under CC-BY-SA-3.0, as those of the embedded codec cat-speech are, because some of the
+recordings are: moss_tok/models/cat-speech/LICENSE.md names them all.
 """
 
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
 
@@ -71,7 +72,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe-file", type=Path, help="JSON with the numbers that differ from the built-in recipe")
+    recipe = parser.add_mutually_exclusive_group()
+    recipe.add_argument("--recipe-file", type=Path, help="JSON with the numbers that differ from the built-in recipe")
+    recipe.add_argument("--start", metavar="CODEC", help="go on from the weights of a codec: cat-speech, or a folder")
     parser.add_argument("--times", type=float, default=1, help="make every phase so many times as long")
     parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -107,6 +110,8 @@ def _run_train(options: argparse.Namespace) -> None:
     from moss_tok.training.loop import Run
 
     recipe = Recipe() if options.recipe_file is None else Recipe.from_file(options.recipe_file)
+    if options.start is not None:
+        recipe = recipe.starting_from(options.start)
     recipe = recipe.times(options.times)
     processes = default_processes(options.device) if options.processes is None else options.processes
     train(recipe, Run(options.data, options.run, device=options.device, minutes=options.minutes), processes)

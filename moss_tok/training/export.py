@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moss_tok.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from moss_tok.checkpoint import CONFIG_FILE, WEIGHTS_FILE, resolve
 from moss_tok.training.model import TrainableCodec
 
 PROJECTIONS = ("quantizer.input_proj", "quantizer.output_proj")
@@ -65,6 +65,20 @@ def load_tensors(codec: TrainableCodec, tensors: dict[str, Tensor]) -> None:
             quantizer.in_bias[index] = tensors[f"{name}.in_proj.bias"].float()
             quantizer.out_weight[index] = _folded(tensors, f"{name}.out_proj")
             quantizer.codebooks[index] = tensors[f"{name}.codebook.weight"].float()
+
+
+@torch.no_grad()
+def start_from_codec(codec: TrainableCodec, waveforms: Tensor, name: str) -> None:
+    """Fill a codec with the weights of a trained one, an embedded name or a folder; waveforms (B, samples), whole
+    frames, tell how its latents spread. Raises ValueError where it is of another shape.
+    """
+    found = resolve(name)
+    if found.config != codec.config:
+        raise ValueError(f"{name} is of another shape than the recipe's codec: give the recipe its shape")
+    load_tensors(codec, {name: value for path in found.weights_files for name, value in load_file(path).items()})
+    latents = torch.cat([codec.encode(part).flatten(0, 1) for part in torch.split(waveforms, 32)])
+    codec.quantizer.mean.copy_(latents.mean(0))
+    codec.quantizer.variance.copy_(latents.var(0))
 
 
 def _folded(tensors: dict[str, Tensor], name: str) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import wait
@@ -23,7 +25,8 @@ class WorkerFailedError(RuntimeError):
 def train(recipe: Recipe, run: Run, processes: int) -> None:
     """Train in `processes` processes of one thread each, or in this one if there is only one.
 
-    Raises WorkerFailedError if one of them fails: the others are then ended too.
+    Raises WorkerFailedError if one of them fails: the others are then ended too. Raises KeyboardInterrupt after a
+    Ctrl-C, once the checkpoint is written; a second Ctrl-C does not wait for that.
     """
     if recipe.batch_size % processes:
         raise ValueError(f"a batch of {recipe.batch_size} clips cannot be split over {processes} processes")
@@ -42,6 +45,13 @@ def train(recipe: Recipe, run: Run, processes: int) -> None:
             worker.start()
         try:
             _wait(workers)
+        except KeyboardInterrupt:
+            # A terminal tells all processes, `kill` only this one.
+            for worker in workers:
+                if worker.pid is not None and worker.is_alive():
+                    os.kill(worker.pid, signal.SIGINT)
+            _wait(workers)
+            raise
         finally:
             for worker in workers:
                 worker.terminate()
@@ -61,7 +71,8 @@ def _wait(workers: Sequence[BaseProcess]) -> None:
 
 def _work(recipe: Recipe, run: Run, rank: int, size: int, place: Path) -> None:
     torch.set_num_threads(1)
-    run_training(recipe, run, rank, size, place)
+    with contextlib.suppress(KeyboardInterrupt):  # the first process says so
+        run_training(recipe, run, rank, size, place)
 
 
 def default_processes(device: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from moss_tok.training import channel, checkpoint, validation
 from moss_tok.training.data import Clips
+from moss_tok.training.export import start_from_codec
 from moss_tok.training.group import Group
 from moss_tok.training.klt import start_from_klt
 from moss_tok.training.losses import Losses, distances
@@ -21,7 +23,7 @@ from moss_tok.training.model import TrainableCodec
 from moss_tok.training.recipe import Recipe, codec_config
 
 CHECKPOINT, CURVE, RECIPE = "checkpoint.safetensors", "curve.jsonl", "recipe.json"
-START_CLIPS = 1500
+START_CLIPS = 600
 VALIDATION_CLIPS, VALIDATION_FRAMES = 24, 48
 # Numbers of batches that no step has.
 START_BATCH, FIT_BATCH = 1 << 40, 1 << 41
@@ -53,19 +55,28 @@ class Trainer:
         self.codec = TrainableCodec(config).to(run.device)
         self.clips = Clips(run.data, recipe.clip_frames * self.frame)
         self.validation = Clips.validation(run.data, VALIDATION_FRAMES * self.frame, VALIDATION_CLIPS).to(run.device)
-        layers = [p for name, p in self.codec.named_parameters() if ".transformer." in name]
-        projections = [p for name, p in self.codec.named_parameters() if ".transformer." not in name]
         self.optimizer = torch.optim.AdamW(
-            [{"params": layers, "peak": recipe.learning_rate}, {"params": projections, "peak": recipe.projection_rate}],
+            [{"params": [parameter], "peak": self._peak(name)} for name, parameter in self.codec.named_parameters()],
             lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True,
         )  # fmt: skip
         self.average = {name: value.detach().clone() for name, value in self.codec.named_parameters()}
         self.step = 0
+        self.stopping = False
+
+    def _peak(self, name: str) -> float:
+        """The learning rate of a parameter between warming up and falling."""
+        recipe = self.recipe
+        layer, encodes = ".transformer." in name, name.startswith(("encoder.", "quantizer.input_proj."))
+        return (recipe.learning_rate if layer else recipe.projection_rate) * (recipe.encoder_share if encodes else 1)
 
     # The whole run.
 
+    def stop(self) -> None:
+        """Let `train` save and return after the step that it is in."""
+        self.stopping = True
+
     def train(self) -> None:
-        """Train on until the recipe's last step, or until the run's minutes are over."""
+        """Train on until the recipe's last step, until the run's minutes are over, or until `stop`."""
         path = self.run.output / CHECKPOINT
         if path.exists():
             self.step = checkpoint.load(path, self.codec, self.average, self.optimizer)
@@ -76,10 +87,10 @@ class Trainer:
         recent: dict[str, float] = {}
         bar = tqdm(total=self.recipe.steps, initial=self.step, disable=self.group.rank > 0, unit="step", mininterval=5)
         while self.step < self.recipe.steps:
-            if self.step == self.recipe.channel_steps:
-                self._fit()
             if self.step == self.recipe.freeze_step:
                 self._settle()
+            elif self.step == self.recipe.channel_steps:
+                self._fit()
             values = self._one_step()
             self.step += 1
             recent = {name: 0.98 * recent.get(name, value) + 0.02 * value for name, value in values.items()}
@@ -98,7 +109,8 @@ class Trainer:
             self._save()
 
     def _time_is_up(self, seconds: float) -> bool:
-        over = torch.tensor([float(self.run.minutes is not None and seconds > 60 * self.run.minutes)])
+        late = self.run.minutes is not None and seconds > 60 * self.run.minutes
+        over = torch.tensor([float(late or self.stopping)])
         self.group.share([over])
         return bool(over)
 
@@ -109,7 +121,10 @@ class Trainer:
 
     def _start(self) -> None:
         sound = self.clips.batch(START_CLIPS, self.recipe.seed, START_BATCH)
-        start_from_klt(self.codec, sound, self.recipe.bits)
+        if self.recipe.start is None:
+            start_from_klt(self.codec, sound, self.recipe.bits)
+        else:
+            start_from_codec(self.codec, sound, self.recipe.start)
         self.average = {name: value.detach().clone() for name, value in self.codec.named_parameters()}
         self.group.share([*self.codec.parameters(), *self.codec.buffers(), *self.average.values()])
 
@@ -236,12 +251,19 @@ class Trainer:
 
 
 def run_training(recipe: Recipe, run: Run, rank: int = 0, size: int = 1, meeting_place: Path | None = None) -> None:
-    """Train in this process, one of `size`."""
+    """Train in this process, one of `size`. After Ctrl-C it saves, then raises KeyboardInterrupt."""
     os.makedirs(run.output, exist_ok=True)
     group = Group.join(rank, size, meeting_place or run.output / "meeting", "nccl" if run.device == "cuda" else "gloo")
     if rank == 0:
         (run.output / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
     try:
-        Trainer(recipe, run, group).train()
+        trainer = Trainer(recipe, run, group)
+        before = signal.signal(signal.SIGINT, lambda *_: trainer.stop())
+        try:
+            trainer.train()
+        finally:
+            signal.signal(signal.SIGINT, before)
     finally:
         group.leave()
+    if trainer.stopping:
+        raise KeyboardInterrupt

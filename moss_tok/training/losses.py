@@ -16,10 +16,14 @@ from moss_tok.training.klt import PRE_EMPHASIS
 
 # (mel bands, window in seconds)
 SCALES = ((150, 2048 / 16000), (80, 512 / 16000))
-# What lies below is not heard: about -80 dB. (The evaluation's own floor is 1e-5, near the rounding of 16 bits.)
-FLOOR = 5e-5
+# What lies below is not told apart, for a window of 0.032 s; longer ones sum up more. (The evaluation's own floor is
+# 1e-5, near the rounding of 16 bits. So low a floor lets the silence of one clip outweigh the speech of all others.)
+FLOOR, FLOOR_SECONDS = 1.5e-4, 0.032
 TOP_HZ = 8000.0
-ENVELOPE_SECONDS = 0.384
+# Of STOI: fifteen bands of a third of an octave, from 150 Hz on, in stretches of 0.384 s.
+THIRDS, LOWEST_THIRD_HZ, ENVELOPE_SECONDS = 15, 150.0, 0.384
+# Square roots of magnitudes below this are not told apart.
+QUIET = 0.01
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Losses:
 
     log_mel: Tensor
     mel: Tensor
-    high: Tensor
+    magnitude: Tensor
     envelope: Tensor
     waveform: Tensor
 
@@ -38,20 +42,23 @@ def distances(decoded: Tensor, original: Tensor, sample_rate: int, fine: Tensor)
 
     A clip of few codes is to have the right envelope; only many codes can give the waveform itself.
     """
-    log_mel = mel = high = envelope = decoded.new_zeros(())
+    log_mel = mel = magnitude = envelope = decoded.new_zeros(())
     for bands, seconds in SCALES:
         window = round(seconds * sample_rate)
         theirs, ours = (spectrogram(x, window) for x in (original, decoded))
         filters = mel_filters(sample_rate, window, bands).to(decoded.device)
         their_mel, our_mel = theirs @ filters, ours @ filters
         # log10 of the square, as in the evaluation.
-        log_mel = log_mel + 2 * (our_mel.clamp_min(FLOOR).log10() - their_mel.clamp_min(FLOOR).log10()).abs().mean()
+        floor = FLOOR * seconds / FLOOR_SECONDS
+        log_mel = log_mel + 2 * (our_mel.clamp_min(floor).log10() - their_mel.clamp_min(floor).log10()).abs().mean()
         mel = mel + (our_mel - their_mel).abs().mean()
-        above = int(TOP_HZ * window / sample_rate)
-        high = high + (ours[..., above:] - theirs[..., above:]).abs().mean()
+        # Loudness goes rather with the root than with the magnitude, so quiet partials count as well.
+        magnitude = magnitude + ((ours + QUIET).sqrt() - (theirs + QUIET).sqrt()).abs().mean()
         if bands == 80:
-            envelope = 1 - correlation(our_mel, their_mel, round(ENVELOPE_SECONDS * 4 / seconds))
-    return Losses(log_mel, mel, high, envelope, waveform_distance(decoded, original, fine))
+            thirds = third_octaves(sample_rate, window).to(decoded.device)
+            our_bands, their_bands = ((x.square() @ thirds).sqrt() for x in (ours, theirs))
+            envelope = 1 - correlation(our_bands, their_bands, round(ENVELOPE_SECONDS * 4 / seconds))
+    return Losses(log_mel, mel, magnitude, envelope, waveform_distance(decoded, original, fine))
 
 
 def spectrogram(waveforms: Tensor, window: int) -> Tensor:
@@ -64,8 +71,8 @@ def spectrogram(waveforms: Tensor, window: int) -> Tensor:
 def correlation(ours: Tensor, theirs: Tensor, steps: int) -> Tensor:
     """How well the bands' envelopes (B, frames, bands) follow over stretches of `steps` frames, 1 at best.
 
-    The idea is that of STOI (Taal et al. 2011): the correlation of short envelopes, band by band. Stretches where a
-    band is far below the clip's loudest do not count.
+    That of STOI (Taal et al. 2011): the correlation of short envelopes, band by band. Stretches where a band is far
+    below the clip's loudest do not count.
     """
     a, b = (x.transpose(1, 2).unfold(2, steps, steps // 2) for x in (ours, theirs))
     a, b = a - a.mean(3, keepdim=True), b - b.mean(3, keepdim=True)
@@ -95,6 +102,15 @@ def mel_filters(sample_rate: int, window: int, bands: int) -> Tensor:
     rising = (frequencies[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - frequencies[:, None]) / (edges[2:] - edges[1:-1])
     return (torch.minimum(rising, falling).clamp_min(0) * 2 / (edges[2:] - edges[:-2])).float()
+
+
+@lru_cache(maxsize=8)
+def third_octaves(sample_rate: int, window: int) -> Tensor:
+    """(window / 2 + 1, THIRDS): ones where a frequency lies in a band, as STOI has them."""
+    frequencies = torch.linspace(0, sample_rate / 2, window // 2 + 1)[:, None]
+    centres = LOWEST_THIRD_HZ * 2 ** (torch.arange(THIRDS) / 3)
+    inside = (frequencies >= centres * 2 ** (-1 / 6)) & (frequencies < centres * 2 ** (1 / 6))
+    return inside.float()
 
 
 _KNEE, _LINEAR, _LOG = 1000.0, 200.0 / 3, torch.log(torch.tensor(6.4, dtype=torch.float64)) / 27

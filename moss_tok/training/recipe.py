@@ -34,9 +34,10 @@ class Shape:
 @dataclass(frozen=True)
 class Recipe:
     """Training in three phases: noise channel for `channel_steps`, the quantizer, and from `freeze_step` on the decoder
-    alone; `steps` in all. The defaults are those of the embedded codec."""
+    alone; `steps` in all. `start` names a trained codec whose weights to start from, None stands for the KLT."""
 
     shape: Shape = field(default_factory=Shape)
+    start: str | None = None
     seed: int = 1
     steps: int = 2940
     channel_steps: int = 1250
@@ -45,6 +46,7 @@ class Recipe:
     clip_frames: int = 16
     learning_rate: float = 1.5e-3
     projection_rate: float = 3e-4
+    encoder_share: float = 1.0
     warmup_steps: int = 200
     decay_steps: int = 1000
     averaging: float = 0.998
@@ -53,7 +55,7 @@ class Recipe:
     bits: float = 240.0
     fit_frames: int = 24000
     weights: dict[str, float] = field(default_factory=lambda: {
-        "log_mel": 1.5, "mel": 1.0, "high": 0.3, "envelope": 3.0, "waveform": 2.0, "information": 2.0,
+        "log_mel": 1.5, "mel": 1.0, "magnitude": 2.0, "envelope": 3.0, "waveform": 2.0, "information": 2.0,
         "commitment": 0.5,
     })  # fmt: skip
 
@@ -61,6 +63,12 @@ class Recipe:
         """The same phases, so many times as long."""
         names = ("steps", "channel_steps", "freeze_step", "decay_steps")
         return replace(self, **{name: round(factor * getattr(self, name)) for name in names})
+
+    def starting_from(self, codec: str) -> Recipe:
+        """From the weights of a trained codec: without the noise channel, and with a rate that falls all the time, the
+        encoder's lower, because codebooks have to follow it."""
+        return replace(self, start=codec, channel_steps=0, freeze_step=430, steps=1900, decay_steps=1900,
+                       warmup_steps=60, learning_rate=1e-3, encoder_share=0.4)  # fmt: skip
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

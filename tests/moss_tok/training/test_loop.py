@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,6 +13,7 @@ from safetensors.torch import load_file
 from moss_tok import MossAudioTokenizerModel
 from moss_tok.training.__main__ import main
 from moss_tok.training.checkpoint import TrainingCheckpointError
+from moss_tok.training.export import write_checkpoint
 from moss_tok.training.launch import WorkerFailedError, train
 from moss_tok.training.loop import CHECKPOINT, CURVE, Run
 
@@ -58,6 +62,38 @@ def test_in_the_last_phase_codes_stand_and_the_decoder_learns(data, recipe, tmp_
             assert torch.equal(value, after[12][name]), name
         elif name.startswith("model.decoder.") and "input_proj" in name:
             assert not torch.equal(value, after[12][name]), name
+
+
+def test_a_run_can_start_from_a_trained_codec(codec, data, recipe, tmp_path):
+    write_checkpoint(tmp_path / "codec", codec, None, dtype=torch.float32)
+    recipe = replace(recipe, start=str(tmp_path / "codec"), steps=0)
+    train(recipe, Run(data, tmp_path / "run"), processes=1)
+    started = load_file(tmp_path / "run" / CHECKPOINT)
+    for name, value in codec.named_parameters():
+        assert torch.allclose(started[f"average.{name}"], value, atol=1e-6), name
+    assert started["model.quantizer.variance"].std() > 0
+    other = replace(recipe, shape=replace(recipe.shape, rvq_dim=24))
+    with pytest.raises(ValueError, match="of another shape"):
+        train(other, Run(data, tmp_path / "other"), processes=1)
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_every_step(data, recipe, tmp_path):
+    """By a signal to the first process alone, which must tell the others."""
+    file = tmp_path / "recipe.json"
+    file.write_text(replace(recipe, steps=100_000, channel_steps=100_000, freeze_step=100_000).to_json())
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "moss_tok.training", "train", str(data), str(run), "--recipe-file", str(file)]
+    with subprocess.Popen([*command, "--processes", "2"], stderr=subprocess.PIPE, text=True) as process:
+        shown = ""
+        while "log_mel" not in shown and (character := process.stderr.read(1)):
+            shown += character
+        process.send_signal(signal.SIGINT)
+        shown += process.communicate(timeout=60)[1]
+    assert process.returncode == 130, shown
+    assert "interrupted; the same command goes on" in shown
+    assert "Traceback" not in shown
+    assert load_file(run / CHECKPOINT)["step"] > 0
 
 
 @pytest.mark.slow
