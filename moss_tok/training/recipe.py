@@ -67,7 +67,7 @@ class Recipe:
     def starting_from(self, codec: str) -> Recipe:
         """From the weights of a trained codec: without the noise channel, and with a rate that falls all the time, the
         encoder's lower, because codebooks have to follow it."""
-        return replace(self, start=codec, channel_steps=0, freeze_step=430, steps=1900, decay_steps=1900,
+        return replace(self, start=codec, channel_steps=0, freeze_step=430, steps=1750, decay_steps=1750,
                        warmup_steps=60, learning_rate=1e-3, encoder_share=0.4)  # fmt: skip
 
     def to_json(self) -> str:
