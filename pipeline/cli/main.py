@@ -24,6 +24,7 @@ Turn audio datasets into discrete codes with the MOSS Audio Tokenizer.
   moss-tok encode a.wav b.mp3 -o codes            tokenize a few files, without Ray
   moss-tok decode out/demo --id ID -o a.wav       decode rows to sound
   moss-tok report out/demo                        make a page to look at and listen to
+  moss-tok stats out/demo duration                print the histogram of a column
   moss-tok verify out/demo                        check an output against its checksums and its sources
   moss-tok repair out/demo                        rebuild lost manifests, remove damaged shards
   moss-tok duplicates out/demo -o drop.txt        list the clips that are copies of others
@@ -46,6 +47,7 @@ NAMES = (
     "repair",
     "duplicates",
     "report",
+    "stats",
     "push",
     "evaluate",
     "agreement",

@@ -24,6 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument("-o", "--out", default="report.html", metavar="FILE", help="the page (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=4, metavar="N", help="clips to show (default: %(default)s)")
+    parser.add_argument(
+        "--where", metavar="CONDITION", help="only rows of which it holds, such as 'duration > 2 and snr > 15'"
+    )
     parser.add_argument("--model", help="folder, hub repo or embedded model, if it is not where the dataset says")
 
 
@@ -37,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.printing import warn_untrained
     from pipeline.codecs import Codec
     from pipeline.dataset.dataset import read_output
+    from pipeline.dataset.expression import Chosen
     from pipeline.formatting import format_bytes
     from pipeline.loading.decode import load_decoder
     from pipeline.report.gather import gather
@@ -47,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     def decoder() -> Codec:
         return load_decoder(output.record, arguments.model)
 
-    page = render(gather(output, arguments.clips, decoder))
+    chosen = Chosen(arguments.where, output.record.codes_schema).checked() if arguments.where else None
+    page = render(gather(output, arguments.clips, decoder, chosen))
     storage.publish(storage.absolute(arguments.out), page)
     warn_untrained(output.record)
     print(f"{arguments.out}: {format_bytes(len(page))}; open it in a browser")

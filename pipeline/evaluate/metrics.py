@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from moss_tok.audio import resample
 from pipeline.evaluate.distances import SAMPLE_RATE, mel_loss, si_sdr, stft_distance
-from pipeline.evaluate.extras import require
+from pipeline.extras import require
 
 Waveform = NDArray[np.float32]
 

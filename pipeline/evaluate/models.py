@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.evaluate.distances import SAMPLE_RATE
-from pipeline.evaluate.extras import MissingPackage, require
 from pipeline.evaluate.metrics import UndefinedMetric, refuse_silence
+from pipeline.extras import MissingPackage, require
 
 Waveform = NDArray[np.float32]
 

@@ -79,6 +79,9 @@ class FilterConfig(Section):
     """Largest fraction of samples below -60 dBFS."""
     max_clipping: Fraction | None = None
     """Largest fraction of samples at full scale."""
+    where: str | None = None
+    """A condition over columns and metadata in SQL, such as `dnsmos > 3.2 and snr > 15`. Clips of which it does not
+    hold, and those that lack a value for it, are left out."""
     reject_lists: Names = ()
     """Text files with one id of a clip per line: these clips are left out."""
 

@@ -33,6 +33,8 @@ class Filters:
             return "silence"
         if rules.max_clipping is not None and row.clipping > rules.max_clipping:
             return "clipping"
+        if row.where is not True:
+            return "where" if row.where is False else "where_null"
         return self._reason_of_text(row)
 
     def _reason_of_text(self, row: ExportRow) -> str | None:

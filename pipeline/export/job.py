@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.dataset.dataset import Output, read_output
+from pipeline.dataset.expression import expression
 from pipeline.export.buckets import Buckets
 from pipeline.export.config import ExportConfig
 from pipeline.export.filters import read_ids
@@ -39,6 +40,8 @@ def run_export(config: ExportConfig, progress: OnProgress) -> ExportSummary:
     """
     output = read_output(config.dataset.uri)
     specs = _shards(output, config)
+    if config.filters.where is not None:
+        expression(config.filters.where, output.record.codes_schema)  # raises for one that cannot be understood
     tokenizer = tokenizer_of(config)
     form = make_format(config, output.record, Buckets(()), tokenizer)
     root = storage.absolute(config.export.uri)
@@ -77,6 +80,10 @@ def _record(
     settings["export"] = {"to": config.export.to, "file_bytes": config.export.file_bytes}
     inputs = {"reject_lists": hash_of_ids(sorted(read_ids(settings["filters"].pop("reject_lists"))))}
     libraries = [*(["whisper-normalizer"] if config.text.normalize != "none" else []), *getattr(form, "libraries", ())]
+    if settings["filters"]["where"] is None:
+        del settings["filters"]["where"]  # exports that were begun before there were conditions go on
+    else:
+        libraries.append("duckdb")
     if tokenizer is not None:
         inputs["tokenizer"] = tokenizer.sha256
         del settings["tokens"]["tokenizer"]

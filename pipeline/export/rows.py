@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.dataset.dataset import Output
+from pipeline.dataset.expression import condition, expression
 from pipeline.dataset.provenance import RunRecord
 from pipeline.items import ShardSpec, as_matrix
 from pipeline.parquet import read_columns
@@ -48,6 +49,8 @@ class ExportRow:
     """&channel=N if the clip is one channel of its file."""
     codes: np.ndarray
     """(num_quantizers, frames), see `as_matrix`; no layers where none were asked for."""
+    where: bool | None = True
+    """What a condition says of the row; None where a value that it needs is missing."""
 
     @property
     def duration(self) -> float:
@@ -73,8 +76,10 @@ class ExportRow:
         return f"{self.audio}#t={self.start:.10g},{self.start + self.duration:.10g}{self.channel}"
 
 
-def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[ExportRow]:
+def read_rows(output: Output, spec: ShardSpec, num_quantizers: int, where: str | None = None) -> Iterator[ExportRow]:
     """The rows of a committed shard in source order, with the first `num_quantizers` layers; 0 reads no codes.
+
+    `where` is a condition that each row is told of, see `pipeline.dataset.expression`.
 
     Holds one batch of rows at a time. Raises FileNotFoundError for a shard whose data is gone, and ValueError (with its
     URI) for one that is damaged.
@@ -84,15 +89,18 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int) -> Iterator[
     info = output.layout.stat_committed(uri)
     known = schema.clip_columns(output.record.codes_schema)
     columns = [name for name in _COLUMNS if name in known]
-    for batch in read_columns(info, [*columns, *layers]):
+    asked = expression(where, output.record.codes_schema).columns if where else []
+    for batch in read_columns(info, list(dict.fromkeys([*columns, *asked, *layers]))):
+        holds = condition(where, batch, output.record.codes_schema).to_pylist() if where else [True] * batch.num_rows
         fields: list[dict[str, Any]] = [{"start": None} | row for row in batch.select(columns).to_pylist()]
         frames = np.array([row["num_frames"] for row in fields], np.int64)
         clips = _codes(batch, layers, frames, uri, output.record)
-        for row, codes in zip(fields, clips, strict=True):
+        for row, codes, kept in zip(fields, clips, holds, strict=True):
             source, key = row.pop("source"), row.pop("key")
             name, mark, channel = key.rpartition("channel=") if row["start"] is not None else (key, "", "")
             audio = source if spec.format in _OWN_FILE else f"{source}#{name[:-1] if mark else key}"
-            yield ExportRow(split=spec.split, audio=audio, channel=mark and f"&channel={channel}", codes=codes, **row)
+            about = mark and f"&channel={channel}"
+            yield ExportRow(split=spec.split, audio=audio, channel=about, codes=codes, where=kept, **row)
 
 
 def _codes(

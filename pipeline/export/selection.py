@@ -44,7 +44,7 @@ class RowSelector:
     def survey(self, output: Output, spec: ShardSpec) -> Iterator[ExportRow]:
         """Yields the kept rows of a shard and collects candidates for references. Codes are read only for these."""
         layers = self.layers(output) if self._references else 0
-        for row in read_rows(output, spec, layers):
+        for row in read_rows(output, spec, layers, self._config.filters.where):
             kept = self._keep(row)
             if isinstance(kept, ExportRow):
                 if self._references:
@@ -53,7 +53,8 @@ class RowSelector:
 
     def select(self, output: Output, spec: ShardSpec, with_codes: bool) -> Iterator[Selected | Removed]:
         """Yields every row of a shard in source order. References must have been surveyed before."""
-        for row in read_rows(output, spec, self.layers(output) if with_codes else 0):
+        layers = self.layers(output) if with_codes else 0
+        for row in read_rows(output, spec, layers, self._config.filters.where):
             kept = self._keep(row)
             if isinstance(kept, Removed):
                 yield kept

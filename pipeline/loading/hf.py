@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from pipeline import schema, storage
 from pipeline.dataset.dataset import Output, read_output
+from pipeline.dataset.expression import Chosen
 from pipeline.loading.codes_cache import CODES, cached_files
 from pipeline.parquet import DamagedTable, read_columns
 from pipeline.storage import ObjectInfo
@@ -69,6 +70,7 @@ def load_codes(
     streaming: Literal[False] = False,
     columns: Sequence[str] = COLUMNS,
     cache_dir: str | Path | None = None,
+    where: str | None = None,
 ) -> datasets.Dataset: ...
 
 
@@ -81,6 +83,7 @@ def load_codes(
     streaming: Literal[True],
     columns: Sequence[str] = COLUMNS,
     cache_dir: str | Path | None = None,
+    where: str | None = None,
 ) -> datasets.IterableDataset: ...
 
 
@@ -91,6 +94,7 @@ def load_codes(
     streaming: bool = False,
     columns: Sequence[str] = COLUMNS,
     cache_dir: str | Path | None = None,
+    where: str | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
     """The clips of one split of an output, local or remote; `codes` of a row is (num_quantizers, frames).
 
@@ -105,8 +109,12 @@ def load_codes(
     `datasets`) as numbers, later ones map it into memory. With `streaming` nothing is kept: an IterableDataset
     reads shard by shard, and `split_dataset_by_node`, the workers of a DataLoader and `state_dict` divide it by shards.
 
+    `where` is a condition over columns and metadata, such as "dnsmos > 3.2 and snr > 15" (docs/loading.md): only rows
+    of which it holds are there. It needs DuckDB: pip install 'moss-tok[filters]'.
+
     `split` can be left out where there is only one. Raises FileNotFoundError if there is no output, ValueError for a
-    split, a column or a number of layers that it does not have, or if no shard is committed.
+    split, a column or a number of layers that it does not have, for a condition that is none, or if no shard is
+    committed.
     """
     output = read_output(uri)
     split = _split_of(output, split)
@@ -116,12 +124,14 @@ def load_codes(
     known += [schema.LATENTS] * output.record.latents
     if unknown := [name for name in columns if name not in known]:
         raise ValueError(f"no column {unknown[0]}: choose from {', '.join(known)}")
+    # Without a condition the names of cached files stay what they were.
+    chosen: dict[str, Any] = {} if where is None else {"chosen": Chosen(where, output.record.codes_schema).checked()}
     shards = committed_shards(output, split)
     if streaming:
-        arguments = {"shards": shards, "codes": codes, "columns": columns}
+        arguments = {"shards": shards, "codes": codes, "columns": columns, **chosen}
         return datasets.IterableDataset.from_generator(_rows, gen_kwargs=arguments, split=datasets.NamedSplit(split))
     folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "moss_tok"
-    files = cached_files(shards, partial(_packed_batches, codes=codes, columns=columns), folder)
+    files = cached_files(shards, partial(_packed_batches, codes=codes, columns=columns, **chosen), folder)
     parts = [datasets.Dataset.from_file(str(file), split=datasets.NamedSplit(split)) for file in files]
     return datasets.concatenate_datasets(parts).with_transform(partial(_unpack, codes=codes))
 
@@ -173,17 +183,21 @@ def _format_of(output: Output, num_quantizers: int | str | None) -> CodesFormat:
     return CodesFormat(num_quantizers, dtype, len({codebook.samples_per_code for codebook in books}) == 1)
 
 
-def _rows(shards: Sequence[ObjectInfo], codes: CodesFormat, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _rows(
+    shards: Sequence[ObjectInfo], codes: CodesFormat, columns: tuple[str, ...], chosen: Chosen | None = None
+) -> Iterator[dict[str, Any]]:
     for info in shards:
-        for batch, clips in _batches(info, codes, columns):
+        for batch, clips in _batches(info, codes, columns, chosen):
             for row, clip in zip(batch.to_pylist(), clips, strict=True):
                 row[CODES] = clip
                 yield row
 
 
-def _packed_batches(info: ObjectInfo, codes: CodesFormat, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+def _packed_batches(
+    info: ObjectInfo, codes: CodesFormat, columns: tuple[str, ...], chosen: Chosen | None = None
+) -> Iterator[pa.RecordBatch]:
     """Batches of the clip columns and of `codes`, the bytes of each clip's codes: what a row needs lies together."""
-    for batch, clips in _batches(info, codes, columns):
+    for batch, clips in _batches(info, codes, columns, chosen):
         packed = pa.array([codes.pack(clip) for clip in clips], pa.large_binary())
         yield batch.append_column(CODES, packed)
 
@@ -195,12 +209,14 @@ def _unpack(batch: dict[str, list[Any]], codes: CodesFormat) -> dict[str, list[A
 
 
 def _batches(
-    info: ObjectInfo, codes: CodesFormat, columns: tuple[str, ...]
+    info: ObjectInfo, codes: CodesFormat, columns: tuple[str, ...], chosen: Chosen | None
 ) -> Iterator[tuple[pa.RecordBatch, Sequence[np.ndarray | list[np.ndarray]]]]:
     layers = [schema.layer_column(layer) for layer in range(codes.num_quantizers)]
     take = _matrices if codes.single_rate else _lists
-    for batch in read_columns(info, [*columns, *layers]):
-        yield batch.select(list(columns)), take(batch, layers, codes.dtype, info.uri)
+    asked = chosen.columns if chosen else []
+    for batch in read_columns(info, list(dict.fromkeys([*columns, *asked, *layers]))):
+        kept = chosen.of(batch) if chosen else batch
+        yield kept.select(list(columns)), take(kept, layers, codes.dtype, info.uri)
 
 
 def _matrices(batch: pa.RecordBatch, layers: Sequence[str], dtype: str, uri: str) -> list[np.ndarray]:

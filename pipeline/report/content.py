@@ -143,10 +143,11 @@ def _kilobits(bits: float) -> str:
 
 
 def _basis(sample: Sample) -> str:
+    rows = f"rows where {shown(sample.where)}" if sample.where else "rows"
     if sample.whole:
-        return f"These figures are of all {count(sample.rows)} rows."
+        return f"These figures are of all {count(sample.rows)} {rows}."
     return (
-        f"Figures of this and the next section are of {count(sample.rows)} rows of the first {count(sample.shards)} "
+        f"Figures of this and the next section are of {count(sample.rows)} {rows} of the first {count(sample.shards)} "
         "shards by id. Ids are hashes, so this is a random sample, and always the same one."
     )
 

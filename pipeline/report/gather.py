@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.codecs import Codec
 from pipeline.dataset.dataset import Output
+from pipeline.dataset.expression import Chosen
 from pipeline.dataset.manifest import read_manifests
 from pipeline.report.clips import choose, show
 from pipeline.report.history import History, read_history
@@ -31,21 +32,22 @@ class PageData:
     clips: Sequence[ClipView]
 
 
-def gather(output: Output, clips: int, load_decoder: Callable[[], Codec]) -> PageData:
-    """Gather the page of an output, which may be incomplete, with `clips` clips.
+def gather(output: Output, clips: int, load_decoder: Callable[[], Codec], chosen: Chosen | None = None) -> PageData:
+    """Gather the page of an output, which may be incomplete, with `clips` clips. Clips and figures of rows are those of
+    the chosen rows.
 
     The decoder is loaded only if there are clips to decode. Apart from three numbers per shard, memory does not grow
     with the output. Raises OSError, StorageError, LookupError or ValueError for data that cannot be read.
     """
     model = output.record.model
     history = read_history(read_manifests(output.layout, output.done))
-    sample = take_sample(output)
+    sample = take_sample(output, chosen=chosen)
     books = output.record.codebooks
     rates_of_codes = [model.sample_rate / book.samples_per_code for book in books]
     information = measure(sample.counts, rates_of_codes, [book.size for book in books])
     views: list[ClipView] = []
-    if information is not None and (chosen := choose(sample.candidates, clips)):
-        views = look_at(output, [candidate.clip_id for candidate in chosen], load_decoder())
+    if information is not None and (candidates := choose(sample.candidates, clips)):
+        views = look_at(output, [candidate.clip_id for candidate in candidates], load_decoder())
     return PageData(
         output=output,
         history=history,

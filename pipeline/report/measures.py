@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluate.extras import MissingPackage
 from pipeline.evaluate.metrics import METRICS, UndefinedMetric, comparable
+from pipeline.extras import MissingPackage
 from pipeline.pages.numerals import quantity
 
 SHOWN = ("stoi", "mel")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.dataset.dataset import Output
+from pipeline.dataset.expression import Chosen
 from pipeline.items import ShardSpec
 from pipeline.report.tables import open_file
 
@@ -51,6 +52,8 @@ class Sample:
     shards: int = 0
     rows: int = 0
     frames: int = 0
+    where: str | None = None
+    """The condition that its rows fulfil."""
     whole: bool = True
     """Whether the sample is everything that is committed."""
     durations: list[np.ndarray] = field(default_factory=list)
@@ -79,31 +82,37 @@ class Sample:
         return self.column_bytes[schema.layer_column(layer)]
 
 
-def take_sample(output: Output, max_frames: int = MAX_FRAMES, max_shards: int = MAX_SHARDS) -> Sample:
-    """Read the first shards by id until there are enough frames.
+def take_sample(
+    output: Output, max_frames: int = MAX_FRAMES, max_shards: int = MAX_SHARDS, chosen: Chosen | None = None
+) -> Sample:
+    """Read the first shards by id until there are enough frames; only the chosen rows.
 
     Raises StorageError or FileNotFoundError for data that cannot be read, ValueError if it is damaged.
     """
     model = output.record.model
-    sample = Sample(np.zeros((output.record.num_quantizers, model.codebook_size), np.int64))
+    sample = Sample(
+        np.zeros((output.record.num_quantizers, model.codebook_size), np.int64), where=chosen and chosen.where
+    )
     for spec in sorted(output.committed, key=lambda spec: spec.shard_id):
         if sample.shards == max_shards or sample.frames >= max_frames:
             sample.whole = False
             break
-        _add_shard(sample, output, spec, max_frames)
+        _add_shard(sample, output, spec, max_frames, chosen)
     return sample
 
 
-def _add_shard(sample: Sample, output: Output, spec: ShardSpec, max_frames: int) -> None:
+def _add_shard(sample: Sample, output: Output, spec: ShardSpec, max_frames: int, chosen: Chosen | None) -> None:
     layers = [schema.layer_column(layer) for layer in range(len(sample.counts))]
     with open_file(output.layout, output.layout.data(spec)) as file:
         _add_sizes(sample, file.metadata)
-        for batch in file.iter_batches(BATCH_ROWS, columns=[*_COLUMNS, *layers], use_threads=False):
+        columns = list(dict.fromkeys([*_COLUMNS, *layers, *(chosen.columns if chosen else [])]))
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
             if sample.frames >= max_frames:
                 sample.whole = False
                 break
-            _add_rows(sample, batch)
-            _add_codes(sample, batch, layers)
+            kept = chosen.of(batch) if chosen else batch
+            _add_rows(sample, kept)
+            _add_codes(sample, kept, layers)
     sample.shards += 1
 
 

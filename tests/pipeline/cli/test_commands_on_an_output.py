@@ -126,3 +126,23 @@ def test_decode_says_what_it_needs(
 ):
     assert complaint in typed("decode", tokenized.output, "-o", tmp_path / "sounds", *options, status=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stats_prints_the_histogram_of_a_column(tokenized: Tokenized, typed: Type):
+    found = json.loads(typed("stats", tokenized.output, "duration", "--json", "--bins", "5"))
+    durations = [row["duration"] for row in rows(tokenized.output)]
+    assert (found["rows"], found["missing"], sum(found["numbers"]["counts"])) == (len(durations), 0, len(durations))
+    assert (found["numbers"]["low"], found["numbers"]["high"]) == (min(durations), max(durations))
+    assert found["numbers"]["edges"][0] <= min(durations)
+    text = typed("stats", tokenized.output, "duration")
+    assert f"{len(durations)} rows, 0 without a value" in text
+    assert "#" * 40 in text
+
+
+def test_stats_counts_words_and_says_what_names_there_are(tokenized: Tokenized, typed: Type):
+    flac = sum(row["source_format"] == "flac" for row in rows(tokenized.output))
+    text = typed("stats", tokenized.output, "source_format", "--where", "duration > 0")
+    assert f"'flac' {flac:>11,} #" in text
+    nothing = typed("stats", tokenized.output, "no_such_key")
+    assert "No row has a value. Columns are id, source" in nothing
+    assert "random: no function" in typed("stats", tokenized.output, "random()", status=2)

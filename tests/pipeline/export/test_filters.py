@@ -57,6 +57,13 @@ def test_each_rule_removes_what_it_says(rules: dict[str, Any], reason: str | Non
     assert Filters(FilterConfig(**rules)).reason(ROW) == reason
 
 
+@pytest.mark.parametrize(("holds", "reason"), [(True, None), (False, "where"), (None, "where_null")])
+def test_a_condition_without_a_value_is_another_reason_than_one_that_does_not_hold(
+    holds: bool | None, reason: str | None
+):
+    assert Filters(FilterConfig()).reason(replace(ROW, where=holds)) == reason
+
+
 @pytest.mark.parametrize("text", [None, "", " \n"])
 def test_text_is_missing_only_where_it_is_needed(text: str | None):
     row = replace(ROW, text=text)

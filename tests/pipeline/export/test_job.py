@@ -214,3 +214,24 @@ def test_the_report_is_kept_with_the_export(export: Callable[..., Any]):
     assert kept["rows"] == report.rows
     assert kept["removed"] == report.removed
     assert kept["size"] == sum(path.stat().st_size for path in (folder / "train").iterdir())
+
+
+def test_a_condition_leaves_out_the_clips_of_which_it_does_not_hold(
+    clips: dict[str, ExportRow], export: Callable[..., Any], json_lines: Callable[[Path], list[dict[str, Any]]]
+):
+    """`origin` is a key of the metadata, which some clips do not have."""
+    where = "duration > 1 and origin like '%pocketsphinx%'"
+    folder, report = export("nemo", f"filters.where={where}")
+    origins = {row.id: json.loads(row.metadata).get("origin") for row in clips.values()}
+    wanted = {
+        row.id for row in clips.values() if row.duration > 1 and "pocketsphinx" in (origins[row.id] or "") and row.text
+    }
+    assert len(wanted) == sum(report.written.values()) == len(json_lines(folder)) > 3
+    assert report.removed["where"] > 0
+    assert report.removed["where_null"] == sum(origins[row.id] is None and row.duration > 1 for row in clips.values())
+
+
+def test_a_condition_that_is_none_is_refused_before_anything_is_written(export: Callable[..., Any], tmp_path: Path):
+    with pytest.raises(ValueError, match="syntax error"):
+        export("nemo", "filters.where=duration >")
+    assert not (tmp_path / "nemo").exists()

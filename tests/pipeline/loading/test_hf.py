@@ -25,6 +25,7 @@ from pipeline.parquet import DamagedTable
 from tests.seaweed import s3_clients, seaweed
 
 CLIPS, SHARDS = 500, 4
+WHERE = "num_frames > 140 and ends_with(id, '7')"
 Load = Callable[..., Any]
 
 
@@ -251,3 +252,21 @@ def test_a_bucket_gives_the_rows_of_a_folder_for_a_quarter_of_its_bytes(
         assert 0.2 * size < fetched <= 0.27 * size
         assert [row["id"] for row in remote] == local["id"][:]
         assert all(np.array_equal(a["codes"], b["codes"]) for a, b in zip(remote, local, strict=True))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_only_rows_of_which_a_condition_holds_are_there(output: Path, load: Load, streaming: bool):
+    lengths = ["id", "num_frames"]
+    everything = load(output, columns=lengths, num_quantizers=4)
+    expected = [row for row in everything if row["num_frames"] > 140 and row["id"].endswith("7")]
+    found = list(load(output, columns=["id"], num_quantizers=4, streaming=streaming, where=WHERE))
+    assert [row["id"] for row in found] == [row["id"] for row in expected]
+    assert 0 < len(found) < SHARDS * CLIPS / 10
+    np.testing.assert_array_equal(found[-1]["codes"], expected[-1]["codes"])
+    assert found[0].keys() == {"id", "codes"}
+
+
+def test_a_condition_of_which_no_row_holds_leaves_an_empty_dataset(output: Path, load: Load):
+    assert len(load(output, where="num_frames < 0")) == 0
+    with pytest.raises(ValueError, match="syntax error"):
+        load(output, where="num_frames <")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.evaluate import extras
+from pipeline import extras
 from pipeline.report.measures import measured
 from tests.support import ROOT
 

@@ -10,8 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.codecs import Codec
 from pipeline.dataset.dataset import Output, read_output
+from pipeline.dataset.expression import Chosen
 from pipeline.report.clips import choose
+from pipeline.report.gather import gather
+from pipeline.report.page import render
 from pipeline.report.sample import Candidate, take_sample
 from tests.support import rows
 
@@ -29,6 +33,17 @@ def test_every_code_of_a_small_output_is_counted(output: Output, root: Path):
     assert sample.codes_in_files == 32 * sample.frames
     stored = sum(path.stat().st_size for path in root.glob("data/**/*.parquet"))
     assert 0.5 * stored < sample.bits_per_code * sample.codes_in_files / 8 < stored
+
+
+def test_figures_are_of_the_chosen_rows(output: Output, root: Path, decoder: Codec):
+    chosen = Chosen("duration > 2 and language = 'en'")
+    sample = take_sample(output, chosen=chosen)
+    expected = [row for row in rows(root) if row["duration"] > 2 and row["language"] == "en"]
+    assert 0 < sample.rows == len(expected) < len(rows(root))
+    assert {candidate.clip_id for candidate in sample.candidates} <= {row["id"] for row in expected}
+    page = render(gather(output, 0, lambda: decoder, chosen)).decode()
+    assert f"of all {len(expected)} rows where duration &gt; 2 and language = &#39;en&#39;" in page
+    assert render(gather(output, 0, lambda: decoder, Chosen("duration < 0")))
 
 
 def test_a_large_output_is_sampled_and_always_alike(output: Output):
