@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     with TemporaryDirectory() as folder:
         given = {
             "input": {"splits": {"test": [storage.absolute(uri) for uri in arguments.files]}, "format": "files"},
-            "models": [model, model | {"dtype": arguments.dtype}],
+            "models": [model | {"dtype": dtype} for dtype in ("float32", arguments.dtype)],
             "evaluate": {"uri": folder, "metrics": ["mel", "stft"], "num_quantizers": [layers]},
         }
         evaluation = open_evaluation(load_evaluate_config(None, [], given), device_of("auto"))

@@ -76,7 +76,7 @@ def open_evaluation(config: EvaluateConfig, device: str) -> Evaluation:
     root = storage.absolute(config.evaluate.uri)
     outputs = [read_output(uri) for uri in config.dataset]
     specs = _specs(config, outputs)
-    subjects = _subjects(config, outputs)
+    subjects = _subjects(config, outputs, device)
     plan = plan_bytes(specs)
     record = _record(config, subjects, outputs)
     record_uri, plan_uri = storage.join(root, "evaluation.json"), storage.join(root, "plan.parquet")
@@ -151,11 +151,11 @@ def _specs(config: EvaluateConfig, outputs: Sequence[Output]) -> list[ShardSpec]
     return specs
 
 
-def _subjects(config: EvaluateConfig, outputs: Sequence[Output]) -> tuple[Subject, ...]:
+def _subjects(config: EvaluateConfig, outputs: Sequence[Output], device: str) -> tuple[Subject, ...]:
     wanted = config.evaluate.num_quantizers
     several = len(outputs) > 1
     stored = [find_codes(output, wanted, output.layout.root if several else "") for output in outputs]
-    subjects = (*stored, *(find_subject(model, wanted) for model in config.models))
+    subjects = (*stored, *(find_subject(model, wanted, device) for model in config.models))
     labels = [subject.label for subject in subjects]
     if len(set(labels)) != len(labels):
         raise ConfigError(f"models: {', '.join(labels)}: the same codec twice")

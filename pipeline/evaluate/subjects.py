@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.codecs import Codec, CodecDescription, CodecError, Coded, find_codec, load_codec
+from pipeline.codecs import Codec, CodecDescription, CodecError, Coded, find_codec, load_codec, precision_of
 from pipeline.config import ModelConfig
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.dataset.provenance import source_of
@@ -49,14 +49,17 @@ def bits_per_second(description: CodecDescription, num_quantizers: int) -> float
     return float(sum(np.log2(book.size) * rate / book.samples_per_code for book in books))
 
 
-def find_subject(model: ModelConfig, num_quantizers: Sequence[int]) -> Subject:
-    """The codec of that name. Raises CodecError for numbers of quantizers that it does not have, and what
-    `pipeline.codecs.find_codec` raises.
+def find_subject(model: ModelConfig, num_quantizers: Sequence[int], device: str) -> Subject:
+    """The codec of that name, in the precision that it has on such a device.
+
+    Raises CodecError for numbers of quantizers that it does not have, and what `pipeline.codecs.find_codec` raises.
     """
     source = find_codec(model.name, model.revision, model.codec)
-    label = model.name if model.dtype == "float32" else f"{model.name} ({model.dtype})"
+    dtype = precision_of(source.family, model.dtype, on_gpu=device.startswith("cuda"))
+    label = model.name if dtype == "float32" else f"{model.name} ({dtype})"
     counts = quantizer_counts(source.description, num_quantizers)
-    return Subject(label, source.description, source.config_hash, model, counts)
+    exact = model.model_copy(update={"dtype": dtype})
+    return Subject(label, source.description, source.config_hash, exact, counts)
 
 
 def find_codes(output: Output, num_quantizers: Sequence[int], named: str = "") -> Subject:
@@ -100,7 +103,7 @@ def load_subject(subject: Subject, device: str) -> Codec:
     """
     model = subject.model
     if subject.output is not None:
-        return load_decoder(read_output(subject.output).record)
+        return load_decoder(read_output(subject.output).record, dtype="float32")
     return load_codec(find_codec(model.name, model.revision, model.codec), device, model.dtype, "all")
 
 
