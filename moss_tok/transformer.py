@@ -66,6 +66,8 @@ class TransformerLayer(nn.Module):
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x (rows, d) -> rotated q, k, v (rows, 3, heads, head_dim) in the precision of the products."""
         qkv: Tensor = self.self_attn.in_proj(self._rows("norm", self.norm1, x)).view(x.shape[0], *self.heads)
+        if qkv.device.type != "cpu":
+            return rotated_qkv(qkv, cos, sin)  # out of place: the compiler makes one kernel of it
         if qkv.dtype == torch.float32 and "rotation" not in self.one_by_one:
             rotate_(qkv[:, :2], cos, sin)
             return qkv
@@ -114,6 +116,14 @@ class TransformerLayer(nn.Module):
 def added_(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
     """x (rows, d) float32 plus y (rows, d) times scale (d,), in place."""
     return x.addcmul_(y.float(), scale)
+
+
+def rotated_qkv(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """q, k and v (rows, 3, heads, head_dim) with q and k rotated in float32. What is given is not changed."""
+    first, second = qkv[:, :2].float().chunk(2, dim=-1)
+    # With plain products: the compiler makes two kernels of sums that are fused by hand.
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([turned.to(qkv.dtype), qkv[:, 2:]], dim=1)
 
 
 def rotated_(query_key: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

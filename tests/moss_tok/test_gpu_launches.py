@@ -13,11 +13,12 @@ from moss_tok import MossAudioTokenizerModel
 from moss_tok.attention import Span
 from moss_tok.execution import Execution
 from moss_tok.packing import pack_waveforms
-from moss_tok.rope import rope_rows, rope_table
+from moss_tok.rope import rope_rows, rope_table, rotate_
 from moss_tok.stage import positions_of
+from moss_tok.transformer import rotated_qkv
 
 META, CUDA = torch.device("meta"), torch.device("cuda")
-LAYER_LAUNCHES = 22
+LAYER_LAUNCHES = 25
 """Of one layer, not compiled: the norms, products, rotation, attention, activation, sums and roundings."""
 
 
@@ -76,3 +77,15 @@ def test_positions_of_all_clips_at_once_are_those_of_each():
     parts = [rope_rows(span.past, span.end, 16, 10_000.0, torch.device("cpu")) for span in spans]
     for which in (0, 1):
         torch.testing.assert_close(tables[which][:18], torch.cat([part[which] for part in parts]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_out_of_place_is_the_rotation_in_place(dtype):
+    qkv = torch.randn(40, 3, 2, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    cos, sin = rope_table(torch.arange(40), 16, 10_000.0)
+    given, turned = qkv.clone(), qkv[:, :2].float().clone()
+    rotate_(turned, cos, sin)
+    result = rotated_qkv(qkv, cos, sin)
+    torch.testing.assert_close(result[:, :2], turned.to(dtype))  # sums are fused differently
+    assert torch.equal(result[:, 2], qkv[:, 2])
+    assert torch.equal(qkv, given)
