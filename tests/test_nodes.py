@@ -37,6 +37,7 @@ from tests.support import (
 NOTICE_SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
 NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 * 2**20, "include_dashboard": False}
 SHARDS = "input.clips_per_shard=4"
+PRETEND_GPUS = ("model.device=cpu", "cluster.gpus_per_actor=1")  # reserved, so that Ray places actors by them
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,8 @@ def add_node(cluster: Cluster, **resources: Any) -> Any:
 
 def start_run(cluster: Cluster, output: Path, *settings: str) -> Any:
     return start_command(
-        *("tokenize", CONFIG, f"output.uri={output}", SHARDS, f"cluster.address={cluster.address}", *settings)
+        *("tokenize", CONFIG, f"output.uri={output}", SHARDS, f"cluster.address={cluster.address}"),
+        *(*PRETEND_GPUS, *settings),
     )
 
 

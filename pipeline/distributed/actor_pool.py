@@ -183,7 +183,9 @@ class ActorPool:
 
     def _with_device(self, job: CodecJob) -> CodecJob:
         """With the device that Ray assigns: an actor that cannot use its GPU must say so and not take the CPU."""
-        model = job.config.model.model_copy(update={"device": "cuda" if self._shape.gpus else "cpu"})
+        model = job.config.model
+        on_gpu = self._shape.gpus and model.device != "cpu"
+        model = model.model_copy(update={"device": "cuda" if on_gpu else "cpu"})
         return replace(job, config=job.config.model_copy(update={"model": model}))
 
     def _on_ready(self, actor: ActorHandle, result: Future[Any]) -> None:

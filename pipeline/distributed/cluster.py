@@ -140,9 +140,14 @@ def warn_of_local_output(output: Output, nodes: Nodes) -> None:
 
 def actor_shape(config: Config, nodes: Nodes) -> ActorShape:
     """Resources of an actor of this run. It has GPUs if the model runs on GPUs: by default, if the nodes have any."""
-    device = config.model.device
-    on_gpu = device == "cuda" or (device == "auto" and total(nodes, "GPU") > 0)
-    return ActorShape(config.cluster.cpus_per_actor, config.cluster.gpus_per_actor if on_gpu else 0.0)
+    device, reserved = config.model.device, config.cluster.gpus_per_actor
+    if device == "cpu":
+        gpus = reserved or 0.0
+    elif device == "cuda" or total(nodes, "GPU") > 0:
+        gpus = reserved or 1.0
+    else:
+        gpus = 0.0
+    return ActorShape(config.cluster.cpus_per_actor, gpus)
 
 
 def actor_capacity(config: Config, shape: ActorShape, nodes: Nodes, foreign: Container[str] = ()) -> int:
