@@ -248,8 +248,8 @@ class ClusterConfig(Section):
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that an actor reserves; also its threads, where there is no GPU."""
     gpus_per_actor: Annotated[float, Field(gt=0)] | None = None
-    """GPUs that an actor reserves; 0.5 puts two on one. By default 1 where it computes on a GPU; with `model.device` cpu
-    only what is set here."""
+    """GPUs that an actor reserves; 0.5 puts two on one. By default 1 where it computes on a GPU. With a `model.device`
+    of cpu it reserves what is set here."""
     shards_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Shards open at the same time in an actor. Each is read by one CPU. auto: one for each CPU that is left for
     reading, and one more, so that the next shard is read while one is encoded: at least 2, at most 64."""
