@@ -23,6 +23,7 @@ GROUP = "moss_tok.codecs"
 BUILT_IN = {
     "moss": "moss:FAMILY",
     "mimi": "mimi:FAMILY",
+    "qwen3_tts": "qwen3_tts:FAMILY",
     "encodec": "encodec:FAMILY",
     "dac": "dac:FAMILY",
     "xcodec2": "xcodec2:FAMILY",

@@ -26,7 +26,7 @@ def _fill(model: torch.nn.Module, latents: torch.Tensor | None = None) -> None:
     first = True
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if name.endswith(("codebook.embed", "embed_sum", "embed_avg", "codebook.weight")):
+            if name.endswith(("codebook.embed", "embed_sum", "embed_avg", "codebook.weight", "embedding_sum")):
                 values = torch.randn(tensor.shape, generator=generator)
                 if latents is not None and latents.shape[1] == tensor.shape[1]:
                     values = values * latents.std(dim=(0, 2)) + (latents.mean(dim=(0, 2)) if first else 0)
@@ -67,6 +67,45 @@ def mimi(folder: Path, **changes: Any) -> Path:
         "vector_quantization_hidden_dimension": 16, "upsample_groups": 32,
     }  # fmt: skip
     return _save(_transformers("Mimi", **settings | changes), folder)
+
+
+def qwen3_tts(folder: Path) -> Path:
+    """The encoder's weights are those of the Mimi model in the folder `mimi` within, as that library writes them."""
+    from safetensors.torch import load_file
+
+    from pipeline.codecs.qwen3_tts_config import DecoderConfig
+    from pipeline.codecs.qwen3_tts_decoder import Decoder
+
+    mimi(folder / "mimi")
+    encoder = json.loads((folder / "mimi" / "config.json").read_text())
+    decoder = {
+        "codebook_size": 64, "codebook_dim": 16, "num_quantizers": 4, "latent_dim": 24, "hidden_size": 16,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "intermediate_size": 32, "sliding_window": 5, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0,
+        "upsampling_ratios": [2, 2], "upsample_rates": [8, 5, 4, 3], "decoder_dim": 32, "hidden_act": "silu",
+        "attention_bias": False,
+    }  # fmt: skip
+    config = {
+        "model_type": "qwen3_tts_tokenizer_12hz", "encoder_config": {**encoder, "_frame_rate": 12.5},
+        "decoder_config": decoder, "encoder_valid_num_quantizers": 4, "input_sample_rate": 24_000,
+        "output_sample_rate": 24_000, "encode_downsample_rate": 1920, "decode_upsample_rate": 1920,
+    }  # fmt: skip
+    torch.manual_seed(SEED)
+    model = Decoder(DecoderConfig.from_json(decoder))
+    _fill(model)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():  # at their first values these would hide a fault
+            if name.endswith(("alpha", "beta", "gamma", "cluster_usage", "norm.weight", "layernorm.weight")):
+                tensor.copy_(torch.rand(tensor.shape) + 0.5)
+    left_out = ("decoder", "upsample")
+    tensors = {f"decoder.{name}": tensor for name, tensor in model.state_dict().items()} | {
+        f"encoder.{name}": tensor
+        for name, tensor in load_file(folder / "mimi" / "model.safetensors").items()
+        if not name.startswith(left_out)
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors")
+    return folder
 
 
 def encodec(folder: Path, **changes: Any) -> Path:
@@ -213,6 +252,7 @@ def bigcodec(folder: Path) -> Path:
 
 MODELS: dict[str, Callable[[Path], Path]] = {
     "mimi": mimi,
+    "qwen3_tts": qwen3_tts,
     "encodec": encodec,
     "encodec_48k": encodec_48k,
     "dac": dac,

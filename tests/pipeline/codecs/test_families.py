@@ -20,6 +20,7 @@ Folder = Callable[[str], Path]
 
 RATES = {  # Hz in, channels, sizes of the codebooks, samples per code of each
     "mimi": (24_000, 1, (64,) * 6, (1920,) * 6),
+    "qwen3_tts": (24_000, 1, (64,) * 4, (1920,) * 4),
     "encodec": (24_000, 1, (64,) * 6, (320,) * 6),
     "encodec_48k": (48_000, 2, (64,) * 4, (320,) * 4),
     "dac": (24_000, 1, (64,) * 5, (320,) * 5),
@@ -79,9 +80,11 @@ class Library:
                 model = SNAC(**config) if name == "snac" else BigCodec(**config)
             model.load_state_dict(load_file(folder / "model.safetensors"))
             return model.eval()
+        if name == "qwen3_tts":
+            folder = folder / "mimi"
         classes = {
-            "mimi": "Mimi", "encodec": "Encodec", "encodec_48k": "Encodec", "dac": "Dac", "xcodec2": "Xcodec2",
-            "neucodec": "NeuCodec", "xcodec": "Xcodec", "higgs": "HiggsAudioV2Tokenizer", 
+            "mimi": "Mimi", "qwen3_tts": "Mimi", "encodec": "Encodec", "encodec_48k": "Encodec", "dac": "Dac",
+            "xcodec2": "Xcodec2", "neucodec": "NeuCodec", "xcodec": "Xcodec", "higgs": "HiggsAudioV2Tokenizer",
             "wavtokenizer": "WavTokenizer",
         }  # fmt: skip
         return getattr(transformers, f"{classes[name]}Model").from_pretrained(folder).eval()
@@ -102,6 +105,9 @@ class Library:
 
     def _mimi(self, sound: torch.Tensor) -> Any:
         return self._plain(zero_padded(sound, 1920))
+
+    def _qwen3_tts(self, sound: torch.Tensor) -> Any:
+        return self._plain(sound)[:4]
 
     def _dac(self, sound: torch.Tensor) -> Any:
         return self._plain(zero_padded(sound, 320))

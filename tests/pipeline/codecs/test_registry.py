@@ -31,7 +31,13 @@ def changed(folder: Path, copy: Path, **values: object) -> str:
 
 @pytest.mark.parametrize(
     ("model", "family"),
-    [("mimi", "mimi"), ("higgs", "higgs"), ("snac", "snac"), ("speechtokenizer", "speechtokenizer")],
+    [
+        ("mimi", "mimi"),
+        ("qwen3_tts", "qwen3_tts"),
+        ("higgs", "higgs"),
+        ("snac", "snac"),
+        ("speechtokenizer", "speechtokenizer"),
+    ],
 )
 def test_the_family_is_read_from_config_json(model_folder: Folder, model: str, family: str):
     assert find_codec(str(model_folder(model))).family.name == family
@@ -80,6 +86,8 @@ def test_a_damaged_config_json_is_refused(tmp_path: Path, text: str):
         ("snac", {"codebook_size": None}),
         ("snac", {"vq_strides": []}),
         ("dac", {"codebook_size": 0}),
+        ("qwen3_tts", {"encoder_valid_num_quantizers": 5}),
+        ("qwen3_tts", {"decoder_config": {}}),
     ],
 )
 def test_a_config_json_of_nonsense_is_refused(
