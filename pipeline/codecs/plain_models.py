@@ -43,9 +43,14 @@ def import_package(module: str, distribution: str) -> Any:
 
 def import_without_init(package: str, module: str, distribution: str) -> Any:
     """A module of a package whose own `__init__` is left out, because it brings in what only training needs."""
-    if package not in sys.modules:
-        spec = find_spec(package)
-        bare = ModuleSpec(package, None, is_package=True)
-        bare.submodule_search_locations = list((spec and spec.submodule_search_locations) or [])
-        sys.modules[package] = module_from_spec(bare)
+    spec = find_spec(package) if package not in sys.modules else None
+    add_bare_package(package, list((spec and spec.submodule_search_locations) or []))
     return import_package(f"{package}.{module}", distribution)
+
+
+def add_bare_package(name: str, folders: list[str]) -> None:
+    """Make a package of the modules in these folders, if there is none of this name; an `__init__` of it is not run."""
+    if name not in sys.modules:
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = folders
+        sys.modules[name] = module_from_spec(spec)

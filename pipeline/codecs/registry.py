@@ -1,7 +1,8 @@
 """From a model's name to its family: read from `config.json`, or named by `model.codec`.
 
 Families are those of this room and those that installed packages offer under the entry point group `moss_tok.codecs`:
-each entry point names a `Family`. No code of a model's own folder or repo is ever run.
+each entry point names a `Family`. No code of a model's own folder or repo is ever run; that of XY-Tokenizer comes from
+a checkout which the user names.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ BUILT_IN = {
     "snac": "snac:FAMILY",
     "speechtokenizer": "speechtokenizer:FAMILY",
     "bigcodec": "bigcodec:FAMILY",
+    "xy_tokenizer": "xy_tokenizer:FAMILY",
 }
 """Where each family of this room is, by its name."""
 NOT_DECISIVE = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "trained")
