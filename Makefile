@@ -26,9 +26,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/moss-tok tokenize configs/demo.yaml
 
-# Two files at a time: much of the suite waits for clusters and servers to start.
+# Three files at a time, on two cores too: much of the suite waits for clusters and servers to start.
 test: check $(BROWSER)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 15
 
 fast: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'

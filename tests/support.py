@@ -26,6 +26,8 @@ from pipeline.shard import in_process
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus"
 CONFIG = "configs/demo.yaml"
+PRETEND_GPUS = ("model.device=cpu", "cluster.gpus_per_actor=1")
+"""For nodes that claim GPUs they have not: Ray places actors by them."""
 DEADLINE_SECONDS = 900.0
 """Ends a wait that would never end. It measures nothing: on a busy machine all takes many times as long."""
 

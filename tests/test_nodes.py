@@ -25,6 +25,7 @@ from tests.ray_head import again_if_late
 from tests.support import (
     CONFIG,
     DEADLINE_SECONDS,
+    PRETEND_GPUS,
     data_files,
     demo_config,
     kill,
@@ -37,7 +38,6 @@ from tests.support import (
 NOTICE_SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
 NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 * 2**20, "include_dashboard": False}
 SHARDS = "input.clips_per_shard=4"
-PRETEND_GPUS = ("model.device=cpu", "cluster.gpus_per_actor=1")  # reserved, so that Ray places actors by them
 
 
 @pytest.fixture(scope="module")

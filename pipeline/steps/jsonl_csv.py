@@ -10,6 +10,7 @@ import csv
 import io
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -194,16 +195,35 @@ class _Lines:
     def looks_like_a_row(self, dialect: _Dialect, cells: list[str], width: int) -> int:
         """Position of a line, after the first, which would be a row of its own with a file in it; 0 if there is none.
 
-        A file is what ends like audio, or lies in a folder that the cells of this row name a file in.
+        A file is what ends like audio, or lies in a folder that the cells of this row name a file in. A cell of this
+        row that lies in that line is none: a text of two lines may be before the file that it belongs to.
         """
         folders = {folder for cell in cells if (folder := _folder(cell))}
+        own = _cells_by_line(cells)
         for after, text in enumerate(self._texts[1:], 1):
-            others = [cell.strip(' "\r\n') for cell in text.split(dialect.delimiter)]
+            others = [_bare(cell) for cell in text.split(dialect.delimiter)]
+            swallowed = Counter(others) - Counter(own.get(after, ()))
             if len(others) == width and any(
-                cell.lower().endswith(AUDIO_ENDINGS) or _folder(cell) in folders for cell in others
+                cell.lower().endswith(AUDIO_ENDINGS) or _folder(cell) in folders for cell in swallowed
             ):
                 return after
         return 0
+
+
+def _cells_by_line(cells: list[str]) -> dict[int, list[str]]:
+    """The cells of one row that lie within one line each, by the position of that line in the row."""
+    line = 0
+    found: dict[int, list[str]] = {}
+    for cell in cells:
+        if breaks := cell.count("\n"):
+            line += breaks
+        else:
+            found.setdefault(line, []).append(_bare(cell))
+    return found
+
+
+def _bare(cell: str) -> str:
+    return cell.strip(' "\r\n')
 
 
 def _folder(cell: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+from torch.utils._triton import has_triton
 from triton.backends.compiler import GPUTarget
 
 from benchmarks.codec_models import release_config
@@ -42,7 +43,7 @@ H100 = SimpleNamespace(
 
 
 @pytest.fixture
-def h100(monkeypatch: pytest.MonkeyPatch) -> None:
+def h100(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As far as the compiler asks for it."""
     stands_in: dict[str, Any] = {
         "get_device_properties": H100, "get_device_capability": (9, 0), "current_device": 0, "is_available": True,
@@ -54,6 +55,9 @@ def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_tensor, "init_gpu_context", lambda device: None)
     driver = SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", 90, 32))
     monkeypatch.setattr(triton.runtime.driver, "_active", driver)
+    has_triton.cache_clear()  # another test of this process may have asked, without a GPU
+    yield
+    has_triton.cache_clear()
 
 
 def _given(value: Any, *arguments: Any, **options: Any) -> Any:

@@ -18,6 +18,7 @@ from tests.ray_head import RayHead, ray_head
 from tests.support import (
     CONFIG,
     DEADLINE_SECONDS,
+    PRETEND_GPUS,
     data_files,
     demo_config,
     free_port,
@@ -124,8 +125,8 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(cluster: GrowingCluster, output: Path) -> Iterator[subprocess.Popen[str]]:
-    """With the defaults: the GPUs are not there yet, and no number of actors is said."""
-    settings = (SHARDS, f"cluster.address={cluster.head.address}", "run.max_attempts=1")
+    """The GPUs are not there yet, and no number of actors is said."""
+    settings = (SHARDS, *PRETEND_GPUS, f"cluster.address={cluster.head.address}", "run.max_attempts=1")
     environment = {**cluster.head.environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     process = start_command("tokenize", CONFIG, f"output.uri={output}", *settings, environment=environment)
     try:
@@ -163,7 +164,7 @@ def test_a_run_grows_its_cluster_from_nothing_outlives_a_preemption_and_leaves_n
         actor.send_signal(signal.SIGCONT)
     _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
     assert run.returncode == 0, complaint
-    assert "waiting for nodes: an actor needs 1 CPUs on one node" in complaint
+    assert "waiting for nodes: an actor needs 1 GPUs and 1 CPUs on one node" in complaint
     assert "the cluster has capacity for 2 actors now (1 before)" in complaint
     assert "lost its node and goes back to the queue" in complaint
     tokenize_in_process(demo_config(tmp_path / "clean", SHARDS))

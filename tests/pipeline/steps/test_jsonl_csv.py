@@ -233,6 +233,18 @@ def test_quoted_fields_may_hold_lines() -> None:
     assert (record.line, after.line) == (2, 4)
 
 
+def test_a_text_of_two_lines_may_stand_before_the_file_that_it_belongs_to() -> None:
+    records = records_of("a.csv", b'text,speaker,audio\n"two\nlines",x,in/a.wav\none,x,in/b.wav\n')
+    assert [record.error for record in records] == [None, None]
+    assert [record.fields["text"] for record in records] == ["two\nlines", "one"]
+
+
+def test_an_open_quote_that_a_later_row_of_the_same_file_closes_swallows_no_row() -> None:
+    records = records_of("a.csv", b'audio,text\na.wav,"one\na.wav,two\na.wav,three"\nb.wav,four\n')
+    assert "line 3, which is a row" in str(records[0].error)
+    assert [record.fields.get("text") for record in records[1:]] == ["two", 'three"', "four"]
+
+
 def test_each_bad_line_of_json_is_named() -> None:
     records = records_of("a.jsonl", b'{"a": 1}\n\nbroken\n{"a": 2}\n[]\n')
     assert [(record.line, bool(record.error)) for record in records] == [(1, False), (3, True), (4, False), (5, True)]
