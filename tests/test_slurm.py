@@ -18,10 +18,13 @@ COMMANDS = {
     "srun": 'echo "srun $*" >> $LOG; while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "ray": """
         [ -z "${RAY_FAILS:-}" ] || exit 1
-        for option; do [[ $option == --temp-dir=* ]] && echo 10.0.0.1:1234 > "${option#*=}/ray_current_cluster"; done
         trap 'echo "ray ended" >> $LOG; exit 0' TERM
+        echo >> $LOG.started
+        for option; do [[ $option == --temp-dir=* ]] && echo 10.0.0.1:1234 > "${option#*=}/ray_current_cluster"; done
         while true; do sleep 0.05; done""",
+    # The run is over at once, so it begins when each `ray` is there to be ended.
     "moss-tok": """
+        until [ "$(wc -l < $LOG.started)" -ge $STEPS ]; do sleep 0.05; done
         echo "moss-tok $* at $RAY_ADDRESS with ${#RAY_AUTH_TOKEN} digits" >> $LOG
         [ -z "${RUN_WAITS:-}" ] || { trap 'sleep 0.2; echo "run ended" >> $LOG; exit 130' TERM; touch $LOG.waits
             while true; do sleep 0.05; done; }
@@ -48,6 +51,7 @@ def submit(tmp_path: Path, log: Path) -> Iterator[Submit]:
     def run(*arguments: str, nodes: int = 3, **environment: str) -> subprocess.Popen[str]:
         slurm = {"SLURM_JOB_NODELIST": "node-[1-3]", "SLURM_JOB_NUM_NODES": str(nodes), "SLURM_CPUS_PER_TASK": "16"}
         given = os.environ | slurm | {"SLURM_GPUS_ON_NODE": "4", "LOG": str(log), "TMPDIR": str(tmp_path)} | environment
+        given["STEPS"] = str(min(nodes, 2))
         given["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
         command = ["bash", str(ROOT / "deploy" / "slurm.sbatch"), *arguments]
         process = subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True, start_new_session=True)
