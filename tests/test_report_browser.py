@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from pipeline.dataset.dataset import read_output
 from pipeline.loading.decode import load_decoder
 from pipeline.report.gather import gather
 from pipeline.report.page import render
-from scripts.install_browser import BROWSER
+from tests.browser import headless_chromium
 from tests.support import CORPUS, demo_config, tokenize_in_process
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202e' + "long" * 60
@@ -87,11 +87,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    assert BROWSER.exists(), "no browser: run python scripts/install_browser.py"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=BROWSER)
+    with headless_chromium() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

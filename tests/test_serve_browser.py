@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from pipeline.dataset.dataset import Output, open_output
 from pipeline.serve.server import PageServer
 from pipeline.serve.watch import Watch
 from pipeline.shard.tokenize import tokenize_shard
 from pipeline.steps.encode import load_encoder
-from scripts.install_browser import BROWSER
+from tests.browser import headless_chromium
 from tests.support import CORPUS, DEADLINE_SECONDS, demo_config, rows, start_command
 from tests.test_report_browser import HOSTILE, LOADED, OUTSIDE
 
@@ -27,11 +27,8 @@ COMMITTED = "number => document.querySelector('#progress').textContent.includes(
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    assert BROWSER.exists(), "no browser: run python scripts/install_browser.py"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER)
+    with headless_chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Run:

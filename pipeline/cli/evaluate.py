@@ -54,12 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("name a folder for the results with --out")
     config = load_evaluate_config(arguments.config, arguments.set, _given(arguments))
 
-    import torch  # takes seconds, so the configuration is checked first
-
+    # These import torch, which takes seconds, so the configuration is checked first.
     from pipeline.evaluate.evaluation import open_evaluation, run_evaluation
     from pipeline.evaluate.publish import publish_results
+    from pipeline.steps.encode import device_of
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of("auto")
     evaluation = open_evaluation(config, device)
     with Bar() as bar:
         summary = run_evaluation(

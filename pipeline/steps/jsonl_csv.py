@@ -198,6 +198,8 @@ class _Lines:
         A file is what ends like audio, or lies in a folder that the cells of this row name a file in. A cell of this
         row that lies in that line is none: a text of two lines may be before the file that it belongs to.
         """
+        if self.count < 2:
+            return 0  # nearly every row
         folders = {folder for cell in cells if (folder := _folder(cell))}
         own = _cells_by_line(cells)
         for after, text in enumerate(self._texts[1:], 1):
