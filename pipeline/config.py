@@ -228,6 +228,24 @@ class PrepareConfig(Section):
         return self
 
 
+class BandwidthConfig(Section):
+    """Up to which frequency a clip has sound, by its mean spectrum."""
+
+    threshold_db: Annotated[float, Field(ge=-120, lt=0)] = -50.0
+    """Level in dB of the spectrum's peak above which there is sound."""
+
+
+def _switched(value: Any) -> Any:
+    return {} if value is True else None if value is False else value
+
+
+class SignalsConfig(Section):
+    """What else to measure of each clip, to filter by. Each is a column or more; codes do not depend on any of this."""
+
+    bandwidth: Annotated[BandwidthConfig | None, BeforeValidator(_switched)] = None
+    """true or {threshold_db: -50} for the column bandwidth: the highest frequency at which there is sound."""
+
+
 class BatchConfig(Section):
     """How clips share the encoder. Codes do not depend on any of this."""
 
@@ -313,6 +331,7 @@ class Config(Section):
     """Several codecs instead of `model`: each clip is read and decoded once, and each codec has a dataset of its own in
     a folder of output.uri."""
     prepare: PrepareConfig = PrepareConfig()
+    signals: SignalsConfig = SignalsConfig()
     batch: BatchConfig = BatchConfig()
     cluster: ClusterConfig = ClusterConfig()
     run: RunConfig = RunConfig()

@@ -215,6 +215,8 @@ class ClipInfo:
     silence: float
     gain_db: float = 0.0
     audio_xxh3: str
+    signals: Mapping[str, float | str | None] = field(default_factory=dict)
+    """By column: what the section `signals` asks for."""
     description: Description = Description()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -51,6 +52,11 @@ def clip_columns(name: str = CODES) -> list[str]:
     return [column["name"] for column in definition(name)["columns"]]
 
 
+def signal_definitions(signals: Iterable[str]) -> list[dict[str, Any]]:
+    """Name, type and description of the columns of these signals, which are keys of the section `signals`."""
+    return [column for signal in signals for column in definition(CODES)["signals"][signal]]
+
+
 def layer_column(layer: int) -> str:
     """Name of the column that holds the codes of RVQ layer `layer`, counted from 0."""
     return cast(str, definition(CODES)["layers"]["name"]).format(layer=layer)
@@ -58,7 +64,8 @@ def layer_column(layer: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CodeColumns:
-    """What follows the columns of the clip: a column for each codebook, and scales and latents where there are any."""
+    """What follows the columns of the clip: a column for each codebook, and scales, latents and signals where there
+    are any."""
 
     sizes: tuple[int, ...]
     """Codes of each codebook."""
@@ -66,6 +73,8 @@ class CodeColumns:
     prefix: bool = True
     """Whether the first codebooks decode without the others."""
     latents: bool = False
+    signals: tuple[str, ...] = ()
+    """What else was measured of the clips: keys of the section `signals`."""
 
     @property
     def names(self) -> list[str]:
@@ -76,7 +85,8 @@ class CodeColumns:
         """Name, type and description of each."""
         layers = [layer_definition(layer, size, self.prefix) for layer, size in enumerate(self.sizes)]
         kinds = {SCALES: self.scales, LATENTS: self.latents}
-        return layers + [definition(CODES)[kind] for kind, there in kinds.items() if there]
+        others = [definition(CODES)[kind] for kind, there in kinds.items() if there]
+        return [*layers, *others, *signal_definitions(self.signals)]
 
 
 def codes_schema(codes: CodeColumns, name: str = CODES) -> pa.Schema:

@@ -17,10 +17,10 @@ CODEBOOK_SIZE = 1024  # of the released model
 
 def with_tables(page: str) -> str:
     """The page with every table as the definitions have it. Raises ValueError if one has no place on the page."""
-    for name in (schema.CODES, schema.REJECTS, schema.MANIFEST):
-        columns = list(schema.definition(name)["columns"])
-        if name == schema.CODES:
-            columns.append(schema.layer_definition(0, CODEBOOK_SIZE))
+    codes = [*schema.definition(schema.CODES)["columns"], schema.layer_definition(0, CODEBOOK_SIZE)]
+    tables = {schema.CODES: codes, "signals": schema.signal_definitions(schema.definition(schema.CODES)["signals"])}
+    tables |= {name: schema.definition(name)["columns"] for name in (schema.REJECTS, schema.MANIFEST)}
+    for name, columns in tables.items():
         start, end = f"<!-- columns of {name}, made by scripts/column_tables.py -->", f"<!-- end of {name} -->"
         if start not in page or end not in page:
             raise ValueError(f"{PAGE}: no marks {start} and {end}")

@@ -92,7 +92,7 @@ def test_a_step_imports_no_other_step():
     """A step is a module of `steps/`, or a folder there. What several steps share composes nothing."""
     shared = {
         *("columns", "formats", "jsonl_csv", "listed_clips", "lhotse_records", "segments", "segment_decoder"),
-        *("audio_stats", "clip_decoder", "watchdog", "reject_reasons"),
+        *("audio_stats", "clip_decoder", "clip_signals", "watchdog", "reject_reasons"),
     }
     for name, tree in modules("pipeline/steps").items():
         step = name.split(".")[2]

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     def decoder() -> Codec:
         return load_decoder(output.record, arguments.model)
 
-    chosen = Chosen(arguments.where, output.record.codes_schema).checked() if arguments.where else None
+    chosen = Chosen(arguments.where, output.record.value_columns).checked() if arguments.where else None
     page = render(gather(output, arguments.clips, decoder, chosen))
     storage.publish(storage.absolute(arguments.out), page)
     warn_untrained(output.record)

@@ -41,13 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from pipeline import schema
     from pipeline.dataset.dataset import read_output
     from pipeline.dataset.expression import Chosen
     from pipeline.report.values import distribution, read_values
 
     output = read_output(arguments.output)
-    chosen = Chosen(arguments.where, output.record.codes_schema).checked() if arguments.where else None
+    chosen = Chosen(arguments.where, output.record.value_columns).checked() if arguments.where else None
     found = read_values(output, arguments.expression, chosen)
     numbers = distribution(np.concatenate(found.numbers), arguments.bins) if found.numbers else None
     words = found.words.most_common(arguments.bins)
@@ -57,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         return ExitStatus.DONE
     print(f"{arguments.expression}: {found.rows:,} rows, {found.missing:,} without a value")
     if found.rows and found.missing == found.rows:
-        columns = schema.clip_columns(output.record.codes_schema)
-        print(f"No row has a value. Columns are {', '.join(columns)}; other names are keys of the metadata.")
+        columns = ", ".join(output.record.value_columns)
+        print(f"No row has a value. Columns are {columns}; other names are keys of the metadata.")
     if numbers:
         print("\n".join(_lines(numbers)))
     if words:

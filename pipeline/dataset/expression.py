@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.extras import require
 
+COLUMNS = tuple(schema.clip_columns())
 METADATA = "metadata"
 _REFUSED = {
     "SUBQUERY": "a subquery",
@@ -34,9 +35,10 @@ _SETTINGS = {"enable_external_access": "false", "threads": "1"}
 class Expression:
     """An expression that is understood. Raises ValueError for one that is not, and MissingPackage without DuckDB."""
 
-    def __init__(self, text: str, codes_schema: str = schema.CODES) -> None:
+    def __init__(self, text: str, known: tuple[str, ...] = COLUMNS) -> None:
+        """`known` are the columns that there are."""
         self._text = text
-        known = schema.clip_columns(codes_schema)  # SQL does not tell upper from lower case; keys of JSON do
+        # SQL does not tell upper from lower case; keys of JSON do.
         names = dict.fromkeys(name.casefold() if name.casefold() in known else name for name in self._names())
         self._keys = [name for name in names if name not in known]
         self.columns = [name for name in names if name in known]
@@ -102,17 +104,17 @@ def connection() -> Any:
 
 
 @cache
-def expression(text: str, codes_schema: str = schema.CODES) -> Expression:
+def expression(text: str, known: tuple[str, ...] = COLUMNS) -> Expression:
     """Made once in a process."""
-    return Expression(text, codes_schema)
+    return Expression(text, known)
 
 
-def condition(text: str, batch: pa.RecordBatch, codes_schema: str = schema.CODES) -> pa.BooleanArray:
+def condition(text: str, batch: pa.RecordBatch, known: tuple[str, ...] = COLUMNS) -> pa.BooleanArray:
     """Whether the condition holds for each row; null where a value that it needs is missing.
 
     Raises ValueError for an expression that is no condition.
     """
-    values = expression(text, codes_schema).values(batch)
+    values = expression(text, known).values(batch)
     if not pa.types.is_boolean(values.type):
         raise ValueError(f"{text!r}: no condition but a value ({values.type}): compare it with something")
     return values
@@ -122,21 +124,22 @@ class Chosen(NamedTuple):
     """The rows of which a condition holds."""
 
     where: str
-    codes_schema: str = schema.CODES
+    known: tuple[str, ...] = COLUMNS
+    """The columns that there are."""
 
     def checked(self) -> Chosen:
         """This, if the condition is understood. Raises ValueError or MissingPackage."""
-        expression(self.where, self.codes_schema)
+        expression(self.where, self.known)
         return self
 
     @property
     def columns(self) -> list[str]:
         """Columns to read."""
-        return expression(self.where, self.codes_schema).columns
+        return expression(self.where, self.known).columns
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows of a batch that has these columns; without those that lack a value."""
-        return batch.filter(condition(self.where, batch, self.codes_schema))
+        return batch.filter(condition(self.where, batch, self.known))
 
 
 @cache

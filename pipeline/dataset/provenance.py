@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipeline.config import Config
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.items import stable_hash
 from pipeline.schema import CodeColumns
+from pipeline.steps.clip_signals import Signals, describe_signals
 
 RUN_VERSION = 1
 WAVEFORM_VERSION = 2
@@ -96,6 +97,8 @@ class RunRecord:
     """Folders that could not be listed when the plan was made, and were left out."""
     latents: bool = False
     """Whether there is a column of latents."""
+    signals: Signals = field(default_factory=dict)
+    """What else was measured of each clip, and by what: see pipeline/steps/clip_signals."""
 
     @property
     def fingerprint(self) -> str:
@@ -117,7 +120,14 @@ class RunRecord:
     def code_columns(self) -> CodeColumns:
         """The columns of codes in data files."""
         sizes = tuple(codebook.size for codebook in self.codebooks)
-        return CodeColumns(sizes, self.model.codec.scales, self.model.codec.prefix, self.latents)
+        codec = self.model.codec
+        return CodeColumns(sizes, codec.scales, codec.prefix, self.latents, tuple(self.signals))
+
+    @property
+    def value_columns(self) -> tuple[str, ...]:
+        """The columns of data files that hold one value for a clip: what can be shown, loaded and filtered by."""
+        signals = schema.signal_definitions(self.signals)
+        return (*schema.clip_columns(self.codes_schema), *(column["name"] for column in signals))
 
     def file_metadata(self) -> dict[str, str]:
         """The entries in the footer of every data file."""
@@ -135,15 +145,17 @@ class RunRecord:
             "moss_tok.samples_per_frame": str(self.model.samples_per_frame),
             "moss_tok.prepare": json.dumps(dict(self.prepare), sort_keys=True),
             **({} if codec is None else {"moss_tok.codec": json.dumps(codec, sort_keys=True)}),
+            **({"moss_tok.signals": json.dumps(self.signals, sort_keys=True)} if self.signals else {}),
             "moss_tok.schema": self.codes_schema,
             "moss_tok.fingerprint": self.fingerprint,
             "moss_tok.versions": json.dumps(dict(self.versions), sort_keys=True),
         }
 
     def to_json(self) -> bytes:
-        document = {field.name: getattr(self, field.name) for field in fields(self)}
-        if not self.latents:  # as in the records of versions without them
-            del document["latents"]
+        document = {each.name: getattr(self, each.name) for each in fields(self)}
+        for optional in ("latents", "signals"):
+            if not document[optional]:  # as in the records of versions without them
+                del document[optional]
         return dump_checksummed(document | {"model": self.model.to_json()})
 
     @classmethod
@@ -168,6 +180,7 @@ class RunRecord:
             # Absent from the fingerprints of the first version.
             **({"waveform_version": self.waveform_version} if self.waveform_version > 1 else {}),
             **({"latents": True} if self.latents else {}),
+            **_flatten("signals", self.signals),
         }
 
 
@@ -231,6 +244,7 @@ def record_run(config: Config, on_gpu: bool = False) -> RunRecord:
         versions=software_versions() | {name: version(name) for name in source.family.packages},
         waveform_version=WAVEFORM_VERSION,
         latents=config.output.latents,
+        signals=describe_signals(config.signals),
     )
 
 

@@ -44,6 +44,7 @@ class TokenizerActor:
     def __init__(self, jobs: Sequence[CodecJob], run_id: str) -> None:
         """Load the models and start the encode loops. Log lines go to the standard error of the Ray worker."""
         self._config = config = jobs[0].config  # jobs differ in their models and outputs only
+        self._signals = jobs[0].record.signals
         logs.configure(config.run.log_format, everything=True, run=run_id, process="actor", pid=os.getpid())
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
         turn = threading.Lock()
@@ -89,7 +90,8 @@ class TokenizerActor:
         logger.info("opened: %s", spec.place, extra=about)
 
         def prepare(targets: Sequence[Target]) -> Iterator[Chunk]:
-            chunks = prepare_remotely(spec, config.input, config.prepare, targets, config.run.stall_seconds)
+            stall_seconds = config.run.stall_seconds
+            chunks = prepare_remotely(spec, config.input, config.prepare, targets, stall_seconds, self._signals)
             return _log_rejects(chunks, spec, about)
 
         workers = [self._workers[position] for position in codecs]

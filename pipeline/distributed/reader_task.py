@@ -25,6 +25,7 @@ from pipeline.config import InputConfig, PrepareConfig
 from pipeline.distributed.malloc import keep_freed_memory
 from pipeline.items import Origin, Reject, ShardSpec
 from pipeline.shard.chunks import CHUNK_CLIPS, FROM_THE_START, Chunk, Resumption, prepare_shard
+from pipeline.steps.clip_signals import NO_SIGNALS, Signals
 from pipeline.steps.prepare import Target
 from pipeline.steps.watchdog import Watchdog
 
@@ -43,6 +44,7 @@ class _Reading:
     prepare_config: PrepareConfig
     targets: tuple[Target, ...]
     stall_seconds: float
+    signals: Signals
 
 
 @ray.remote(num_cpus=1, max_retries=0)
@@ -50,7 +52,13 @@ def _prepare(reading: _Reading, resumption: Resumption) -> Iterator[Chunk]:
     keep_freed_memory()
     watchdog = Watchdog(reading.stall_seconds)
     yield from prepare_shard(
-        reading.spec, reading.input_config, reading.prepare_config, reading.targets, resumption, watchdog
+        reading.spec,
+        reading.input_config,
+        reading.prepare_config,
+        reading.targets,
+        resumption,
+        watchdog,
+        reading.signals,
     )
 
 
@@ -60,6 +68,7 @@ def prepare_remotely(
     prepare_config: PrepareConfig,
     targets: Sequence[Target],
     stall_seconds: float,
+    signals: Signals = NO_SIGNALS,
 ) -> Iterator[Chunk]:
     """`prepare_shard` in another process, a few chunks ahead of the caller, on this node if it has a free CPU.
 
@@ -73,6 +82,7 @@ def prepare_remotely(
         prepare_config=prepare_config,
         targets=tuple(targets),
         stall_seconds=stall_seconds,
+        signals=signals,
     )
     finished = 0
     suspect: int | None = None

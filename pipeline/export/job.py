@@ -41,7 +41,7 @@ def run_export(config: ExportConfig, progress: OnProgress) -> ExportSummary:
     output = read_output(config.dataset.uri)
     specs = _shards(output, config)
     if config.filters.where is not None:
-        expression(config.filters.where, output.record.codes_schema)  # raises for one that cannot be understood
+        expression(config.filters.where, output.record.value_columns)  # raises for one that cannot be understood
     tokenizer = tokenizer_of(config)
     form = make_format(config, output.record, Buckets(()), tokenizer)
     root = storage.absolute(config.export.uri)

@@ -87,11 +87,11 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int, where: str |
     layers = [schema.layer_column(layer) for layer in range(num_quantizers)]
     uri = output.layout.data(spec)
     info = output.layout.stat_committed(uri)
-    known = schema.clip_columns(output.record.codes_schema)
+    known = output.record.value_columns
     columns = [name for name in _COLUMNS if name in known]
-    asked = expression(where, output.record.codes_schema).columns if where else []
+    asked = expression(where, known).columns if where else []
     for batch in read_columns(info, list(dict.fromkeys([*columns, *asked, *layers]))):
-        holds = condition(where, batch, output.record.codes_schema).to_pylist() if where else [True] * batch.num_rows
+        holds = condition(where, batch, known).to_pylist() if where else [True] * batch.num_rows
         fields: list[dict[str, Any]] = [{"start": None} | row for row in batch.select(columns).to_pylist()]
         frames = np.array([row["num_frames"] for row in fields], np.int64)
         clips = _codes(batch, layers, frames, uri, output.record)

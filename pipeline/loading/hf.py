@@ -120,12 +120,12 @@ def load_codes(
     split = _split_of(output, split)
     codes = _format_of(output, num_quantizers)
     columns = tuple(columns)
-    known = schema.clip_columns(output.record.codes_schema) + [schema.SCALES] * output.record.code_columns.scales
+    known = [*output.record.value_columns, *[schema.SCALES] * output.record.code_columns.scales]
     known += [schema.LATENTS] * output.record.latents
     if unknown := [name for name in columns if name not in known]:
         raise ValueError(f"no column {unknown[0]}: choose from {', '.join(known)}")
     # Without a condition the names of cached files stay what they were.
-    chosen: dict[str, Any] = {} if where is None else {"chosen": Chosen(where, output.record.codes_schema).checked()}
+    chosen: dict[str, Any] = {} if where is None else {"chosen": Chosen(where, output.record.value_columns).checked()}
     shards = committed_shards(output, split)
     if streaming:
         arguments = {"shards": shards, "codes": codes, "columns": columns, **chosen}

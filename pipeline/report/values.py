@@ -51,7 +51,7 @@ def read_values(output: Output, text: str, chosen: Chosen | None = None) -> Valu
     Only the columns that are needed are read. Memory is 8 bytes for each number, or that of the different words.
     Raises ValueError for an expression that is none, and what reading raises.
     """
-    asked = expression(text, output.record.codes_schema)
+    asked = expression(text, output.record.value_columns)
     found = Values()
     for batch in _batches(output, list(dict.fromkeys([*asked.columns, *(chosen.columns if chosen else [])]))):
         values = asked.values(chosen.of(batch) if chosen else batch)

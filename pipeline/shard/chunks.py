@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.config import InputConfig, PrepareConfig
 from pipeline.items import Clip, ClipPart, Origin, Prepared, RawClip, Reject, ShardSpec
+from pipeline.steps.clip_signals import NO_SIGNALS, Signals
 from pipeline.steps.prepare import Preparer, Target
 from pipeline.steps.read import read_shard
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
@@ -74,12 +75,13 @@ def prepare_shard(
     targets: Sequence[Target],
     resumption: Resumption = FROM_THE_START,
     watchdog: Watchdog = NO_WATCHDOG,
+    signals: Signals = NO_SIGNALS,
 ) -> Iterator[Chunk]:
-    """Read every clip of a shard in source order, and prepare it for each target; yields a chunk at a time, the last
-    one possibly empty.
+    """Read every clip of a shard in source order, prepare it for each target and measure its signals; yields a chunk at
+    a time, the last one possibly empty.
     """
     raw_clips = read_shard(spec, input_config)
-    preparer = Preparer(prepare_config, targets, watchdog)
+    preparer = Preparer(prepare_config, targets, watchdog, signals)
     chunk = Chunk.of(len(targets))
     while (raw := _read(raw_clips, chunk)) is not None:
         index = raw.origin.index

@@ -250,5 +250,6 @@ def tokenize_shards(
     with ExitStack() as stack:
         for worker in workers:
             stack.enter_context(worker.loop)
-        prepare = partial(prepare_shard, spec, config.input, config.prepare)
+        signals = codecs[0][0].record.signals
+        prepare = partial(prepare_shard, spec, config.input, config.prepare, signals=signals)
         return encode_shard(spec, prepare, workers, replaces)

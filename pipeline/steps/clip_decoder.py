@@ -13,6 +13,7 @@ import numpy as np
 
 from moss_tok import audio
 from pipeline.items import RawClip
+from pipeline.steps.clip_signals.meter import Meter
 from pipeline.steps.segment_decoder import SegmentDecoder
 from pipeline.steps.watchdog import Watchdog
 
@@ -28,8 +29,10 @@ class ClipDecoder:
     clip are kept.
     """
 
-    def __init__(self, max_channels: int, watchdog: Watchdog, keep: bool) -> None:
+    def __init__(self, max_channels: int, watchdog: Watchdog, keep: bool, meter: Meter) -> None:
+        """`meter` hears every clip."""
         self._max_channels = max_channels
+        self._meter = meter
         self._watchdog = watchdog
         self._keep = keep
         self._file: SegmentDecoder | None = None
@@ -79,9 +82,9 @@ class ClipDecoder:
         if segment is None:
             limits = audio.AudioLimits(max_seconds=max_seconds, max_channels=self._max_channels)
             info, blocks = audio.decode_blocks(raw.data, limits, name=raw.name)
-            return info, self._watched(blocks)
+            return info, self._meter.listen(raw, info, self._watched(blocks))
         info, blocks = self._open(raw).read(segment)
-        return info, _not_longer(blocks, info.sample_rate, max_seconds)
+        return info, self._meter.listen(raw, info, _not_longer(blocks, info.sample_rate, max_seconds))
 
     def _open(self, raw: RawClip) -> SegmentDecoder:
         """The file that the clip is a part of; it may be open already. Raises AudioError if it cannot be opened."""

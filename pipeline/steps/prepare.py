@@ -19,6 +19,8 @@ from pipeline.config import LoudnessConfig, PrepareConfig
 from pipeline.items import Clip, ClipEnd, ClipInfo, ClipPart, Prepared, RawClip, Reject
 from pipeline.steps.audio_stats import AudioStats, amplitude
 from pipeline.steps.clip_decoder import ClipDecoder
+from pipeline.steps.clip_signals import NO_SIGNALS, Signals, Values
+from pipeline.steps.clip_signals.meter import Meter
 from pipeline.steps.segment_decoder import OutsideFile
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
 
@@ -43,10 +45,14 @@ class Target:
 
 
 def prepare_clip(
-    raw: RawClip, config: PrepareConfig, target: Target, watchdog: Watchdog = NO_WATCHDOG
+    raw: RawClip,
+    config: PrepareConfig,
+    target: Target,
+    watchdog: Watchdog = NO_WATCHDOG,
+    signals: Signals = NO_SIGNALS,
 ) -> Iterator[Prepared]:
     """`Preparer.prepare` for a single clip and target."""
-    for _, item in Preparer(config, (target,), watchdog).prepare(raw):
+    for _, item in Preparer(config, (target,), watchdog, signals).prepare(raw):
         yield item
 
 
@@ -58,10 +64,18 @@ class Preparer:
     and does not depend on the other targets.
     """
 
-    def __init__(self, config: PrepareConfig, targets: Sequence[Target], watchdog: Watchdog = NO_WATCHDOG) -> None:
+    def __init__(
+        self,
+        config: PrepareConfig,
+        targets: Sequence[Target],
+        watchdog: Watchdog = NO_WATCHDOG,
+        signals: Signals = NO_SIGNALS,
+    ) -> None:
+        """Raises what `open_signals` raises."""
         self._config = config
         self._targets = targets
-        self._decoder = ClipDecoder(config.max_channels, watchdog, keep=len(targets) > 1)
+        self._meter = Meter(signals, watchdog)
+        self._decoder = ClipDecoder(config.max_channels, watchdog, keep=len(targets) > 1, meter=self._meter)
 
     def prepare(self, raw: RawClip) -> Iterator[tuple[int, Prepared]]:
         """What the clip becomes for each target, with the target's position.
@@ -90,7 +104,7 @@ class Preparer:
     def _prepare(self, raw: RawClip, target: Target, longest: float) -> Iterator[Prepared]:
         try:
             start = partial(self._decoder.waveform, raw, longest, target.sample_rate, target.channels)
-            yield from _prepare(_Source(target, start), raw, self._config)
+            yield from _prepare(_Source(target, start), raw, self._config, self._meter)
         except audio.AudioError as error:
             yield _reject(raw, error.reason, str(error))
         except OutsideFile as error:
@@ -128,7 +142,7 @@ class _Source:
             yield np.concatenate(held, axis=1)
 
 
-def _prepare(source: _Source, raw: RawClip, config: PrepareConfig) -> Iterator[Prepared]:
+def _prepare(source: _Source, raw: RawClip, config: PrepareConfig, meter: Meter) -> Iterator[Prepared]:
     info, parts = source.start()
     head = list(itertools.islice(parts, 2))
     whole = len(head) == 1
@@ -147,7 +161,7 @@ def _prepare(source: _Source, raw: RawClip, config: PrepareConfig) -> Iterator[P
     if seconds < config.min_seconds:
         yield _reject(raw, "too_short", f"{seconds:.3f} s; prepare.min_seconds is {config.min_seconds}")
         return
-    clip_info = _describe(raw, info, stats, gain_db)
+    clip_info = _describe(raw, info, stats, gain_db, meter.values(raw))
     yield Clip(clip_info, waveform) if whole else ClipEnd(clip_info)
 
 
@@ -159,7 +173,7 @@ def _gain(parts: Iterator[np.ndarray], loudness: LoudnessConfig, target: Target)
     return min(max(loudness.target_dbfs - stats.level_dbfs, -loudness.max_gain_db), loudness.max_gain_db)
 
 
-def _describe(raw: RawClip, info: audio.AudioInfo, stats: AudioStats, gain_db: float) -> ClipInfo:
+def _describe(raw: RawClip, info: audio.AudioInfo, stats: AudioStats, gain_db: float, signals: Values) -> ClipInfo:
     return ClipInfo(
         origin=raw.origin,
         num_samples=stats.num_samples,
@@ -173,6 +187,7 @@ def _describe(raw: RawClip, info: audio.AudioInfo, stats: AudioStats, gain_db: f
         silence=stats.silence,
         gain_db=gain_db,
         audio_xxh3=stats.xxh3,
+        signals=signals,
         description=raw.description,
     )
 

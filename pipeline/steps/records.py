@@ -31,6 +31,9 @@ def codes_table(shard_id: str, coded: Sequence[CodedClip], codes: CodeColumns, s
         columns.append(_lists([_scales(clip) for clip in coded], table_schema.field(schema.SCALES).type))
     if codes.latents:
         columns.append(_matrices([_latents(clip) for clip in coded], table_schema.field(schema.LATENTS).type))
+    for signal in schema.signal_definitions(codes.signals):
+        values = [clip.info.signals.get(signal["name"]) for clip in coded]
+        columns.append(pa.array(values, table_schema.field(signal["name"]).type))
     return pa.Table.from_arrays(columns, schema=table_schema)
 
 

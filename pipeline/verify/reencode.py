@@ -75,7 +75,7 @@ class Reencoder:
                 if isinstance(raw, Reject):
                     self._reject(raw)
                 elif self._stored.reason(self._id(raw.origin)) not in NOT_REENCODED:
-                    for item in prepare_clip(raw, prepare_config, self._target):
+                    for item in prepare_clip(raw, prepare_config, self._target, signals=self._output.record.signals):
                         if isinstance(item, Reject):
                             self._reject(item)
                         submitter.submit(item)

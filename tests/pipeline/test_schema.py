@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline import schema
+from pipeline.config import SignalsConfig
 from pipeline.dataset.manifest import ShardManifest
 
 FOLDER = Path(__file__).parents[2] / "schemas"
@@ -24,6 +25,17 @@ def test_every_column_has_a_name_a_type_and_a_description_and_nothing_unknown(na
     for column in document["columns"]:
         assert {"name", "type", "description"} <= column.keys() <= {"name", "type", "description", "unit", "nullable"}
         assert column["description"].endswith(".")
+
+
+def test_every_signal_has_columns_that_may_be_null_and_are_no_others() -> None:
+    document = schema.definition(schema.CODES)
+    assert document["signals"].keys() == SignalsConfig.model_fields.keys()
+    columns = schema.signal_definitions(document["signals"])
+    names = [column["name"] for column in columns]
+    assert len({*names, *schema.clip_columns()}) == len(names) + len(schema.clip_columns())
+    assert all(column["nullable"] and column["description"].endswith(".") for column in columns)
+    table = schema.codes_schema(schema.CodeColumns((1024,), signals=tuple(document["signals"])))
+    assert table.names[-len(names) :] == names
 
 
 def test_every_document_of_the_folder_is_known() -> None:
