@@ -235,6 +235,13 @@ class BandwidthConfig(Section):
     """Level in dB of the spectrum's peak above which there is sound."""
 
 
+class VoiceActivityConfig(Section):
+    """Where a clip has speech, by Silero VAD."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability of speech from which a window of 32 ms is speech."""
+
+
 def _switched(value: Any) -> Any:
     return {} if value is True else None if value is False else value
 
@@ -244,6 +251,8 @@ class SignalsConfig(Section):
 
     bandwidth: Annotated[BandwidthConfig | None, BeforeValidator(_switched)] = None
     """true or {threshold_db: -50} for the column bandwidth: the highest frequency at which there is sound."""
+    voice_activity: Annotated[VoiceActivityConfig | None, BeforeValidator(_switched)] = None
+    """true or {threshold: 0.5} for the column speech_fraction, by Silero VAD. Needs the extra signals."""
 
 
 class BatchConfig(Section):

@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.items import stable_hash
 from pipeline.schema import CodeColumns
-from pipeline.steps.clip_signals import Signals, describe_signals
+from pipeline.steps.clip_signals import Signals, describe_signals, signal_packages
 
 RUN_VERSION = 1
 WAVEFORM_VERSION = 2
@@ -233,6 +233,8 @@ def record_run(config: Config, on_gpu: bool = False) -> RunRecord:
         model = replace(model, codec=replace(model.codec, max_seconds=config.model.max_seconds))
     if config.output.latents and source.description.family != MOSS:
         raise CodecError(f"output.latents: only MOSS codecs have them, and {source.name} is of {source.family.name}")
+    signals = describe_signals(config.signals)
+    packages = (*source.family.packages, *signal_packages(signals))
     return RunRecord(
         run_version=RUN_VERSION,
         model=model,
@@ -241,10 +243,10 @@ def record_run(config: Config, on_gpu: bool = False) -> RunRecord:
         codes_schema=schema.CODES,
         prepare=config.prepare.model_dump(mode="json"),
         input=config.input.model_dump(mode="json", exclude={"unreadable"}),  # which the plan has settled
-        versions=software_versions() | {name: version(name) for name in source.family.packages},
+        versions=software_versions() | {name: version(name) for name in packages},
         waveform_version=WAVEFORM_VERSION,
         latents=config.output.latents,
-        signals=describe_signals(config.signals),
+        signals=signals,
     )
 
 

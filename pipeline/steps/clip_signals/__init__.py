@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.config import SignalsConfig
 from pipeline.steps.clip_signals.bandwidth import Bandwidth
+from pipeline.steps.clip_signals.voice_activity import VoiceActivity
 
 Signals: TypeAlias = "Mapping[str, Mapping[str, Any]]"
 """By name, what a run measures, and with which settings and models. It stands in the record of the run and is all that
@@ -48,6 +49,9 @@ class Signal(Protocol):
 class SignalType(Protocol):
     """How a signal is made."""
 
+    packages: tuple[str, ...]
+    """Distributions whose versions are recorded."""
+
     def __call__(self, made_by: Mapping[str, Any]) -> Signal:
         """The signal as it is recorded. Raises ValueError where it cannot be the same here."""
 
@@ -55,7 +59,7 @@ class SignalType(Protocol):
         """What stands in the record of a run with this section. Raises MissingPackage."""
 
 
-SIGNALS: dict[str, SignalType] = {"bandwidth": Bandwidth}
+SIGNALS: dict[str, SignalType] = {"bandwidth": Bandwidth, "voice_activity": VoiceActivity}
 """By key of the section `signals`."""
 
 
@@ -63,6 +67,11 @@ def describe_signals(config: SignalsConfig) -> Signals:
     """What is to be measured, and by what. Raises MissingPackage, which names the extra to install."""
     asked = {name: getattr(config, name) for name in SIGNALS}
     return {name: SIGNALS[name].describe(section) for name, section in asked.items() if section is not None}
+
+
+def signal_packages(signals: Signals) -> list[str]:
+    """The distributions that measure them."""
+    return sorted({package for name in signals for package in SIGNALS[name].packages})
 
 
 def open_signals(signals: Signals) -> dict[str, Signal]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Bandwidth:
     """The column `bandwidth`, in Hz; null for silence."""
 
     sample_rate: int | None = None
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, made_by: Mapping[str, Any]) -> None:
         self._ratio = 10 ** (made_by["threshold_db"] / 10)
