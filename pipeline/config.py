@@ -242,6 +242,14 @@ class VoiceActivityConfig(Section):
     """Probability of speech from which a window of 32 ms is speech."""
 
 
+class DnsmosConfig(Section):
+    """How good a clip sounds, by DNSMOS."""
+
+    hop_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 1.0
+    """Seconds from one window of 9 s to the next. 1 is the definition; 9 takes a ninth of the time, and a clip of less
+    than 19 s has one window."""
+
+
 def _switched(value: Any) -> Any:
     return {} if value is True else None if value is False else value
 
@@ -253,6 +261,9 @@ class SignalsConfig(Section):
     """true or {threshold_db: -50} for the column bandwidth: the highest frequency at which there is sound."""
     voice_activity: Annotated[VoiceActivityConfig | None, BeforeValidator(_switched)] = None
     """true or {threshold: 0.5} for the column speech_fraction, by Silero VAD. Needs the extra signals."""
+    dnsmos: Annotated[DnsmosConfig | None, BeforeValidator(_switched)] = None
+    """true or {hop_seconds: 1} for the columns dnsmos, dnsmos_sig and dnsmos_bak. Needs the extra signals, and far more
+    time than decoding."""
 
 
 class BatchConfig(Section):

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.config import SignalsConfig
 from pipeline.steps.clip_signals.bandwidth import Bandwidth
+from pipeline.steps.clip_signals.dnsmos import Dnsmos
 from pipeline.steps.clip_signals.voice_activity import VoiceActivity
 
 Signals: TypeAlias = "Mapping[str, Mapping[str, Any]]"
@@ -59,7 +60,7 @@ class SignalType(Protocol):
         """What stands in the record of a run with this section. Raises MissingPackage."""
 
 
-SIGNALS: dict[str, SignalType] = {"bandwidth": Bandwidth, "voice_activity": VoiceActivity}
+SIGNALS: dict[str, SignalType] = {"bandwidth": Bandwidth, "voice_activity": VoiceActivity, "dnsmos": Dnsmos}
 """By key of the section `signals`."""
 
 
