@@ -30,7 +30,7 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     copy.copy_(tensor, non_blocking=True)
     copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
+    copied.record(torch.cuda.current_stream(tensor.device))  # which is not always that of the current device
 
     def wait() -> Tensor:
         copied.synchronize()

@@ -127,14 +127,26 @@ def _pass_on(codes: Future[list[Coded]], clips: Sequence[Clip], coded: Future[li
         coded.set_result(_with_infos(clips, codes.result()))
 
 
+LOST = (
+    "CUDA error",
+    "CUDA driver error",
+    "Triton Error [CUDA]",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "device-side assert",
+)
+"""What torch, the kernels of its compiler, and the libraries say of a kernel that failed."""
+
+
 def gpu_is_lost(error: BaseException) -> bool:
     """Whether the GPU computes nothing any more in this process: after an error of a kernel, CUDA answers every call
     with that error. Running out of memory is no such error."""
     if isinstance(error, torch.OutOfMemoryError):
         return False
-    signs = ("CUDA error", "CUBLAS_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_INTERNAL_ERROR", "device-side assert")
     return isinstance(error, torch.AcceleratorError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
     )
 
 

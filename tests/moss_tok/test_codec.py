@@ -220,6 +220,23 @@ def test_sums_on_a_gpu_are_neither_split_nor_rounded_on_the_way():
     assert settings() == before
 
 
+def test_convolutions_on_a_gpu_are_not_rounded_to_tf32_nor_chosen_by_their_time():
+    """torch lets cuDNN round to TF32 by default. The codecs of other families are made of convolutions."""
+
+    def settings():
+        cudnn = torch.backends.cudnn
+        return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+
+    assert settings() == (True, False, False)
+    torch.backends.cudnn.benchmark = True
+    try:
+        with exact_float32(torch.device("cpu")):
+            assert settings() == (False, False, True)
+        assert settings() == (True, True, False)
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
 def test_precision_is_chosen_when_loading(cat_tiny):
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16"):
         MossAudioTokenizerModel.from_pretrained("cat-tiny", dtype="float16")
