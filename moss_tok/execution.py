@@ -18,6 +18,7 @@ import torch
 from moss_tok.attention import Span, TiledAttention, WindowAttention, WindowShape, packed_attention
 from moss_tok.lanes import run_in_lanes
 from moss_tok.numerics import Way
+from moss_tok.search import SearchFactory, one_kernel
 
 # 82 s of audio at 12.5 frames per second.
 GPU_FRAMES = 1024
@@ -36,12 +37,14 @@ class Execution:
 
     `static_frames` is the number of frames in one fixed group of rows, or None for groups of the sizes of the way to
     multiply. `attention` makes the windowed attention of a batch. `compile_backend` compiles the layers with
-    `torch.compile`.
+    `torch.compile`. `search` makes the search for the codes of all quantizers at once; None searches by products. Its
+    name is part of `Numerics`, since it is probed.
     """
 
     static_frames: int | None
     attention: AttentionFactory
     compile_backend: str | Callable[..., Any] | None = None
+    search: SearchFactory | None = None
 
     @classmethod
     def for_device(cls, device: torch.device, dtype: torch.dtype) -> Execution:
@@ -49,8 +52,8 @@ class Execution:
         if device.type != "cuda":
             return cls(None, TiledAttention)
         if dtype != torch.bfloat16:
-            return cls(GPU_FRAMES, TiledAttention)
-        return cls(GPU_FRAMES, packed_attention, COMPILER)
+            return cls(GPU_FRAMES, TiledAttention, search=one_kernel)
+        return cls(GPU_FRAMES, packed_attention, COMPILER, one_kernel)
 
     @property
     def name(self) -> str:

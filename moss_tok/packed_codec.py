@@ -6,6 +6,7 @@ The frames of all clips are joined in one matrix, without padding between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ from moss_tok.numerics import Numerics, Work, choose, unprobed
 from moss_tok.packing import pack_waveforms
 from moss_tok.precision import exact_float32
 from moss_tok.quantizer import ResidualQuantizer
+from moss_tok.search import CodeSearch
 from moss_tok.stack import Stack, StreamState
 from moss_tok.transfer import to_device
 
@@ -36,8 +38,7 @@ class PackedCodec(nn.Module):
         self.config = config
         self.parts = parts
         self.execution: Execution | None = None
-        self.numerics: Numerics = unprobed(torch.float32)
-        """The kernels that it computes with, chosen by a probe when it is loaded or moved."""
+        self._products: Numerics = unprobed(torch.float32)
         rate = Fraction(config.sampling_rate, config.downsample_rate)
         self.encoder = Stack(config.encoder, "encoder", keys, rate) if parts != "decoder" else None
         self.quantizer = ResidualQuantizer(config.quantizer, encodes=parts != "decoder", decodes=parts != "encoder")
@@ -66,14 +67,25 @@ class PackedCodec(nn.Module):
                 [linear.shape for linear in linears], [part for stage in stages for part in stage.operations]
             )
             quantizer = Work(self.quantizer.shapes, self.quantizer.operations)
-            self.numerics = choose(transformers, quantizer, self.dtype)
+            self._products = choose(transformers, quantizer, self.dtype)
         else:
-            self.numerics = unprobed(self.dtype)
+            self._products = unprobed(self.dtype)
         for linear in linears:
-            linear.prepare(self.numerics.products)
+            linear.prepare(self._products.products)
         for stage in stages:
-            stage.bind(self.numerics)
-        self.quantizer.bind(self.numerics)
+            stage.bind(self._products)
+        self.quantizer.bind(self._products)
+
+    @property
+    def numerics(self) -> Numerics:
+        """The kernels that it computes with, chosen by probes: of the products when it is loaded or moved, of the
+        search for codes when it is first asked for."""
+        return replace(self._products, one_search=self._search is not None)
+
+    @property
+    def _search(self) -> CodeSearch | None:
+        factory = self._execution.search
+        return None if factory is None or self.encoder is None else self.quantizer.search(factory)
 
     @property
     def device(self) -> torch.device:
@@ -108,7 +120,7 @@ class PackedCodec(nn.Module):
         packed = pack_waveforms(chunks, self.config.downsample_rate, self.device)
         with exact_float32(self.device):
             hidden, new_states = self.encoder(packed, spans, states, execution=self._execution)
-            codes = self.quantizer.encode(hidden, num_quantizers)
+            codes = self.quantizer.encode(hidden, num_quantizers, self._search)
         lengths = [span.length for span in spans]
         return list(zip(torch.split(codes, lengths, dim=1), torch.split(hidden, lengths), strict=True)), new_states
 

@@ -28,6 +28,7 @@ from moss_tok.config import QuantizerConfig
 from moss_tok.lanes import run_in_lanes
 from moss_tok.numerics import Numerics, Product, RowOperation, Way, unprobed
 from moss_tok.numerics.rowwise import one_by_one
+from moss_tok.search import CodeSearch, SearchConstants, SearchFactory
 
 # On a GPU, all groups have as many rows. It bounds the scores (rows, codebook_size) to 4 MB for the released codebooks.
 GPU_ROWS = 1024
@@ -95,6 +96,7 @@ class ResidualQuantizer(nn.Module):
         self.quantizers = nn.ModuleList(Quantizer(config) for _ in range(config.num_quantizers))
         self.numerics = unprobed(torch.float32)
         self.products: _Products | None = None
+        self._searches: dict[SearchFactory, CodeSearch | None] = {}
 
     @torch.no_grad()
     def prepare(self) -> None:
@@ -104,8 +106,16 @@ class ResidualQuantizer(nn.Module):
     def bind(self, numerics: Numerics) -> None:
         """Compute with these kernels, on the present device of the constants."""
         self.numerics = numerics
+        self._searches = {}
         if self.encodes:
             self.products = _Products(numerics.quantizer, self)
+
+    def search(self, factory: SearchFactory) -> CodeSearch | None:
+        """What the factory makes of the constants on their present device. It is asked once."""
+        if factory not in self._searches:
+            constants = SearchConstants(self.directions, self.codebooks, self.corrections)
+            self._searches[factory] = factory(constants)
+        return self._searches[factory]
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -164,18 +174,27 @@ class ResidualQuantizer(nn.Module):
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.to(torch.float32).contiguous(), persistent=False)
 
-    def encode(self, hidden: Tensor, num_quantizers: int) -> Tensor:
-        """hidden (rows, input_dim) float32 -> codes (num_quantizers, rows) int64. On ties the first index is taken."""
+    def encode(self, hidden: Tensor, num_quantizers: int, search: CodeSearch | None = None) -> Tensor:
+        """hidden (rows, input_dim) float32 -> codes (num_quantizers, rows) int64. On ties the first index is taken.
+
+        Without `search`, codes are searched for by products, one quantizer after the other.
+        """
         count, groups = hidden.shape[0], self._groups(hidden)
         hidden = F.pad(hidden, (0, 0, 0, groups[-1].stop - count))
+        if search is not None:
+            projected = self._run([partial(self._project, hidden[group]) for group in groups], hidden.device)
+            return search(torch.cat(projected)[:count], num_quantizers)
         codes = torch.empty(num_quantizers, hidden.shape[0], dtype=torch.int64, device=hidden.device)
         self._run([partial(self._encode_rows, hidden[group], codes[:, group]) for group in groups], hidden.device)
         return codes[:, :count]
 
-    def _encode_rows(self, hidden: Tensor, codes: Tensor) -> None:
+    def _project(self, hidden: Tensor) -> Tensor:
         assert self.products is not None, "bind() comes before the first product"
-        width = self.config.codebook_dim
-        projected = self.products.project(hidden) + self.offset
+        return self.products.project(hidden) + self.offset
+
+    def _encode_rows(self, hidden: Tensor, codes: Tensor) -> None:
+        projected, width = self._project(hidden), self.config.codebook_dim
+        assert self.products is not None
         for index, chosen in enumerate(codes):
             residual = projected[:, index * width : (index + 1) * width]
             chosen.copy_(first_argmax(self.products.directions[index](residual)))

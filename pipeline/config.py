@@ -173,8 +173,8 @@ class ModelConfig(Section):
     """Frames in one group of rows on a GPU, where every product has this one size; 1024 by default. The last group of a
     batch is padded. Another size may give other codes."""
     compile: bool | None = None
-    """Whether layers are compiled on a GPU: fewer passes over its memory, and other roundings. By default they are, in
-    bfloat16."""
+    """Whether layers, and the search for codes, are compiled on a GPU: fewer passes over its memory, and other
+    roundings. By default the search is, and layers are in bfloat16."""
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     """Longest clip for a codec that cannot encode a clip in parts and so needs memory for all of it; longer ones are
     rejected. 600 by default. MOSS has no such limit."""

@@ -36,26 +36,29 @@ class Numerics:
     """The kernels of a model.
 
     `products` are those of its transformers, `quantizer` those of its quantizer. The operations in `one_by_one` are
-    computed one row at a time, because several rows at once were not constant.
+    computed one row at a time, because several rows at once were not constant. `one_search` says that all codes are
+    searched for in one kernel (search.py).
     """
 
     products: Way
     quantizer: Way
     one_by_one: tuple[str, ...] = ()
+    one_search: bool = False
 
     @property
     def name(self) -> str:
         """A description, such as "oneDNN float32 in 16/32/64/128/256 rows; quantizer BLAS float32 in 16/32/64/128/256
         rows"."""
         alone = f"; one row at a time: {', '.join(self.one_by_one)}" if self.one_by_one else ""
-        return f"{self.products}; quantizer {self.quantizer}{alone}"
+        search = ", codes in one kernel" if self.one_search else ""
+        return f"{self.products}; quantizer {self.quantizer}{search}{alone}"
 
     def __str__(self) -> str:
         return self.name
 
 
 def unprobed(dtype: torch.dtype) -> Numerics:
-    """The kernels on a GPU: there every product has the same number of rows (execution.py), and so the same kernel."""
+    """The products on a GPU: there each has the same number of rows (execution.py), and so the same kernel."""
     return Numerics(Way(Kernel.BLAS, (), dtype), Way(Kernel.BLAS, (), torch.float32))
 
 

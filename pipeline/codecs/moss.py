@@ -13,6 +13,7 @@ import torch
 from moss_tok import MossAudioTokenizerConfig, MossAudioTokenizerModel, StreamingEncoder, arguments, decode_stream
 from moss_tok.checkpoint import Checkpoint
 from moss_tok.execution import COMPILER, Execution
+from moss_tok.search import one_kernel
 from moss_tok.stack import StreamState
 from moss_tok.transfer import to_host
 from pipeline.codecs.protocol import (
@@ -28,6 +29,8 @@ from pipeline.codecs.protocol import (
 )
 from pipeline.concurrency import completed
 
+FLASH_ATTENTION = (8, 0)
+"""The compute capability from which on torch has it."""
 PIECE_FRAMES = 1024  # at most, of a long clip that is decoded, whatever its length
 
 
@@ -158,7 +161,8 @@ def with_latents(codec: Codec) -> Codec:
 
 
 def with_execution(codec: Codec, static_frames: int | None, compiled: bool | None) -> Codec:
-    """The codec, carried out on a GPU in groups of so many frames, with its layers compiled or not.
+    """The codec, carried out on a GPU in groups of so many frames, with its layers and its search for codes compiled or
+    not.
 
     None is the default of the device. On a CPU, and for other codecs, nothing changes.
     """
@@ -168,7 +172,8 @@ def with_execution(codec: Codec, static_frames: int | None, compiled: bool | Non
     if static_frames is not None:
         execution = replace(execution, static_frames=static_frames)
     if compiled is not None:
-        execution = replace(execution, compile_backend=COMPILER if compiled else None)
+        backend, search = (COMPILER, one_kernel) if compiled else (None, None)
+        execution = replace(execution, compile_backend=backend, search=search)
     codec.model.execution = execution
     return codec
 
@@ -206,10 +211,21 @@ def _describe(config: MossAudioTokenizerConfig) -> CodecDescription:
 
 
 def _load(checkpoint: Checkpoint, device: str, dtype: str, parts: Parts) -> MossCodec:
+    if dtype == "bfloat16" and device.startswith("cuda"):
+        _require_packed_attention(device)
     model = MossAudioTokenizerModel.from_pretrained(
         checkpoint.name, revision=checkpoint.revision, dtype=dtype, device=device, parts=parts
     )
     return MossCodec(model.eval())
+
+
+def _require_packed_attention(device: str) -> None:
+    """Raises CodecError for a GPU for which torch has no flash attention, instead of every batch failing."""
+    if torch.cuda.get_device_capability(device) < FLASH_ATTENTION:
+        raise CodecError(
+            f"model.dtype: bfloat16 needs a GPU of compute capability {FLASH_ATTENTION[0]}.0 or later (Ampere), which "
+            f"{torch.cuda.get_device_name(device)} is not: set model.dtype=float32"
+        )
 
 
 def _recognises(config: Mapping[str, Any]) -> bool:

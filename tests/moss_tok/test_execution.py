@@ -13,6 +13,7 @@ from torch._inductor import list_options
 from moss_tok.attention import TiledAttention, VarlenAttention, packed_attention
 from moss_tok.execution import COMPILER, GPU_FRAMES, Execution
 from moss_tok.numerics import Product
+from moss_tok.search import one_kernel
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -89,7 +90,7 @@ def test_every_product_of_a_stage_has_one_number_of_rows(v1_tiny, monkeypatch):
 
     v1_tiny.model.execution = GPU_LIKE
     monkeypatch.setattr(Product, "__call__", spy)
-    monkeypatch.setattr(v1_tiny.model.quantizer, "encode", lambda hidden, count: torch.zeros(count, len(hidden)).long())
+    monkeypatch.setattr(v1_tiny.model.quantizer, "encode", lambda hidden, count, search: torch.zeros(count, len(hidden)).long())
     try:
         v1_tiny.model.encode(v1_tiny.clips[0])
         v1_tiny.model.batch_encode(v1_tiny.clips)
@@ -120,8 +121,8 @@ def test_compiling_captures_each_stage_once(v1_tiny):
 def test_the_default_follows_device_and_precision():
     assert Execution.for_device(CPU, torch.float32) == Execution(None, TiledAttention)
     assert Execution.for_device(CPU, torch.bfloat16) == Execution(None, TiledAttention)
-    assert Execution.for_device(CUDA, torch.float32) == Execution(GPU_FRAMES, TiledAttention)
-    assert Execution.for_device(CUDA, torch.bfloat16) == Execution(GPU_FRAMES, packed_attention, COMPILER)
+    assert Execution.for_device(CUDA, torch.float32) == Execution(GPU_FRAMES, TiledAttention, None, one_kernel)
+    assert Execution.for_device(CUDA, torch.bfloat16) == Execution(GPU_FRAMES, packed_attention, COMPILER, one_kernel)
 
 
 def test_more_stages_than_torch_compiles_a_function_for_by_itself():

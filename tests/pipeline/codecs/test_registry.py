@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline.codecs import CodecError, find_codec, load_codec, registry
@@ -117,6 +118,13 @@ def test_precision_and_origin(model_folder: Folder, tmp_path: Path):
     assert not moved.description.trained
     other = find_codec(changed(model_folder("mimi"), tmp_path / "other", sliding_window=20))
     assert other.config_hash != source.config_hash
+
+
+def test_a_gpu_without_flash_attention_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(CodecError, match=r"bfloat16 .* Tesla T4 is not: set model\.dtype=float32"):
+        load_codec(find_codec("cat-tiny"), "cuda", "auto", parts="encoder")
 
 
 def test_a_missing_library_is_a_message_that_says_what_to_install(
