@@ -1,5 +1,5 @@
-"""The kernel that searches for codes, carried out by Triton's interpreter on the CPU. Run as a process of its own, since
-Triton is either imported to be interpreted or to be compiled:
+"""The kernel that searches for codes, carried out by Triton's interpreter on the CPU. It is a process of its own, since
+Triton is imported either to be interpreted or to compile:
 
     TRITON_INTERPRET=1 python -m tests.moss_tok.search_trial
 """

@@ -90,7 +90,8 @@ def test_every_product_of_a_stage_has_one_number_of_rows(v1_tiny, monkeypatch):
 
     v1_tiny.model.execution = GPU_LIKE
     monkeypatch.setattr(Product, "__call__", spy)
-    monkeypatch.setattr(v1_tiny.model.quantizer, "encode", lambda hidden, count, search: torch.zeros(count, len(hidden)).long())
+    no_codes = lambda hidden, count, _: torch.zeros(count, len(hidden)).long()  # noqa: E731
+    monkeypatch.setattr(v1_tiny.model.quantizer, "encode", no_codes)
     try:
         v1_tiny.model.encode(v1_tiny.clips[0])
         v1_tiny.model.batch_encode(v1_tiny.clips)
