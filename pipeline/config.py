@@ -70,6 +70,27 @@ SplitName = Annotated[str, AfterValidator(_split_name)]
 LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 
 
+class SplitAtPausesConfig(Section):
+    """How long recordings become clips, cut at pauses that Silero VAD finds."""
+
+    max_seconds: Annotated[float, Field(ge=1)] = 30.0
+    """Longer recordings are cut into clips of this length at most."""
+    min_seconds: Annotated[float, Field(ge=0.5)] = 10.0
+    """Length of a clip at least; at most half of max_seconds."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability of speech from which a window of 32 ms is speech."""
+
+    @model_validator(mode="after")
+    def _two_clips_have_room(self) -> SplitAtPausesConfig:
+        if self.min_seconds > self.max_seconds / 2:
+            raise ValueError(f"min_seconds {self.min_seconds:g} is more than half of max_seconds {self.max_seconds:g}")
+        return self
+
+
+def _switched(value: Any) -> Any:
+    return {} if value is True else None if value is False else value
+
+
 def _current_format(name: Any) -> Any:
     if name == "manifest":
         raise ValueError("this format is called list")
@@ -116,6 +137,9 @@ class InputConfig(Section):
     split_channels: Annotated[int, Field(ge=2)] | None = None
     """Channels of each file, each of which becomes a clip of its own, for recordings with a speaker on each channel. A
     file with more or fewer is rejected. By default channels are mixed to those of the model."""
+    split_at_pauses: Annotated[SplitAtPausesConfig | None, BeforeValidator(_switched)] = None
+    """true or {max_seconds: 30, min_seconds: 10} cuts longer recordings at their pauses. Each clip is a part of its
+    source. Needs the extra signals."""
     start_column: str | None = None
     """Field that says where a part begins, in seconds of the file. By default the first that is there of offset, start,
     start_time, start_seconds and start_time_seconds."""
@@ -248,10 +272,6 @@ class DnsmosConfig(Section):
     hop_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 1.0
     """Seconds from one window of 9 s to the next. 1 is the definition; 9 takes a ninth of the time, and a clip of less
     than 19 s has one window."""
-
-
-def _switched(value: Any) -> Any:
-    return {} if value is True else None if value is False else value
 
 
 class SignalsConfig(Section):

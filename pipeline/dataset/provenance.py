@@ -17,6 +17,7 @@ from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.items import stable_hash
 from pipeline.schema import CodeColumns
 from pipeline.steps.clip_signals import Signals, describe_signals, signal_packages
+from pipeline.steps.read.pauses import Splitter, describe_split
 
 RUN_VERSION = 1
 WAVEFORM_VERSION = 2
@@ -100,6 +101,9 @@ class RunRecord:
     signals: Signals = field(default_factory=dict)
     """What else was measured of each clip, and by what: see pipeline/steps/clip_signals."""
 
+    split_at_pauses: Mapping[str, Any] = field(default_factory=dict)
+    """What long recordings were cut by, if they were."""
+
     @property
     def fingerprint(self) -> str:
         """A hash of everything that decides the rows. It does not depend on where inputs, weights and outputs are."""
@@ -153,7 +157,7 @@ class RunRecord:
 
     def to_json(self) -> bytes:
         document = {each.name: getattr(self, each.name) for each in fields(self)}
-        for optional in ("latents", "signals"):
+        for optional in ("latents", "signals", "split_at_pauses"):
             if not document[optional]:  # as in the records of versions without them
                 del document[optional]
         return dump_checksummed(document | {"model": self.model.to_json()})
@@ -181,6 +185,7 @@ class RunRecord:
             **({"waveform_version": self.waveform_version} if self.waveform_version > 1 else {}),
             **({"latents": True} if self.latents else {}),
             **_flatten("signals", self.signals),
+            **_flatten("split_at_pauses", self.split_at_pauses),
         }
 
 
@@ -234,7 +239,8 @@ def record_run(config: Config, on_gpu: bool = False) -> RunRecord:
     if config.output.latents and source.description.family != MOSS:
         raise CodecError(f"output.latents: only MOSS codecs have them, and {source.name} is of {source.family.name}")
     signals = describe_signals(config.signals)
-    packages = (*source.family.packages, *signal_packages(signals))
+    split = describe_split(config.input.split_at_pauses)
+    packages = (*source.family.packages, *signal_packages(signals), *(Splitter.packages if split else ()))
     return RunRecord(
         run_version=RUN_VERSION,
         model=model,
@@ -247,6 +253,7 @@ def record_run(config: Config, on_gpu: bool = False) -> RunRecord:
         waveform_version=WAVEFORM_VERSION,
         latents=config.output.latents,
         signals=signals,
+        split_at_pauses=split,
     )
 
 

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import InputConfig, PrepareConfig
 from pipeline.distributed.malloc import keep_freed_memory
 from pipeline.items import Origin, Reject, ShardSpec
-from pipeline.shard.chunks import CHUNK_CLIPS, FROM_THE_START, Chunk, Resumption, prepare_shard
+from pipeline.shard.chunks import CHUNK_CLIPS, FROM_THE_START, Chunk, Place, Resumption, prepare_shard
 from pipeline.steps.clip_signals import NO_SIGNALS, Signals
 from pipeline.steps.prepare import Target
 from pipeline.steps.watchdog import Watchdog
@@ -87,12 +87,14 @@ def prepare_remotely(
     finished = 0
     suspect: int | None = None
     resumption = FROM_THE_START
+    place = resumption.place
     while True:
         chunk, received = Chunk(), time.monotonic()
         try:
             for reference in _start(reading, resumption):
                 chunk, received = ray.get(reference), time.monotonic()
                 finished += chunk.finished
+                place = chunk.place or place
                 yield chunk
             return
         except (WorkerCrashedError, OutOfMemoryError) as error:
@@ -103,10 +105,13 @@ def prepare_remotely(
             if clip is not None and clip.index == suspect:
                 reject = _crash_reject(clip, time.monotonic() - received, stall_seconds)
                 yield Chunk(tuple([reject] for _ in targets))
-                finished, suspect, resumption = finished + 1, None, Resumption(first=finished + 1)
+                finished, suspect = finished + 1, None
+                if chunk.splits:  # the reject stands for the whole recording
+                    place = Place(place.recording + 1, finished)
+                resumption = Resumption(first=finished, place=place)
             else:
                 suspect = None if clip is None else clip.index
-                resumption = Resumption(first=finished, isolated_clips=ISOLATED_CLIPS)
+                resumption = Resumption(first=finished, isolated_clips=ISOLATED_CLIPS, place=place)
 
 
 class ReaderDied(RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ _COLUMNS = (
     *("id", "source", "key", "start", "num_frames", "num_samples", "sample_rate", "clipping", "silence", "audio_xxh3"),
     *("text", "language", "speaker_id", "labels", "metadata"),
 )
+_PART = re.compile(r"#t=[\d.e+]+,[\d.e+]+$")
 _OWN_FILE = ("files", "list")  # formats in which a clip is an audio file
 
 
@@ -96,11 +98,18 @@ def read_rows(output: Output, spec: ShardSpec, num_quantizers: int, where: str |
         frames = np.array([row["num_frames"] for row in fields], np.int64)
         clips = _codes(batch, layers, frames, uri, output.record)
         for row, codes, kept in zip(fields, clips, holds, strict=True):
-            source, key = row.pop("source"), row.pop("key")
-            name, mark, channel = key.rpartition("channel=") if row["start"] is not None else (key, "", "")
-            audio = source if spec.format in _OWN_FILE else f"{source}#{name[:-1] if mark else key}"
-            about = mark and f"&channel={channel}"
-            yield ExportRow(split=spec.split, audio=audio, channel=about, codes=codes, where=kept, **row)
+            source, (name, channel) = row.pop("source"), _name_and_channel(row.pop("key"), row["start"])
+            audio = source if spec.format in _OWN_FILE else f"{source}#{name}"
+            yield ExportRow(split=spec.split, audio=audio, channel=channel, codes=codes, where=kept, **row)
+
+
+def _name_and_channel(key: str, start: float | None) -> tuple[str, str]:
+    """The key of the whole recording inside its source, and `&channel=N` of one of its channels."""
+    if start is None:
+        return key, ""
+    name, mark, channel = key.rpartition("channel=")
+    whole = name[:-1] if mark else key
+    return _PART.sub("", whole), mark and f"&channel={channel}"
 
 
 def _codes(

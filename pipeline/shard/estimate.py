@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.dataset.statistics import evenly_spaced
 from pipeline.items import Clip, ClipEnd, RawClip, Reject, ShardSpec
 from pipeline.steps.prepare import Target, prepare_clip
-from pipeline.steps.read import read_shard
+from pipeline.steps.read import read_recordings
 
 BITS_MORE_THAN_SAID = 1.02
 """Stored bits of a code, of those that its codebook's size asks for."""
@@ -68,7 +68,7 @@ def _by_format(specs: Sequence[ShardSpec]) -> Iterator[list[ShardSpec]]:
 
 
 def _first_clips(spec: ShardSpec, config: Config) -> list[RawClip | Reject]:
-    return list(islice(read_shard(spec, config.input), CLIPS_PER_SAMPLED_SHARD))
+    return list(islice(read_recordings(spec, config.input), CLIPS_PER_SAMPLED_SHARD))
 
 
 def _num_samples(raw: RawClip | Reject, config: Config, target: Target) -> int | None:

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
 from moss_tok import audio
 from pipeline.items import RawClip
-from pipeline.steps.clip_signals.meter import Meter
 from pipeline.steps.segment_decoder import SegmentDecoder
 from pipeline.steps.watchdog import Watchdog
 
 KEPT_BYTES = 64 * 2**20
 """Limit of the samples that are kept, as decoded, and again at each rate: 6 minutes of 44.1 kHz mono."""
+
+
+class Listener(Protocol):
+    """What hears the samples of clips as their sources have them."""
+
+    def listen(self, raw: RawClip, info: audio.AudioInfo, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Pass on the blocks of a clip, float32 (channels, n) at the rate of its source."""
 
 
 class ClipDecoder:
@@ -29,10 +36,10 @@ class ClipDecoder:
     clip are kept.
     """
 
-    def __init__(self, max_channels: int, watchdog: Watchdog, keep: bool, meter: Meter) -> None:
-        """`meter` hears every clip."""
+    def __init__(self, max_channels: int, watchdog: Watchdog, keep: bool, listener: Listener) -> None:
+        """`listener` hears every clip that is decoded."""
         self._max_channels = max_channels
-        self._meter = meter
+        self._listener = listener
         self._watchdog = watchdog
         self._keep = keep
         self._file: SegmentDecoder | None = None
@@ -82,9 +89,9 @@ class ClipDecoder:
         if segment is None:
             limits = audio.AudioLimits(max_seconds=max_seconds, max_channels=self._max_channels)
             info, blocks = audio.decode_blocks(raw.data, limits, name=raw.name)
-            return info, self._meter.listen(raw, info, self._watched(blocks))
+            return info, self._listener.listen(raw, info, self._watched(blocks))
         info, blocks = self._open(raw).read(segment)
-        return info, self._meter.listen(raw, info, _not_longer(blocks, info.sample_rate, max_seconds))
+        return info, self._listener.listen(raw, info, _not_longer(blocks, info.sample_rate, max_seconds))
 
     def _open(self, raw: RawClip) -> SegmentDecoder:
         """The file that the clip is a part of; it may be open already. Raises AudioError if it cannot be opened."""

@@ -75,7 +75,7 @@ class Preparer:
         self._config = config
         self._targets = targets
         self._meter = Meter(signals, watchdog)
-        self._decoder = ClipDecoder(config.max_channels, watchdog, keep=len(targets) > 1, meter=self._meter)
+        self._decoder = ClipDecoder(config.max_channels, watchdog, keep=len(targets) > 1, listener=self._meter)
 
     def prepare(self, raw: RawClip) -> Iterator[tuple[int, Prepared]]:
         """What the clip becomes for each target, with the target's position.

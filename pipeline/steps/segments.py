@@ -104,6 +104,12 @@ def entries_of(fields: Mapping[str, Any], entries: list[Any], config: InputConfi
         yield shared | dict(entry) if isinstance(entry, Mapping) else None
 
 
+def without_times(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says that holds for each part of its sound: all but times, lengths and words."""
+    whole = _TIMED | _TIMES | {"duration", "segments"}
+    return {name: value for name, value in fields.items() if name not in whole}
+
+
 def _seconds(fields: Mapping[str, Any], column: str) -> float | None:
     """The number in a cell; None for an empty cell. Raises SegmentError if it is not a number."""
     value = fields[column]

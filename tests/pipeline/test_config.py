@@ -89,7 +89,7 @@ def test_a_bad_value_names_its_key_what_is_allowed_and_what_was_found(key: str, 
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("modle", "input, output, model, models, prepare, batch, cluster, run, card"),
+        ("modle", "input, output, model, models, prepare, signals, batch, cluster, run, card"),
         ("model.typo", "name, codec, revision, dtype, device, static_frames, compile, max_seconds"),
         ("batch.max_clips", "max_frames"),
     ],

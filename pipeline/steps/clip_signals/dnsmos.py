@@ -31,7 +31,7 @@ _MAPPINGS = {
 }
 """From each number of the network to a rating: the polynomials of the official script, highest power first."""
 
-MODEL = PackagedModel("dnsmos", "speechmos", "speechmos/dnsmos_models/sig_bak_ovr.onnx")
+MODEL = PackagedModel("signals.dnsmos", "speechmos", "speechmos/dnsmos_models/sig_bak_ovr.onnx")
 
 
 class Dnsmos:

@@ -19,8 +19,8 @@ EXTRA = "signals"
 class PackagedModel:
     """A file of a package."""
 
-    signal: str
-    """The key of the configuration that needs it."""
+    key: str
+    """Of the configuration: what needs it."""
     package: str
     """Name of the distribution."""
     file: str
@@ -36,7 +36,7 @@ class PackagedModel:
         path = self._path()
         if _sha256(path) != made_by["sha256"]:
             raise ValueError(
-                f"signals.{self.signal}: {path} is not the model of the output, whose SHA-256 begins with "
+                f"{self.key}: {path} is not the model of the output, whose SHA-256 begins with "
                 f"{made_by['sha256'][:12]}: install the version of {self.package} that its run.json names"
             )
         return _session(path)
@@ -48,9 +48,7 @@ class PackagedModel:
             path = None
         if path is None or not path.is_file():
             what = "is not installed" if path is None else f"has no {self.file}"
-            raise MissingPackage(
-                f"signals.{self.signal}: the package {self.package} {what}: pip install 'moss-tok[{EXTRA}]'"
-            )
+            raise MissingPackage(f"{self.key}: the package {self.package} {what}: pip install 'moss-tok[{EXTRA}]'")
         return path
 
 

@@ -30,7 +30,7 @@ PAUSE = 0.1
 SHORTEST = 0.25
 """Seconds of speech that is not longer than this, and does not count."""
 
-MODEL = PackagedModel("voice_activity", "silero-vad", "silero_vad/data/silero_vad_16k_sequence.onnx")
+MODEL = PackagedModel("signals.voice_activity", "silero-vad", "silero_vad/data/silero_vad_16k_sequence.onnx")
 
 
 class VoiceActivity:

@@ -17,6 +17,7 @@ from pipeline.steps.read.files import places_below, read_files, unreadable
 from pipeline.steps.read.input_list import read_input_list
 from pipeline.steps.read.librispeech import read_librispeech
 from pipeline.steps.read.parquet import read_parquet
+from pipeline.steps.read.pauses import Splitter, split_each
 from pipeline.steps.read.webdataset import read_webdataset
 from pipeline.storage import NotAFile, NotAllowed
 
@@ -37,6 +38,15 @@ _READERS: dict[str, Callable[[ShardSpec, InputConfig], Iterator[RawClip | Reject
 
 def read_shard(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
     """Every clip of the shard in source order, each once, as a RawClip or as a Reject.
+
+    Raises SourceChanged as `read_recordings` does, and MissingPackage.
+    """
+    recordings = read_recordings(spec, config)
+    return recordings if config.split_at_pauses is None else split_each(recordings, Splitter(config.split_at_pauses))
+
+
+def read_recordings(spec: ShardSpec, config: InputConfig) -> Iterator[RawClip | Reject]:
+    """`read_shard` with long recordings as the source has them: the clips before they are cut at pauses.
 
     Raises SourceChanged if the object is not the one that was planned; without that the dataset could hold half of
     each.

@@ -50,13 +50,18 @@ def spoiled_blocks(blocks, name):
         if "hang" in name:
             ctypes.PyDLL(None).sleep(10**9)  # years inside C, with the interpreter locked
         if "once" in name and number == ("long" in name) * 39:
-            try:
-                os.close(os.open(os.environ["KILLED_ONCE"] + name, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                pass
-            else:
+            if first_time(name):
                 os.kill(os.getpid(), signal.SIGKILL)
+        if "later" in name and number == 0 and not first_time(name) and first_time(name + " again"):
+            os.kill(os.getpid(), signal.SIGKILL)
         yield block
+
+def first_time(name):
+    try:
+        os.close(os.open(os.environ["KILLED_ONCE"] + name, os.O_CREAT | os.O_EXCL))
+        return True
+    except FileExistsError:
+        return False
 
 sys.meta_path.insert(0, AfterImport())
 '''
@@ -140,3 +145,18 @@ def test_a_reader_that_is_killed_for_no_fault_of_its_clip_costs_no_clip(tmp_path
             assert np.array_equal(one.waveform, other.waveform)  # type: ignore[union-attr]
         if isinstance(one, Clip | ClipEnd):
             assert one.info == other.info  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("ray_with_a_bad_decoder")
+def test_a_recording_whose_pauses_cannot_be_looked_for_is_one_reject(tmp_path: Path) -> None:
+    """Recordings become two clips each. One kills every reader; one only the first, that looks for its pauses; one the
+    first that prepares its clips."""
+    names = {"a.wav": 10.0, "b-crash.wav": 10.0, "c-once-split.wav": 10.0, "d-later.wav": 10.0, "e.wav": 1.0}
+    spec, config = shard_of(tmp_path, names)
+    config = InputConfig.model_validate(
+        {"splits": config.splits, "split_at_pauses": {"max_seconds": 6, "min_seconds": 3}}
+    )
+    chunks = prepare_remotely(spec, config, PrepareConfig(), [MONO], stall_seconds=DEADLINE_SECONDS)
+    found = [summary(item) for chunk in chunks for item in chunk.items[0]]
+    crashed = [(2, "decoder_crashed")]
+    assert found == [(0, "Clip"), (1, "Clip"), *crashed, *((index, "Clip") for index in range(3, 8))]
