@@ -4,45 +4,69 @@ their time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
+
+OPERATIONS = [(backend, operation) for backend in ("cuda", "mkldnn") for operation in ("matmul", "conv", "rnn")]
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """Settings of the process that decide how products and convolutions are rounded."""
+    """Settings of the process that decide how products and convolutions are rounded.
 
-    float32: str = "highest"
+    torch has two interfaces to the precision of float32, and each is refused in part where the other was used. So both
+    are set, and of the older one what it tells, which is None otherwise.
+    """
+
+    products: str | None = "highest"
+    tf32_convolutions: bool | None = False
+    """Which cuDNN computes unless it is told."""
+    float32: tuple[str, ...] = ("ieee",) * len(OPERATIONS)
+    """Of each of OPERATIONS."""
     bfloat16_sums: tuple[bool, bool] = (False, False)
     """Whether cuBLAS may round partial sums to bfloat16, and whether it may split a sum for that."""
     library: Any = torch._C._BlasBackend.Cublas
     """Which of cuBLAS and cuBLASLt multiplies."""
-    convolutions: tuple[bool, bool, bool] = (False, False, True)
-    """Whether cuDNN may round to TF32, which it does unless it is told, whether it tries its kernels out and takes the
-    fastest, and whether it takes only those that add up in one order."""
+    choice: tuple[bool, bool] = (False, True)
+    """Whether cuDNN tries its kernels out and takes the fastest, and whether it takes only those that add up in one
+    order."""
 
     @classmethod
     def current(cls) -> _Settings:
         sums = torch._C._get_cublas_allow_bf16_reduced_precision_reduction()
-        cudnn = torch.backends.cudnn
         return cls(
-            torch.get_float32_matmul_precision(),
+            _unless_refused(torch.get_float32_matmul_precision),
+            _unless_refused(torch._C._get_cudnn_allow_tf32),
+            tuple(torch._C._get_fp32_precision_getter(*operation) for operation in OPERATIONS),
             (sums[0], sums[1]),
             torch.backends.cuda.preferred_blas_library(),
-            (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic),
+            (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
         )
 
     def apply(self) -> None:
-        torch.set_float32_matmul_precision(self.float32)
+        if self.products is not None:
+            torch.set_float32_matmul_precision(self.products)
+        if self.tf32_convolutions is not None:
+            torch._C._set_cudnn_allow_tf32(self.tf32_convolutions)
+        for operation, precision in zip(OPERATIONS, self.float32, strict=True):
+            torch._C._set_fp32_precision_setter(*operation, precision)
         torch._C._set_cublas_allow_bf16_reduced_precision_reduction(*self.bfloat16_sums)
         torch.backends.cuda.preferred_blas_library(self.library)
-        cudnn = torch.backends.cudnn
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = self.convolutions
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = self.choice
+
+
+def _unless_refused(setting: Callable[[], T]) -> T | None:
+    try:
+        return setting()
+    except RuntimeError:
+        return None
 
 
 class _ProcessPrecision:

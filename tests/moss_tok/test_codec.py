@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from moss_tok import EncoderOutput, MossAudioTokenizerModel
 from moss_tok.precision import exact_float32
+from tests.support import ROOT
 
 
 def test_reference_codes_are_equal_and_hidden_states_agree(golden):
@@ -235,6 +239,42 @@ def test_convolutions_on_a_gpu_are_not_rounded_to_tf32_nor_chosen_by_their_time(
         assert settings() == (True, True, False)
     finally:
         torch.backends.cudnn.benchmark = False
+
+
+EITHER_INTERFACE = """
+import os, torch
+from moss_tok.precision import OPERATIONS, exact_float32
+
+def get():
+    return [torch._C._get_fp32_precision_getter(*operation) for operation in OPERATIONS]
+
+def try_out(change):
+    exec(change)
+    before = get()
+    with exact_float32(torch.device("cpu")):
+        assert get() == ["ieee"] * 6, get()
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32
+    assert get() == before, (change, before, get())
+
+for change in (
+    'torch.backends.fp32_precision = "tf32"',
+    'torch.backends.cuda.matmul.fp32_precision = "tf32"',
+    'torch.backends.cudnn.conv.fp32_precision = "ieee"',
+    'torch.backends.mkldnn.matmul.fp32_precision = "bf16"',
+    'torch.set_float32_matmul_precision("medium")',
+):
+    if os.fork() == 0:
+        try_out(change)
+        os._exit(0)
+    assert os.wait()[1] == 0, change
+"""
+
+
+def test_the_process_may_have_used_either_interface_to_the_precision_of_float32():
+    """Each time in another process: torch does not let one interface undo what the other did."""
+    run = subprocess.run([sys.executable, "-c", EITHER_INTERFACE], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_precision_is_chosen_when_loading(cat_tiny):
