@@ -29,7 +29,7 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
         return lambda: tensor
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     copy.copy_(tensor, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # else a core waits in a busy loop
     copied.record(torch.cuda.current_stream(tensor.device))  # which is not always that of the current device
 
     def wait() -> Tensor:
