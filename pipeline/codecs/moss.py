@@ -58,15 +58,18 @@ class MossCodec:
         """A GPU goes on with the batch when this has returned, so that the next can be made ready meanwhile."""
         tensors = [torch.from_numpy(waveform) for waveform in waveforms]
         encoded, _ = self.model.encode_step(tensors, None, num_quantizers=num_quantizers)
-        joined = torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16)
         lengths = [codes.shape[1] for codes, _ in encoded]
-        if self.latents:
-            clips = zip(_split(joined.cpu(), lengths), encoded, strict=True)
-            return completed([replace(coded, latents=_half(hidden)) for coded, (_, hidden) in clips])
-        wait = to_host(joined)
-        if joined.device.type == "cpu":
-            return completed(_split(wait(), lengths))
-        return self._copying.submit(lambda: _split(wait(), lengths))
+        joined = to_host(torch.cat([codes for codes, _ in encoded], dim=1).to(torch.int16))
+        latents = to_host(_half(torch.cat([hidden for _, hidden in encoded]))) if self.latents else None
+
+        def collect() -> list[Coded]:
+            clips = _split(joined(), lengths)
+            if latents is None:
+                return clips
+            parts = torch.split(latents(), lengths)
+            return [replace(clip, latents=part.numpy().copy()) for clip, part in zip(clips, parts, strict=True)]
+
+        return completed(collect()) if self.model.device.type == "cpu" else self._copying.submit(collect)
 
     def stream(self, num_quantizers: int, max_frames: int) -> CodeStream:
         return MossStream(self.model, num_quantizers, max_frames, self.latents)
@@ -105,9 +108,10 @@ class MossStream:
         self._held = np.zeros((model.number_channels, 0), np.float32)
         self._state: StreamState | None = None
         self._codes: list[np.ndarray] = []
-        self._copying: Callable[[], torch.Tensor] | None = None
-        """Waits for the codes of the last chunk, which a GPU may still be at."""
-        self._latents: list[np.ndarray] | None = [] if latents else None
+        self._latents: list[np.ndarray] = []
+        self._with_latents = latents
+        self._copying: list[Callable[[], torch.Tensor]] = []
+        """Wait for the codes, and for the latents, of the last chunk, which a GPU may still be at."""
 
     def step(self, waveform: np.ndarray) -> None:
         """Take the next (channels, n) samples. Those that fill whole blocks are encoded, and the rest is kept."""
@@ -123,7 +127,7 @@ class MossStream:
             missing = -self._held.shape[1] % self._encoder.model.downsample_rate
             self._encode(torch.from_numpy(np.pad(self._held, ((0, 0), (0, missing)))))
         self._collect()
-        latents = None if self._latents is None else np.concatenate(self._latents)
+        latents = np.concatenate(self._latents) if self._with_latents else None
         return Coded(np.concatenate(self._codes, axis=1), latents=latents)
 
     def _encode(self, chunk: torch.Tensor) -> None:
@@ -142,15 +146,17 @@ class MossStream:
                 raise
             return False
         self._collect()  # of the chunk before: this one is on its way
-        self._copying = to_host(codes.to(torch.int16))
-        if self._latents is not None:
-            self._latents.append(_half(hidden))
+        self._copying.append(to_host(codes.to(torch.int16)))
+        if self._with_latents:
+            self._copying.append(to_host(_half(hidden)))
         return True
 
     def _collect(self) -> None:
-        if self._copying is not None:
-            self._codes.append(self._copying().numpy())
-            self._copying = None
+        if self._copying:
+            codes, *latents = (copy().numpy() for copy in self._copying)
+            self._codes.append(codes)
+            self._latents += latents
+            self._copying.clear()
 
 
 def with_latents(codec: Codec) -> Codec:
@@ -183,10 +189,10 @@ def least_frames(codec: Codec) -> int:
     return (codec.execution.static_frames or 1) if isinstance(codec, MossCodec) else 1
 
 
-def _half(hidden: torch.Tensor) -> np.ndarray:
+def _half(hidden: torch.Tensor) -> torch.Tensor:
     """float16, what is too large for it made as large as it can be."""
     limit = torch.finfo(torch.float16).max
-    return hidden.clamp(-limit, limit).to("cpu", torch.float16).numpy()
+    return hidden.clamp(-limit, limit).to(torch.float16)
 
 
 def _split(codes: torch.Tensor, lengths: Sequence[int]) -> list[Coded]:

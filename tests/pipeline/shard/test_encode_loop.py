@@ -389,27 +389,31 @@ def test_a_part_is_halved_until_it_fits_the_memory(encoder: Encoder, monkeypatch
     assert np.array_equal(coded.codes, whole.codes)
 
 
+@pytest.mark.parametrize("latents", [False, True])
 def test_the_next_part_is_launched_before_the_codes_of_the_last_are_waited_for(
-    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, latents: bool
 ):
-    """So that a GPU has work all the time."""
-    (whole,) = encoder.encode([clip_of(0, 400)])
-    stream = Encoder(encoder._codec, 4, max_frames=125).stream()
+    """So that a GPU has work all the time. Latents are a second copy."""
+    codec = MossCodec(encoder._codec.model, latents)
+    (whole,) = Encoder(codec, 4, max_frames=1000).encode([clip_of(0, 400)])
+    stream = Encoder(codec, 4, max_frames=125).stream()
     step, done = stream._stream._encoder.step_with_latents, []
 
     def launched(*arguments: Any) -> Any:
         done.append("launched")
         return step(*arguments)
 
-    def copying(codes: torch.Tensor) -> Any:
-        return lambda: done.append("waited for") or codes
+    def copying(tensor: torch.Tensor) -> Any:
+        return lambda: done.append("waited for") or tensor
 
     monkeypatch.setattr(stream._stream._encoder, "step_with_latents", launched)
     monkeypatch.setattr(moss, "to_host", copying)
     stream.step(clip_of(0, 400).waveform)
     coded = stream.finish(clip_of(0, 400).info)
-    assert done == ["launched", *["launched", "waited for"] * 3, "waited for"]
+    waits = ["waited for"] * (1 + latents)
+    assert done == ["launched", *["launched", *waits] * 3, *waits]
     assert np.array_equal(coded.codes, whole.codes)
+    assert not latents or np.array_equal(coded.latents, whole.latents)
 
 
 def test_a_long_clip_is_cut_at_whole_blocks_wherever_its_parts_end(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
