@@ -274,6 +274,14 @@ class DnsmosConfig(Section):
     than 19 s has one window."""
 
 
+class LanguageConfig(Section):
+    """Which language is spoken in a clip, by Whisper."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """A multilingual Whisper model in the format of CTranslate2: a folder, a hub repo, or one of the names that
+    faster-whisper knows, such as tiny or large-v3."""
+
+
 class SignalsConfig(Section):
     """What else to measure of each clip, to filter by. Each is a column or more; codes do not depend on any of this."""
 
@@ -284,6 +292,9 @@ class SignalsConfig(Section):
     dnsmos: Annotated[DnsmosConfig | None, BeforeValidator(_switched)] = None
     """true or {hop_seconds: 1} for the columns dnsmos, dnsmos_sig and dnsmos_bak. Needs the extra signals, and far more
     time than decoding."""
+    language: LanguageConfig | None = None
+    """{model: small} for the columns detected_language and language_probability, by the first half minute of a clip.
+    Each reader has the model in its memory. Needs the extra signals."""
 
 
 class BatchConfig(Section):

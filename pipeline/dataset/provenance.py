@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.items import stable_hash
 from pipeline.schema import CodeColumns
-from pipeline.steps.clip_signals import Signals, describe_signals, signal_packages
+from pipeline.steps.clip_signals import Signals, describe_signals, signal_packages, with_labels, without_names
 from pipeline.steps.read.pauses import Splitter, describe_split
 
 RUN_VERSION = 1
@@ -149,7 +149,7 @@ class RunRecord:
             "moss_tok.samples_per_frame": str(self.model.samples_per_frame),
             "moss_tok.prepare": json.dumps(dict(self.prepare), sort_keys=True),
             **({} if codec is None else {"moss_tok.codec": json.dumps(codec, sort_keys=True)}),
-            **({"moss_tok.signals": json.dumps(self.signals, sort_keys=True)} if self.signals else {}),
+            **({"moss_tok.signals": json.dumps(with_labels(self.signals), sort_keys=True)} if self.signals else {}),
             "moss_tok.schema": self.codes_schema,
             "moss_tok.fingerprint": self.fingerprint,
             "moss_tok.versions": json.dumps(dict(self.versions), sort_keys=True),
@@ -184,7 +184,7 @@ class RunRecord:
             # Absent from the fingerprints of the first version.
             **({"waveform_version": self.waveform_version} if self.waveform_version > 1 else {}),
             **({"latents": True} if self.latents else {}),
-            **_flatten("signals", self.signals),
+            **_flatten("signals", {name: without_names(made_by) for name, made_by in self.signals.items()}),
             **_flatten("split_at_pauses", self.split_at_pauses),
         }
 

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.config import SignalsConfig
 from pipeline.steps.clip_signals.bandwidth import Bandwidth
 from pipeline.steps.clip_signals.dnsmos import Dnsmos
+from pipeline.steps.clip_signals.language import Language
 from pipeline.steps.clip_signals.voice_activity import VoiceActivity
 
 Signals: TypeAlias = "Mapping[str, Mapping[str, Any]]"
@@ -60,7 +61,12 @@ class SignalType(Protocol):
         """What stands in the record of a run with this section. Raises MissingPackage."""
 
 
-SIGNALS: dict[str, SignalType] = {"bandwidth": Bandwidth, "voice_activity": VoiceActivity, "dnsmos": Dnsmos}
+SIGNALS: dict[str, SignalType] = {
+    "bandwidth": Bandwidth,
+    "voice_activity": VoiceActivity,
+    "dnsmos": Dnsmos,
+    "language": Language,
+}
 """By key of the section `signals`."""
 
 
@@ -73,6 +79,19 @@ def describe_signals(config: SignalsConfig) -> Signals:
 def signal_packages(signals: Signals) -> list[str]:
     """The distributions that measure them."""
     return sorted({package for name in signals for package in SIGNALS[name].packages})
+
+
+def without_names(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the values of a signal: not where its model lies, which has a hash."""
+    return {key: value for key, value in made_by.items() if key != "model"}
+
+
+def with_labels(signals: Signals) -> Signals:
+    """The signals with the last part of a model's name where that is a local path, so that none is in data files."""
+    return {
+        name: {key: value.rpartition("/")[2] if str(value).startswith("/") else value for key, value in made_by.items()}
+        for name, made_by in signals.items()
+    }
 
 
 def open_signals(signals: Signals) -> dict[str, Signal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,19 @@ def test_what_measured_it_is_recorded_and_another_run_needs_the_same(folder: Pat
         open_output(config_of(folder, "with"))
     with pytest.raises(OutputMismatch, match=r"signals\.bandwidth: .* this run {'threshold_db': -60.0}"):
         open_output(config_of(folder, "with", bandwidth={"threshold_db": -60}))
+
+
+def test_a_model_may_lie_elsewhere_but_not_be_another(folder: Path):
+    record = read_output(str(folder / "with")).record
+    here, there, other = (
+        replace(record, signals={"language": {"model": model, "sha256": sha256}})
+        for model, sha256 in (("/a/tiny", "1"), ("/b/tiny", "1"), ("/a/tiny", "2"))
+    )
+    assert here.fingerprint == there.fingerprint != other.fingerprint
+    assert here.differences(there) == []
+    assert "signals.language" in here.differences(other)[0]
+    assert here.file_metadata()["moss_tok.signals"] == '{"language": {"model": "tiny", "sha256": "1"}}'
+    assert type(here).from_json(here.to_json()) == here
 
 
 def test_rows_are_chosen_by_it_and_loaded_with_it(folder: Path, tmp_path: Path):
