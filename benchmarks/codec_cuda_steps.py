@@ -30,10 +30,11 @@ from torch import Tensor
 
 from benchmarks.codec_baseline import encode_padded
 from benchmarks.codec_models import matmul_flop, random_model
-from moss_tok import MossAudioTokenizerModel
+from moss_tok import MossAudioTokenizerModel, search
 from moss_tok.attention import Span, WindowShape
 from moss_tok.execution import COMPILER, Execution
 from moss_tok.linear import Linear
+from moss_tok.search import OneKernel, SearchConstants, one_kernel, search_by_sums, undecided_rows
 from pipeline.codecs.moss import MossCodec
 from pipeline.codecs.protocol import Coded
 from pipeline.steps.batch import Batcher
@@ -132,6 +133,7 @@ def bits(bench: Bench) -> dict[str, Any]:
         "in another order": same(torch.equal(*pair) for pair in zip(together, turned, strict=True)),
         "as a stream": torch.equal(chunks.audio_codes[:, 0].cpu(), together[0]),
         "sha256": digest,
+        "kernels": MossCodec(model).numerics,
     }
 
 
@@ -212,9 +214,36 @@ def parts(bench: Bench) -> dict[str, Any]:
                 rows.append({"part": f"{name} {steps} x {inputs} x {outputs}", "TFLOP/s": round(rate / 1e12, 2)})
         rows.append({"part": f"attention, {steps} steps", "ms": _attention_ms(bench, model, stage.config, steps)})
     hidden = torch.randn(frames, model.config.quantizer.input_dim, device=bench.device)
-    seconds = _seconds(bench, lambda: model.quantizer.encode(hidden, model.num_quantizers))
-    rows.append({"part": f"quantizer, {frames} frames", "ms": round(1e3 * seconds, 3)})
+    quantizer = partial(model.quantizer.encode, hidden, model.num_quantizers)
+    rows.append({"part": f"quantizer by products, {frames} frames", "ms": _milliseconds(bench, quantizer)})
     return {"rows": [{"part": "", "TFLOP/s": "", "ms": "", **row} for row in rows]}
+
+
+def search_for_codes(bench: Bench) -> dict[str, Any]:
+    """The search in one kernel: whether it computes what it says, what products would choose, and the time of both."""
+    model = bench.on_device(compiled=False)
+    quantizer, count = model.quantizer, model.num_quantizers
+    constants = SearchConstants(quantizer.directions, quantizer.codebooks, quantizer.corrections)
+    frames = cast(Execution, model.execution).static_frames or 0
+    hidden = torch.randn(frames, model.config.quantizer.input_dim, device=bench.device)
+    by_sums = partial(search_by_sums, constants)
+    taken = by_sums if bench.rehearses else one_kernel(constants)
+    if taken is None:
+        return {"in one kernel": "refused: its warning says why"}
+    undecided = undecided_rows(constants, frames)
+    same = (quantizer.encode(hidden, count) == quantizer.encode(hidden, count, taken)).float().mean()
+    rows = [{"search": "products", "ms": _milliseconds(bench, lambda: quantizer.encode(hidden, count))}]
+    for rows_of_a_program, warps in ((4, 4), (8, 4), (8, 8), (16, 4), (16, 8)):
+        search.ROWS, search.WARPS = rows_of_a_program, warps  # of this process, which has no other step
+        kernel = by_sums if bench.rehearses else OneKernel(constants, search.launch_kernel)
+        encode = partial(quantizer.encode, hidden, count, kernel)
+        name = f"one kernel, {rows_of_a_program} rows, {warps} warps"
+        rows.append({"search": name, "ms": _milliseconds(bench, encode)})
+    return {
+        "undecided rows as its sums": torch.equal(taken(undecided, count), by_sums(undecided, count)),
+        "% of codes as by products": round(100 * float(same), 3),
+        "rows": rows,
+    }
 
 
 def profile(bench: Bench) -> dict[str, Any]:
@@ -302,6 +331,7 @@ STEPS: dict[str, Step] = {
     **_sweeps(),
     "shard threads": Step(shard_threads, 60),
     "parts": Step(parts, 60),
+    "search": Step(search_for_codes, 60),
     "profile": Step(profile, 60),
     "short of memory": Step(short_of_memory, 60),
     "decoding": Step(decoding, 90),
@@ -398,6 +428,10 @@ def _seconds(bench: Bench, work: Callable[[], object]) -> float:
     return (time.perf_counter() - began) / count
 
 
+def _milliseconds(bench: Bench, work: Callable[[], object]) -> float:
+    return round(1e3 * _seconds(bench, work), 3)
+
+
 def _products_rate(bench: Bench, rows: int, inputs: int, outputs: int) -> float:
     """Operations per second of bfloat16 products of this shape."""
     x, weight = (torch.randn(size, inputs, device=bench.device, dtype=torch.bfloat16) for size in (rows, outputs))
@@ -413,7 +447,7 @@ def _attention_ms(bench: Bench, model: MossAudioTokenizerModel, config: Any, ste
     qkv = torch.randn(rows, 3, config.num_heads, config.head_dim, device=bench.device).to(model.dtype)
     out = torch.empty(rows, config.d_model, device=bench.device, dtype=model.dtype)
     attention.write(slice(0, rows), qkv)
-    return round(1e3 * _seconds(bench, lambda: attention.attend(out)), 3)
+    return _milliseconds(bench, lambda: attention.attend(out))
 
 
 def _shard_work(stop: threading.Event) -> None:

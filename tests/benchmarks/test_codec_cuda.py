@@ -30,6 +30,7 @@ def test_a_rehearsal_goes_through_every_step(tmp_path):
     assert all(results["bits"][way] for way in ("alone", "in another order", "as a stream"))
     assert results["bits"]["sha256"] == results["bits, another process"]["sha256"]
     assert results["golden"]["float32, % of codes equal"] == 100
+    assert results["search"]["undecided rows as its sums"]
     assert results["short of memory"]["codes equal"]
     assert out.with_suffix(".md").read_text() == as_markdown(results)
     assert "| case | x real time |" in as_markdown(results)
