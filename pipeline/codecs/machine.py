@@ -7,7 +7,7 @@ thousand differ (docs/benchmarks.md).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +22,17 @@ NOT_RECORDED = "not recorded"
 _ORDER = ("processor", "instructions", "CUDA", "kernels", "torch")
 LIMITS = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 """Variables that take instructions from a CPU."""
+GPU_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATION_STRATEGY",
+    "TORCH_COMPILE_DISABLE",
+    "TORCHDYNAMO_DISABLE",
+    "TORCHINDUCTOR_EMULATE_PRECISION_CASTS",
+    "TORCHINDUCTOR_MAX_AUTOTUNE",
+    "TORCHINDUCTOR_MAX_AUTOTUNE_GEMM",
+)
+"""Variables that have a GPU compute otherwise than torch is told: libraries and the compiler obey them."""
 
 
 def describe_machine(codec: Codec, device: str) -> Machine:
@@ -52,14 +63,18 @@ def _said(name: str, value: str) -> str:
 def _cpu() -> dict[str, str]:
     said = torch.backends.cpu.get_cpu_capability()
     instructions = [said, *(["AMX"] if torch.cpu._is_amx_tile_supported() else [])]
-    limits = [f"{name}={value}" for name in LIMITS if (value := os.environ.get(name))]
-    return {"processor": f"{_vendor()} CPU", "instructions": " ".join([*instructions, *limits])}
+    return {"processor": f"{_vendor()} CPU", "instructions": " ".join([*instructions, *_that_are_set(LIMITS)])}
 
 
 def _gpu(device: str) -> dict[str, str]:
     major, minor = torch.cuda.get_device_capability(device)
     name = torch.cuda.get_device_name(device)
-    return {"processor": name, "instructions": f"sm_{major}{minor}", "CUDA": str(torch.version.cuda)}
+    instructions = " ".join([f"sm_{major}{minor}", *_that_are_set(GPU_VARIABLES)])
+    return {"processor": name, "instructions": instructions, "CUDA": str(torch.version.cuda)}
+
+
+def _that_are_set(variables: Sequence[str]) -> list[str]:
+    return [f"{name}={value}" for name in variables if (value := os.environ.get(name))]
 
 
 def _vendor() -> str:

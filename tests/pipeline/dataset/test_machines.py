@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from moss_tok import MossAudioTokenizerModel
 from pipeline.codecs import machine as machine_module
@@ -61,6 +62,17 @@ def test_instructions_that_a_variable_takes_away_are_part_of_it(monkeypatch: pyt
     assert [line.partition(":")[0] for line in machine_differences(before, describe_machine(model, "cpu"))] == [
         "instructions"
     ]
+
+
+def test_variables_that_change_what_a_gpu_computes_are_part_of_it(monkeypatch: pytest.MonkeyPatch):
+    """Its libraries and the compiler obey them whatever torch says."""
+    model = MossCodec(MossAudioTokenizerModel.from_pretrained("cat-tiny", parts="encoder"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    assert describe_machine(model, "cuda")["instructions"] == "sm_90"
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    assert describe_machine(model, "cuda")["instructions"] == "sm_90 NVIDIA_TF32_OVERRIDE=1 TORCHDYNAMO_DISABLE=1"
 
 
 @pytest.mark.parametrize(("policy", "refused"), [("same", True), ("any", False)])
