@@ -15,13 +15,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from moss_tok import DEFAULT_MODEL
 from moss_tok.config import MossAudioTokenizerConfig
 from moss_tok.embedded import EMBEDDED_FOLDER, EMBEDDED_MODELS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

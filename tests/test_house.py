@@ -137,8 +137,9 @@ def test_jobs_stay_short():
         assert len(path.read_text().splitlines()) < 60, path.name
 
 
-def test_a_reader_process_loads_no_torch():
-    code = "import sys, pipeline.shard.chunks; print('torch' in sys.modules)"
+def test_reader_processes_and_commands_that_encode_nothing_load_no_torch():
+    modules = "pipeline.shard.chunks, pipeline.monitoring.status, pipeline.verify.repair, pipeline.verify.duplicates"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-import torch
-
 from pipeline.codecs.protocol import Codec
 
 Machine: TypeAlias = "Mapping[str, str]"
@@ -37,6 +35,8 @@ GPU_VARIABLES = (
 
 def describe_machine(codec: Codec, device: str) -> Machine:
     """The kind of machine that this process computes on with this codec, on a device such as "cpu" or "cuda:0"."""
+    import torch  # in this module's functions: commands that only name a machine start in a second without it
+
     processor = _gpu(device) if device.startswith("cuda") else _cpu()
     return {**processor, "kernels": codec.numerics, "torch": torch.__version__}
 
@@ -61,12 +61,16 @@ def _said(name: str, value: str) -> str:
 
 
 def _cpu() -> dict[str, str]:
+    import torch
+
     said = torch.backends.cpu.get_cpu_capability()
     instructions = [said, *(["AMX"] if torch.cpu._is_amx_tile_supported() else [])]
     return {"processor": f"{_vendor()} CPU", "instructions": " ".join([*instructions, *_that_are_set(LIMITS)])}
 
 
 def _gpu(device: str) -> dict[str, str]:
+    import torch
+
     major, minor = torch.cuda.get_device_capability(device)
     name = torch.cuda.get_device_name(device)
     instructions = " ".join([f"sm_{major}{minor}", *_that_are_set(GPU_VARIABLES)])

@@ -11,13 +11,16 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.items import Clip, ClipInfo, CodedClip
 from pipeline.shard.long_clip import Encoded, LongClip, Part
 from pipeline.steps.batch import POOL_BATCHES, Batcher
-from pipeline.steps.encode import Encoder
+
+if TYPE_CHECKING:
+    from pipeline.steps.encode import Encoder
 
 
 @dataclass(frozen=True, slots=True)

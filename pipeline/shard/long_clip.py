@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pipeline.items import ClipInfo, CodedClip
-from pipeline.steps.encode import CodeStream
+
+if TYPE_CHECKING:
+    from pipeline.steps.encode import CodeStream
 
 
 class Encoded(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.codecs.machine import Machine
 from pipeline.config import Config
@@ -25,10 +25,12 @@ from pipeline.shard.chunks import Chunk, prepare_shard
 from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.shard.long_clip import Encoded
 from pipeline.shard.submitter import ClipSubmitter
-from pipeline.steps.encode import Encoder
 from pipeline.steps.prepare import Target
 from pipeline.steps.records import codes_table, rejects_table
 from pipeline.steps.write import to_parquet
+
+if TYPE_CHECKING:
+    from pipeline.steps.encode import Encoder
 
 FEW_MISSING = 2
 """Files of a shard that may be missing, whatever fraction of it they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.codecs import load_codec
 from pipeline.codecs.machine import NOT_RECORDED, machine_differences, name_machine
@@ -15,12 +15,14 @@ from pipeline.dataset.provenance import WAVEFORM_VERSION, source_of
 from pipeline.dataset.totals import Totals
 from pipeline.items import ShardSpec
 from pipeline.shard.encode_loop import EncodeLoop
-from pipeline.steps.encode import Encoder, device_of
 from pipeline.verify.findings import Findings
 from pipeline.verify.metadata_checks import check_machine, check_metadata, check_strays
 from pipeline.verify.reencode import MAX_FRAMES, check_sample, choose
 from pipeline.verify.shard_checks import CheckedShard, check_shard
 from pipeline.verify.totals_checks import check_totals
+
+if TYPE_CHECKING:
+    from pipeline.steps.encode import Encoder
 
 THREADS = 8
 """Shards that are checked at once: reading waits for the store; hashing and unpacking release Python's lock."""
@@ -93,6 +95,8 @@ def _check_shards(output: Output, specs: Iterable[ShardSpec]) -> Iterator[Checke
 
 
 def _encoder(output: Output, name: str | None) -> Encoder:
+    from pipeline.steps.encode import Encoder, device_of  # and torch, only where something is encoded
+
     record = output.record
     source = source_of(record, name)
     found = (source.checkpoint.weights_sha256, source.config_hash)
