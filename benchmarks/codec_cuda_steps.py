@@ -35,7 +35,7 @@ from moss_tok.attention import Span, WindowShape
 from moss_tok.execution import COMPILER, Execution
 from moss_tok.linear import Linear
 from moss_tok.search import OneKernel, SearchConstants, one_kernel, search_by_sums, undecided_rows
-from pipeline.codecs.moss import MossCodec
+from pipeline.codecs.moss_codec import MossCodec
 from pipeline.codecs.protocol import Coded
 from pipeline.steps.batch import Batcher
 from pipeline.steps.encode import Encoder

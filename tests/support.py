@@ -40,7 +40,7 @@ def start_command(
     *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
     """`moss-tok …` in the project's folder, with its output captured; `environment` is added to this process's own."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "pipeline.cli", *arguments]
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -53,14 +53,14 @@ def test_the_same_command_again_reads_no_audio_and_changes_nothing(tmp_path: Pat
     """Resume goes by manifests: with the committed sources gone, only the shard that was undone is read again."""
     corpus, output = tmp_path / "corpus", tmp_path / "codes"
     shutil.copytree(CORPUS / "webdataset", corpus)
-    arguments = ["tokenize", CONFIG, f"input.splits.train=['{corpus}/*.tar']", f"output.uri={output}"]
-    assert run_command(*arguments).returncode == 0
+    sources = f"input.splits.train=['{corpus}/*.tar']"
+    tokenize_in_process(demo_config(output, sources))
     before = data_files(output)
     first, second = read_output(str(output)).specs
     os.unlink(first.uri)
     os.unlink(output / "_moss_tok" / "shards" / f"{second.shard_id}.json")
     os.unlink(output / "data" / "train" / f"{second.shard_id}.parquet")
-    again = run_command(*arguments)
+    again = run_command("tokenize", CONFIG, sources, f"output.uri={output}")
     assert again.returncode == 0, again.stderr
     assert data_files(output) == before
 
@@ -78,8 +78,7 @@ def test_an_interrupt_stops_the_run_before_its_end_and_says_how_to_go_on(
     assert len(opened.done) < len(opened.specs), "it went on to the end"
     assert "To resume: moss-tok tokenize" in complaint
     assert "Traceback" not in complaint
-    resumed = run_command(*many_shards(output))
-    assert resumed.returncode == 0, resumed.stderr
+    tokenize_in_process(demo_config(output, "input.clips_per_shard=4"))
     assert data_files(output) == clean
 
 

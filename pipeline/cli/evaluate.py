@@ -10,12 +10,13 @@ Writes data/ (the values of each clip, as Parquet), results.json, table.md and i
 no value, such as silence, is counted with the reason and is in no mean. The same command again goes on with the shards
 that are left. The metrics need the packages of the extra `evaluate`; docs/evaluate.md says what each one costs.
 
-Exit status: 0 every shard is measured, 2 the evaluation cannot be made, 130 interrupted.
+Exit status: 0 every shard is measured, 1 no clip could be, 2 the evaluation cannot be made, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.exit_status import ExitStatus
@@ -66,7 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
             evaluation, _runner(config, device), lambda done, total: bar.show("shards", done, total)
         )
     print(publish_results(evaluation, summary))
-    return ExitStatus.DONE
+    if sum(summary.rejects.values()) < summary.clips:
+        return ExitStatus.DONE
+    reasons = ", ".join(f"{reason} {count}" for reason, count in summary.rejects.items())
+    print(f"moss-tok: no clip could be measured: {reasons or 'the input has none'}", file=sys.stderr)
+    return ExitStatus.FAILED
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def describe_machine(codec: Codec, device: str) -> Machine:
     import torch  # in this module's functions: commands that only name a machine start in a second without it
 
     processor = _gpu(device) if device.startswith("cuda") else _cpu()
-    return {**processor, "kernels": codec.numerics, "torch": torch.__version__}
+    return {**processor, "kernels": codec.numerics, "torch": str(torch.__version__)}
 
 
 def name_machine(machine: Machine) -> str:

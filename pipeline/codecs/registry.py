@@ -87,7 +87,7 @@ def load_codec(
     codec = source.family.load(source.checkpoint, device, dtype, parts)
     if not latents:
         return codec
-    from pipeline.codecs.moss import with_latents
+    from pipeline.codecs.moss_codec import with_latents
 
     return with_latents(codec)
 
@@ -106,30 +106,30 @@ def precision_of(family: Family, dtype: str, on_gpu: bool) -> str:
 
 def families() -> dict[str, Family]:
     """Every family that is installed, by name; those of other packages too."""
-    return _built_in() | {point.name: _plugged_in(point) for point in _entry_points()}
+    return {name: _built_in(name) for name in BUILT_IN} | {point.name: _plugged_in(point) for point in _entry_points()}
 
 
 def family_named(name: str) -> Family:
     """Raises CodecError where there is none of this name."""
     if name in BUILT_IN:
-        return _built_in()[name]
+        return _built_in(name)
     for point in _entry_points():
         if point.name == name:
             return _plugged_in(point)
-    known = ", ".join([*BUILT_IN, *(point.name for point in _entry_points())])
+    known = ", ".join(_names())
     raise CodecError(f"model.codec: no codec {name!r} is installed: there are {known}")
 
 
 def _recognise(name: str, config: Mapping[str, Any]) -> Family:
     model_type = config.get("model_type")
-    candidates = families().values()
-    for family in candidates:
+    names = _names()
+    for family in map(family_named, names):  # a module is imported when it is its turn: MOSS comes first, without torch
         if model_type in family.model_types:
             return family
-    for family in candidates:
+    for family in map(family_named, names):
         if family.recognises(config):
             return family
-    known = ", ".join(sorted(families()))
+    known = ", ".join(sorted(names))
     raise CodecError(
         f"{name}: its {CONFIG_FILE} is of model_type {model_type!r}, which no installed codec knows: name one with "
         f"model.codec ({known}), or install the package that offers it"
@@ -137,12 +137,14 @@ def _recognise(name: str, config: Mapping[str, Any]) -> Family:
 
 
 @cache
-def _built_in() -> dict[str, Family]:
-    found = {}
-    for name, place in BUILT_IN.items():
-        module, _, attribute = place.partition(":")
-        found[name] = getattr(import_module(f"pipeline.codecs.{module}"), attribute)
-    return found
+def _built_in(name: str) -> Family:
+    module, _, attribute = BUILT_IN[name].partition(":")
+    family: Family = getattr(import_module(f"pipeline.codecs.{module}"), attribute)
+    return family
+
+
+def _names() -> list[str]:
+    return [*BUILT_IN, *(point.name for point in _entry_points())]
 
 
 def _entry_points() -> list[EntryPoint]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -170,10 +171,13 @@ def _with_absolute_name(model: _Model) -> _Model:
 
 def gpu_here(config: Config) -> bool:
     """Whether this machine alone would encode on a GPU."""
-    import torch  # only where there is something to encode
+    if config.model.device != "auto":
+        return config.model.device == "cuda"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # which hides them all
+        return False
+    import torch  # only where nothing else tells: it takes two seconds and half a gigabyte
 
-    device = config.model.device
-    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return torch.cuda.is_available()
 
 
 def open_outputs(config: Config, on_gpu: Callable[[Config], bool] = gpu_here) -> list[Output]:

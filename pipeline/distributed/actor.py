@@ -8,8 +8,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from pipeline import logs
 from pipeline.codecs.machine import Machine
@@ -19,9 +18,11 @@ from pipeline.distributed.throughput import ActorFigures
 from pipeline.items import Reject, ShardSpec
 from pipeline.shard.chunks import Chunk
 from pipeline.shard.tokenize import CodecJob, CodecWorker, encode_shard
-from pipeline.steps.encode import Encoder, gpu_is_lost, load_encoder
 from pipeline.steps.prepare import Target
 from pipeline.steps.records import clip_id
+
+if TYPE_CHECKING:
+    from pipeline.steps.encode import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class TokenizerActor:
 
     def __init__(self, jobs: Sequence[CodecJob], run_id: str) -> None:
         """Load the models and start the encode loops. Log lines go to the standard error of the Ray worker."""
+        import torch  # in methods only: the driver, which names this class, does without
+
         self._config = config = jobs[0].config  # jobs differ in their models and outputs only
         self._signals = jobs[0].record.signals
         logs.configure(config.run.log_format, everything=True, run=run_id, process="actor", pid=os.getpid())
@@ -55,6 +58,8 @@ class TokenizerActor:
 
     def load(self, job: CodecJob) -> Encoder:
         """Load the encoder. An actor with another codec overrides only this."""
+        from pipeline.steps.encode import load_encoder
+
         config, record = job.config, job.record
         return load_encoder(config.model, record.num_quantizers, config.batch.max_frames, record.latents, record.dtype)
 
@@ -98,6 +103,8 @@ class TokenizerActor:
         try:
             manifests = encode_shard(spec, prepare, workers, replaces, attempt)
         except Exception as error:
+            from pipeline.steps.encode import gpu_is_lost
+
             if gpu_is_lost(error):
                 logger.error("this actor ends, since its GPU computes nothing any more: %s", error, extra=about)
                 end_process()

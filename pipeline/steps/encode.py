@@ -13,7 +13,7 @@ import torch
 from pipeline.codecs import Codec, CodecError, Coded, find_codec, load_codec
 from pipeline.codecs import CodeStream as CodecStream
 from pipeline.codecs.machine import Machine, describe_machine
-from pipeline.codecs.moss import least_frames, with_execution
+from pipeline.codecs.moss_codec import least_frames, with_execution
 from pipeline.concurrency import completed
 from pipeline.config import ModelConfig
 from pipeline.items import Clip, ClipInfo, CodedClip

@@ -13,7 +13,7 @@ import torch
 from moss_tok import MossAudioTokenizerModel
 from pipeline.codecs import machine as machine_module
 from pipeline.codecs.machine import NOT_RECORDED, describe_machine, machine_differences, name_machine
-from pipeline.codecs.moss import MossCodec
+from pipeline.codecs.moss_codec import MossCodec
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
 from pipeline.dataset.dataset import OutputMismatch, read_output
 from pipeline.dataset.layout import Layout

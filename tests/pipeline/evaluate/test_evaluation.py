@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
+from pipeline.cli.exit_status import ExitStatus
+from pipeline.cli.main import main
 from pipeline.config import ClusterConfig, parse_config
 from pipeline.dataset.dataset import with_absolute_uris
 from pipeline.distributed.map_tasks import map_on_ray
@@ -213,6 +215,14 @@ def test_a_clip_that_an_output_has_no_codes_of_is_a_reject(clips: Path, wav: Cal
     summary = run_evaluation(evaluation, in_this_process, lambda done, total: None)
     assert summary.rejects == {"no_codes": 2}
     assert summary.points[0].estimates["mel"].clips == 1
+
+
+def test_a_command_that_could_measure_no_clip_has_failed(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["evaluate", str(clips / "zz.wav"), "--model", "cat-tiny", "-o", str(tmp_path), "--metrics", "mel"]
+    assert main(arguments) == ExitStatus.FAILED
+    assert "no clip could be measured: not_audio 1" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from moss_tok import MossAudioTokenizerModel
 from moss_tok.attention import TiledAttention
 from moss_tok.execution import Execution
 from pipeline.codecs import CodecError, moss
-from pipeline.codecs.moss import MossCodec
+from pipeline.codecs.moss_codec import MossCodec
 from pipeline.concurrency import completed
 from pipeline.items import Clip, CodedClip
 from pipeline.shard.encode_loop import EncodeLoop

@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 
 from moss_tok import MossAudioTokenizerModel, audio
-from pipeline.codecs.moss import MossCodec
+from pipeline.codecs.moss_codec import MossCodec
 from pipeline.config import Config, LoudnessConfig, PrepareConfig, parse_config
 from pipeline.items import Clip, ClipEnd, ClipPart, Origin, RawClip, Reject
 from pipeline.shard import chunks

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from moss_tok import MossAudioTokenizerModel
-from pipeline.codecs.moss import MossCodec
+from pipeline.codecs.moss_codec import MossCodec
 from pipeline.items import Clip, ClipEnd, ClipPart, CodedClip, Origin, Prepared, Reject
 from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.shard.long_clip import Encoded
