@@ -8,7 +8,7 @@ a checkout which the user names.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -122,18 +122,23 @@ def family_named(name: str) -> Family:
 
 def _recognise(name: str, config: Mapping[str, Any]) -> Family:
     model_type = config.get("model_type")
-    names = _names()
-    for family in map(family_named, names):  # a module is imported when it is its turn: MOSS comes first, without torch
+    for family in _each():
         if model_type in family.model_types:
             return family
-    for family in map(family_named, names):
+    for family in _each():
         if family.recognises(config):
             return family
-    known = ", ".join(sorted(names))
+    known = ", ".join(sorted(_names()))
     raise CodecError(
         f"{name}: its {CONFIG_FILE} is of model_type {model_type!r}, which no installed codec knows: name one with "
         f"model.codec ({known}), or install the package that offers it"
     )
+
+
+def _each() -> Iterator[Family]:
+    """Every family that is installed. A module is imported when it is its turn: MOSS is first, without torch."""
+    yield from map(_built_in, BUILT_IN)
+    yield from map(_plugged_in, _entry_points())
 
 
 @cache

@@ -153,12 +153,15 @@ def test_a_missing_library_is_a_message_that_says_what_to_install(
     ],
 )
 def test_an_entry_point_that_is_no_family_is_named(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, message: str
 ):
+    """Where no family of ours knows a model. Our own models are found, whatever else is installed."""
     point = EntryPoint(name, value, registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    assert find_codec("cat-tiny").family is MOSS
+    (tmp_path / "config.json").write_text('{"model_type": "unknown"}')
     with pytest.raises(CodecError, match=message):
-        find_codec("cat-tiny")
+        find_codec(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from moss_tok import MossAudioTokenizerModel
 from moss_tok.attention import TiledAttention
 from moss_tok.execution import Execution
-from pipeline.codecs import CodecError, moss
+from pipeline.codecs import CodecError, moss_codec
 from pipeline.codecs.moss_codec import MossCodec
 from pipeline.concurrency import completed
 from pipeline.items import Clip, CodedClip
@@ -407,7 +407,7 @@ def test_the_next_part_is_launched_before_the_codes_of_the_last_are_waited_for(
         return lambda: done.append("waited for") or tensor
 
     monkeypatch.setattr(stream._stream._encoder, "step_with_latents", launched)
-    monkeypatch.setattr(moss, "to_host", copying)
+    monkeypatch.setattr(moss_codec, "to_host", copying)
     stream.step(clip_of(0, 400).waveform)
     coded = stream.finish(clip_of(0, 400).info)
     waits = ["waited for"] * (1 + latents)
