@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 # One thread for each process, set before torch and numpy are imported: `make test` runs a process for each core. Where
 # all cores are busy, a product of two threads waits for the one that has none, which made it 20 times slower.
@@ -39,13 +40,20 @@ def inventory() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo corpus, tokenized by the command with two actors."""
-    output = tmp_path_factory.mktemp("demo") / "codes"
+def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The demo corpus, tokenized by the command with two actors, once for all processes of a test run."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "demo"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "codes" / "_SUCCESS").exists():
+            tokenize_demo(folder / "codes")
+    return folder / "codes"
+
+
+def tokenize_demo(output: Path) -> None:
     result = run_command("tokenize", CONFIG, f"output.uri={output}", "cluster.actors=2", "input.clips_per_shard=10")
     assert result.returncode == 0, result.stderr
     assert str(output) in result.stdout
     assert 'load_dataset("' in result.stdout
     assert "untrained" not in result.stdout
     assert "shards" in result.stderr, "a run without a terminal prints its progress as lines"
-    return output

@@ -206,7 +206,7 @@ def test_a_run_with_ray_gives_the_same_and_each_output_is_one_like_any_other(
 ):
     path = tmp_path / "several.yaml"
     path.write_text(yaml.safe_dump(document(tmp_path / "codes")))
-    result = run_command("tokenize", str(path))
+    result = run_command("tokenize", str(path), "cluster.actors=1")
     assert result.returncode == 0, result.stderr
     assert files(tmp_path / "codes") == alone
     for codec in CODECS:

@@ -13,7 +13,7 @@ import soundfile
 
 from moss_tok.outputs import DecoderOutput
 from pipeline import storage
-from pipeline.codecs import Codec, moss
+from pipeline.codecs import Codec, moss_codec
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.loading import decode
 from pipeline.loading.decode import SoundFiles, decode_row, decode_rows, load_decoder
@@ -74,7 +74,7 @@ def test_a_long_row_is_decoded_in_pieces_to_the_same_samples(
     frames = 5 * row.codes.shape[1]
     row = replace(row, codes=np.tile(row.codes, 5), num_samples=frames * 1920 - 7)
     whole = decode_row(row, model)
-    monkeypatch.setattr(moss, "PIECE_FRAMES", 140)
+    monkeypatch.setattr(moss_codec, "PIECE_FRAMES", 140)
     pieces = list(decode.decode_in_pieces(row, model))
     assert [piece.shape[1] for piece in pieces[:-1]] == [125 * 1920] * (frames // 125), "whole blocks of attention"
     assert np.array_equal(np.concatenate(pieces, axis=1), whole)
