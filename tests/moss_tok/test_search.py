@@ -23,7 +23,7 @@ from moss_tok import MossAudioTokenizerModel
 from moss_tok.execution import Execution
 from moss_tok.search import WARPS, OneKernel, SearchConstants, one_kernel, search_by_sums, undecided_rows
 from moss_tok.search_kernel import search
-from pipeline.codecs.moss import MossCodec, with_execution
+from pipeline.codecs.moss_codec import MossCodec, with_execution
 from tests.support import ROOT
 
 CUDA = torch.device("cuda")
