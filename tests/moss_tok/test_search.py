@@ -140,7 +140,7 @@ def test_the_kernel_itself_through_the_interpreter():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [80, 90, 100])
 def test_it_compiles_for_a_gpu_into_registers_and_without_fused_sums(capability, v1_tiny, tmp_path, monkeypatch):
     """With the released number of quantizers and codes."""
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
