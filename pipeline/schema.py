@@ -53,8 +53,10 @@ def clip_columns(name: str = CODES) -> list[str]:
 
 
 def signal_definitions(signals: Iterable[str]) -> list[dict[str, Any]]:
-    """Name, type and description of the columns of these signals, which are keys of the section `signals`."""
-    return [column for signal in signals for column in definition(CODES)["signals"][signal]]
+    """Name, type and description of the columns of these signals, which are keys of the section `signals`, always in
+    the same order."""
+    asked = set(signals)
+    return [column for name, columns in definition(CODES)["signals"].items() if name in asked for column in columns]
 
 
 def layer_column(layer: int) -> str:

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import yaml
 
@@ -18,6 +19,7 @@ from pipeline.config import CardConfig
 from pipeline.dataset.provenance import RunRecord
 from pipeline.dataset.statistics import DURATION_EDGES, SampleStatistics
 from pipeline.dataset.totals import Totals, describe, describe_machines
+from pipeline.steps.clip_signals import with_labels
 
 UNTRAINED = (
     "**These codes come from an untrained model.** They show the format and the pipeline; they decode to noise, and "
@@ -221,13 +223,19 @@ def _provenance(record: RunRecord, totals: Totals) -> str:
             else {"codec": model.codec.family, "codes": _books(record)}
         ),
         "waveform": f"{model.sample_rate} Hz, {model.channels} channel(s), {model.samples_per_frame} samples per frame",
-        "preprocessing": ", ".join(f"{key} {json.dumps(value)}" for key, value in sorted(record.prepare.items())),
+        "preprocessing": _listed(record.prepare),
+        **({"signals": _listed(with_labels(record.signals))} if record.signals else {}),
+        **({"cut at pauses": _listed(record.split_at_pauses)} if record.split_at_pauses else {}),
         "schema": record.codes_schema,
         "fingerprint": record.fingerprint,
         "software": ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items())),
         **({"machines": describe_machines(totals)} if totals.shards_by_machine else {}),
     }
     return f"## Made with\n\n{_pairs(rows)}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {json.dumps(value, sort_keys=True)}" for key, value in sorted(values.items()))
 
 
 def _columns(record: RunRecord) -> str:

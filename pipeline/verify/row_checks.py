@@ -30,6 +30,8 @@ class RowChecks:
         self._model = record.model
         self._codebooks = dict(zip(record.code_columns.names, record.codebooks, strict=True))
         self._scales = record.code_columns.scales
+        signals = schema.signal_definitions(record.signals)
+        self._measures = [column["name"] for column in signals if column["type"] == "float32"]
         self._indices: list[np.ndarray] = []
         self._last = -1
         self.rows = self.frames = self.samples = 0
@@ -102,6 +104,9 @@ class RowChecks:
         for name in ("clipping", "silence"):
             share = _numbers(batch, name)
             self._wrong("values", batch, name, ~((share >= 0) & (share <= 1)), "not a fraction")
+        for name in self._measures:  # null where there is none
+            value = _numbers(batch, name)
+            self._wrong("values", batch, name, (value < 0) | np.isinf(value), "not a measure")
         matches = pc.match_substring_regex(batch["audio_xxh3"], "^[0-9a-f]{32}$").to_numpy(zero_copy_only=False)
         self._wrong("values", batch, "audio_xxh3", ~matches.astype(bool), "not 32 hexadecimal digits")
         objects = np.array([_is_object(text) for text in batch["metadata"].to_pylist()], bool)

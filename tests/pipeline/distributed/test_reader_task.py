@@ -156,7 +156,11 @@ def test_a_recording_whose_pauses_cannot_be_looked_for_is_one_reject(tmp_path: P
     config = InputConfig.model_validate(
         {"splits": config.splits, "split_at_pauses": {"max_seconds": 6, "min_seconds": 3}}
     )
-    chunks = prepare_remotely(spec, config, PrepareConfig(), [MONO], stall_seconds=DEADLINE_SECONDS)
-    found = [summary(item) for chunk in chunks for item in chunk.items[0]]
+    signals = {"bandwidth": {"threshold_db": -50.0}}
+    chunks = prepare_remotely(spec, config, PrepareConfig(), [MONO], DEADLINE_SECONDS, signals)
+    items = [item for chunk in chunks for item in chunk.items[0]]
+    found = [summary(item) for item in items]
     crashed = [(2, "decoder_crashed")]
     assert found == [(0, "Clip"), (1, "Clip"), *crashed, *((index, "Clip") for index in range(3, 8))]
+    measured = [item.info.signals["bandwidth"] for item in items if isinstance(item, Clip)]
+    assert measured == [pytest.approx(4_000, rel=0.02)] * 7

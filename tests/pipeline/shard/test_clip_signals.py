@@ -101,7 +101,9 @@ def test_rows_are_chosen_by_it_and_loaded_with_it(folder: Path, tmp_path: Path):
     assert read_values(output, "bandwidth is null").words == {"False": 3, "True": 1}
     loaded = load_codes(output.layout.root, where="bandwidth > 5000", columns=("key", "bandwidth"), cache_dir=tmp_path)
     assert sorted(loaded["key"]) == ["16000.wav", "44100.wav"]
-    assert "bandwidth" in (folder / "with" / "README.md").read_text()
+    card = (folder / "with" / "README.md").read_text()
+    assert '| signals | bandwidth {"threshold_db": -50.0} |' in card
+    assert "| `bandwidth` | float32 | Hz |" in card
 
 
 def test_verify_measures_again(folder: Path):
