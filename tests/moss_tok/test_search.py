@@ -11,17 +11,19 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
 
 from moss_tok import MossAudioTokenizerModel
 from moss_tok.execution import Execution
-from moss_tok.search import WARPS, OneKernel, SearchConstants, one_kernel, search_by_sums, undecided_rows
+from moss_tok.search import OneKernel, SearchConstants, launch_kernel, one_kernel, search_by_sums, undecided_rows
 from moss_tok.search_kernel import search
 from pipeline.codecs.moss_codec import MossCodec, with_execution
 from tests.support import ROOT
@@ -141,27 +143,34 @@ def test_the_kernel_itself_through_the_interpreter():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
-def test_it_compiles_for_a_gpu_into_registers_and_without_fused_sums(capability, v1_tiny, tmp_path, monkeypatch):
-    """With the released number of quantizers and codes."""
-    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
-    sizes = OneKernel(constants_of(v1_tiny.model), pytest.fail).sizes | {"COUNT": 32}
-    assert (sizes["LAYERS"], sizes["SIZE"], sizes["WIDTH"]) == (32, 1024, 8)
-    types = {"codes": "*i64", "rows": "i32"} | dict.fromkeys(sizes, "constexpr")
-    signature = {name: types.get(name, "*fp32") for name in search.arg_names}
-    pointers = [index for index, name in enumerate(search.arg_names) if signature[name].startswith("*")]
-    source = ASTSource(
-        search,
-        signature,
-        constexprs={(search.arg_names.index(name),): value for name, value in sizes.items()},
-        attrs={(index,): [["tt.divisibility", 16]] for index in pointers},
+def test_its_launch_compiles_for_a_gpu_into_registers_and_without_fused_sums(
+    capability: int, v1_tiny, tmp_path, monkeypatch
+):
+    """With the released number of quantizers and codes, from the call of the launch up to the GPU."""
+    compiled = []
+
+    def up_to_the_gpu(*arguments, warmup, **options):
+        compiled.append(JITFunction.run(search, *arguments, warmup=True, **options))
+
+    driver = SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", capability, 32),
+        get_current_device=lambda: capability,  # under which Triton keeps what it has compiled
+        get_current_stream=lambda device: 0,
     )
-    options = {"num_warps": WARPS, "enable_fp_fusion": False}
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    assembly = compiled.asm["ptx"]
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    monkeypatch.setattr(triton.runtime.driver, "_active", driver)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(search, "run", up_to_the_gpu, raising=False)
+    constants = constants_of(v1_tiny.model)
+    assert constants.shape == (32, 1024, 8)
+    for rows in (16, 17):  # one number for which Triton likes to compile another kernel, and one for which not
+        OneKernel(constants, launch_kernel)(torch.zeros(rows, 32 * 8), 32)
+    assert compiled[0] is compiled[1]
+    assembly = compiled[0].asm["ptx"]
     assert "mul.rn.f32" in assembly, "rounded products"
     assert not re.findall(r"\bfma|\bmad\.\w*f32|ftz|tf32", assembly)
-    assert compiled.metadata.shared <= 8192
-    used = resources(compiled.asm["cubin"])
+    assert compiled[0].metadata.shared <= 8192
+    used = resources(compiled[0].asm["cubin"])
     assert used["REG"] <= 200
     assert used["STACK"] == 0, "nothing is spilled to memory"
 
