@@ -78,8 +78,12 @@ class SpeechDetector:
             windows = -(-left // WINDOW)
             self._rest = np.pad(self._rest, (0, windows * WINDOW - left))
             self._run(windows)
-        probabilities = np.concatenate([np.empty(0, np.float32), *self._probabilities])
-        return speech_of(probabilities.tolist(), self.num_samples, self._threshold)
+        return speech_of(self.probabilities.tolist(), self.num_samples, self._threshold)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Of speech in each window, as far as it is computed."""
+        return np.concatenate([np.empty(0, np.float32), *self._probabilities])
 
     def _run(self, windows: int) -> None:
         count = CONTEXT + windows * WINDOW

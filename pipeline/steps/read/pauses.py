@@ -20,7 +20,7 @@ from moss_tok.audio import AudioError, AudioInfo
 from pipeline.config import SplitAtPausesConfig, VoiceActivityConfig
 from pipeline.items import RawClip, Reject, Segment
 from pipeline.steps.clip_decoder import ClipDecoder
-from pipeline.steps.clip_signals.voice_activity import MODEL, SAMPLE_RATE, VoiceActivity
+from pipeline.steps.clip_signals.voice_activity import MODEL, SAMPLE_RATE, WINDOW, VoiceActivity
 from pipeline.steps.segment_decoder import OutsideFile
 from pipeline.steps.segments import without_times
 from pipeline.steps.watchdog import NO_WATCHDOG, Watchdog
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _MODEL = replace(MODEL, key="input.split_at_pauses")
 _ANY_CHANNELS = 2**16  # prepare.max_channels is about the clips
 CUT_IN_SPEECH = "cut_in_speech"
-"""In the metadata of a clip that ends where there is no pause, since there was none for max_seconds."""
+"""In the metadata of a clip that ends where there is no pause, since there was none within reach."""
 
 
 def describe_split(config: SplitAtPausesConfig | None) -> dict[str, Any]:
@@ -77,7 +77,8 @@ class Splitter:
             self._watchdog.restart()
             detector.add(block[0])
             self._watchdog.restart()
-        cuts = cut_points(detector.speech(), detector.num_samples, config)
+        speech = detector.speech()
+        cuts = cut_points(speech, detector.num_samples, detector.probabilities, config)
         times = [cut * info.sample_rate / SAMPLE_RATE for cut, _ in cuts]
         borders = [0, *map(round, times), self._length.num_samples]  # in samples of the source
         in_speech = [*(in_speech for _, in_speech in cuts), False]
@@ -102,12 +103,13 @@ def number_parts(parts: Sequence[RawClip | Reject], first: int) -> Iterator[RawC
 
 
 def cut_points(
-    speech: Sequence[tuple[int, int]], num_samples: int, config: SplitAtPausesConfig
+    speech: Sequence[tuple[int, int]], num_samples: int, probabilities: np.ndarray, config: SplitAtPausesConfig
 ) -> list[tuple[int, bool]]:
     """Where to cut a recording in samples at SAMPLE_RATE, each with whether that is within speech.
 
     Of all pauses that leave a clip of an allowed length, the longest is cut in the middle, as far as the length allows.
-    Every clip has min_seconds to max_seconds, the last one included.
+    Without one, the cut is in the window that is the least likely to be speech by `probabilities`, the last of equal
+    ones. Every clip has min_seconds to max_seconds, the last one included.
     """
     shortest, longest = round(config.min_seconds * SAMPLE_RATE), round(config.max_seconds * SAMPLE_RATE)
     edges = [0, *itertools.chain.from_iterable(speech), num_samples]
@@ -124,6 +126,10 @@ def cut_points(
                 break
             if (length := min(stop, last) - max(start, first)) > longest_pause:
                 longest_pause, cut = length, min(max((max(start, begin) + stop) // 2, first), last)
+        if not longest_pause:
+            windows = np.arange(last // WINDOW - 1, first // WINDOW, -1)
+            least = windows[np.argmin(probabilities[windows])] if windows.size else None
+            cut = last if least is None else int(least) * WINDOW + WINDOW // 2
         cuts.append((cut, not longest_pause))
         begin = cut
     return cuts

@@ -19,7 +19,7 @@ from pipeline.shard.chunks import Place, Resumption, prepare_shard
 from pipeline.steps.plan import plan_shards
 from pipeline.steps.prepare import Target
 from pipeline.steps.read import read_shard
-from pipeline.steps.read.pauses import SAMPLE_RATE, cut_points
+from pipeline.steps.read.pauses import SAMPLE_RATE, WINDOW, cut_points
 from pipeline.verify.verify import verify
 from pipeline.yaml_config import ConfigError
 from tests.support import CORPUS, data_files, rows, tokenize_in_process
@@ -33,10 +33,15 @@ def config_of(**lengths: float) -> SplitAtPausesConfig:
     return SplitAtPausesConfig(**{"max_seconds": 10.0, "min_seconds": 2.0, **lengths})
 
 
-def cuts(speech: list[tuple[float, float]], seconds: float, **lengths: float) -> list[tuple[float, bool]]:
-    """`cut_points` in seconds."""
+def cuts(
+    speech: list[tuple[float, float]], seconds: float, unlikely: float | None = None, **lengths: float
+) -> list[tuple[float, bool]]:
+    """`cut_points` in seconds, where all windows are equally likely to be speech, but for the one at `unlikely`."""
+    probabilities = np.full(round(seconds * SAMPLE_RATE) // WINDOW + 1, 0.9, np.float32)
+    if unlikely is not None:
+        probabilities[round(unlikely * SAMPLE_RATE) // WINDOW] = 0.6
     runs = [(round(start * SAMPLE_RATE), round(stop * SAMPLE_RATE)) for start, stop in speech]
-    found = cut_points(runs, round(seconds * SAMPLE_RATE), config_of(**lengths))
+    found = cut_points(runs, round(seconds * SAMPLE_RATE), probabilities, config_of(**lengths))
     return [(position / SAMPLE_RATE, in_speech) for position, in_speech in found]
 
 
@@ -45,9 +50,12 @@ def test_the_longest_pause_within_reach_is_cut_in_its_middle():
     assert cuts(speech, 14) == [(6.5, False)]
 
 
-def test_without_a_pause_it_is_cut_at_the_limit_and_that_is_said():
-    assert cuts([(0.0, 23.0)], 23) == [(10, True), (20, True)]
-    assert cuts([(0.0, 1.0), (1.5, 23.0)], 23) == [(10, True), (20, True)], "the pause would leave too short a clip"
+def test_without_a_pause_it_is_cut_where_speech_is_the_least_likely_and_that_is_said():
+    assert cuts([(0.0, 13.0)], 13, unlikely=4.7) == [(pytest.approx(4.7, abs=0.032), True)]
+    at_the_limit = [(pytest.approx(10, abs=0.05), True), (pytest.approx(20, abs=0.1), True)]
+    assert cuts([(0.0, 23.0)], 23) == at_the_limit
+    assert cuts([(0.0, 1.0), (1.5, 23.0)], 23) == at_the_limit, "the pause would leave too short a clip"
+    assert cuts([(0.0, 23.0)], 23, unlikely=1.7) == at_the_limit, "and so would this"
 
 
 def test_a_long_silence_is_cut_as_late_as_is_allowed_and_not_as_speech():
@@ -56,7 +64,10 @@ def test_a_long_silence_is_cut_as_late_as_is_allowed_and_not_as_speech():
 
 
 def test_the_last_clip_is_not_too_short():
-    assert cuts([(0.0, 10.5)], 10.5) == [(8.5, True)]
+    assert cuts([(0.0, 10.5)], 10.5) == [(pytest.approx(8.5, abs=0.05), True)]
+    assert cuts([(0.0, 4.01)], 4.01, max_seconds=4) == [(pytest.approx(2, abs=0.02), True)], (
+        "less than a window's choice"
+    )
     assert cuts([(0.0, 10.5)], 10) == []
 
 
@@ -66,7 +77,7 @@ def test_every_clip_has_an_allowed_length(seed: int):
     edges = np.cumsum(draw.exponential(1.5, 80) * SAMPLE_RATE).astype(int) + np.arange(80)
     num_samples = int(edges[-1]) + int(draw.integers(1, SAMPLE_RATE * 30))
     speech = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-    found = cut_points(speech, num_samples, config_of())
+    found = cut_points(speech, num_samples, draw.random(num_samples // WINDOW + 1), config_of())
     lengths = np.diff([0, *(position for position, _ in found), num_samples])
     assert lengths.min() >= 2 * SAMPLE_RATE
     assert lengths.max() <= 10 * SAMPLE_RATE
@@ -217,6 +228,7 @@ def test_an_output_is_verified_resumed_and_exported(tmp_path: Path, talk: np.nda
 
 def test_ten_hours_have_a_clip_for_each_half_minute():
     speech = [(start * SAMPLE_RATE, start * SAMPLE_RATE + SAMPLE_RATE * 3 // 2) for start in range(0, 36_000, 2)]
-    found = cut_points(speech, 36_000 * SAMPLE_RATE, config_of(max_seconds=30, min_seconds=10))
+    nothing = np.zeros(36_000 * SAMPLE_RATE // WINDOW)
+    found = cut_points(speech, 36_000 * SAMPLE_RATE, nothing, config_of(max_seconds=30, min_seconds=10))
     assert len(found) >= 36_000 / 30
     assert not any(in_speech for _, in_speech in found)
