@@ -10,6 +10,6 @@ EMBEDDED_MODELS = ("cat-speech", "cat-tiny")
 EMBEDDED_LICENSES = {
     "cat-speech": "CC-BY-SA-3.0: it learned from recordings by Nickolay V. Shmyrev (festvox-ru), Allison Smith, "
     "June Wallack, Carlo Flora, Maxim Topal and Digium (Asterisk), Sam Aaron and freesound.org (Sonic Pi), and from "
-    "speech by hibari-tts"
+    "speech by hibari-tts and Kokoro-82M"
 }
 """Of weights that are under another licence than the code. models/NAME/LICENSE.md says more."""

@@ -62,7 +62,8 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_preparation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--synthetic-minutes", type=float, default=30, help="minutes of synthetic English speech")
+    parser.add_argument("--synthetic-minutes", type=float, default=30, help="minutes of English speech, one voice")
+    parser.add_argument("--voices-minutes", type=float, default=50, help="minutes of it in many voices (slow to make)")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +103,10 @@ def _run_recipe(options: argparse.Namespace) -> None:
 def _run_prepare(options: argparse.Namespace) -> None:
     from moss_tok.training.prepare import prepare
 
-    prepare(options.data, options.packages, synthetic_minutes=options.synthetic_minutes)
+    prepare(
+        options.data, options.packages,
+        synthetic_minutes=options.synthetic_minutes, voices_minutes=options.voices_minutes,
+    )  # fmt: skip
 
 
 def _run_train(options: argparse.Namespace) -> None:
@@ -113,7 +117,7 @@ def _run_train(options: argparse.Namespace) -> None:
     if options.start is not None:
         recipe = recipe.starting_from(options.start)
     recipe = recipe.times(options.times)
-    processes = default_processes(options.device) if options.processes is None else options.processes
+    processes = options.processes or default_processes(options.device, recipe.batch_size)
     train(recipe, Run(options.data, options.run, device=options.device, minutes=options.minutes), processes)
 
 

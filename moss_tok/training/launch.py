@@ -75,6 +75,7 @@ def _work(recipe: Recipe, run: Run, rank: int, size: int, place: Path) -> None:
         run_training(recipe, run, rank, size, place)
 
 
-def default_processes(device: str) -> int:
-    """A process for every core that this process may use, at most 8; one on a GPU."""
-    return 1 if device != "cpu" else min(8, len(os.sched_getaffinity(0)))
+def default_processes(device: str, batch_size: int) -> int:
+    """A process for every core that this process may use, as far as a batch can be split evenly; one on a GPU."""
+    cores = 1 if device != "cpu" else len(os.sched_getaffinity(0))
+    return max(count for count in range(1, min(cores, batch_size) + 1) if batch_size % count == 0)

@@ -56,7 +56,7 @@ class Trainer:
         self.clips = Clips(run.data, recipe.clip_frames * self.frame)
         self.validation = Clips.validation(run.data, VALIDATION_FRAMES * self.frame, VALIDATION_CLIPS).to(run.device)
         self.optimizer = torch.optim.AdamW(
-            [{"params": [parameter], "peak": self._peak(name)} for name, parameter in self.codec.named_parameters()],
+            [{"params": [value], "name": name} for name, value in self.codec.named_parameters()],
             lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True,
         )  # fmt: skip
         self.average = {name: value.detach().clone() for name, value in self.codec.named_parameters()}
@@ -66,8 +66,9 @@ class Trainer:
     def _peak(self, name: str) -> float:
         """The learning rate of a parameter between warming up and falling."""
         recipe = self.recipe
-        layer, encodes = ".transformer." in name, name.startswith(("encoder.", "quantizer.input_proj."))
-        return (recipe.learning_rate if layer else recipe.projection_rate) * (recipe.encoder_share if encodes else 1)
+        peak = recipe.learning_rate if ".transformer." in name else recipe.projection_rate
+        followed = self.step >= recipe.channel_steps and name.startswith(("encoder.", "quantizer.input_proj."))
+        return peak * recipe.encoder_share if followed else peak
 
     # The whole run.
 
@@ -159,7 +160,7 @@ class Trainer:
     def _one_step(self) -> dict[str, float]:
         recipe, codec = self.recipe, self.codec
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self._schedule()
+            group["lr"] = self._peak(group["name"]) * self._schedule()
         whole = self.clips.batch(recipe.batch_size, recipe.seed, self.step)
         clips = self._part(whole)
         draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)

@@ -1,4 +1,4 @@
-"""Debian packages as a source of recordings: download and unpack them, without root, and read their versions."""
+"""Debian packages as a source of recordings, and one of npm: download and unpack them, without root."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ def fetch(names: Sequence[str], folder: Path) -> list[Path]:
     if missing:
         _run(["apt-get", "download", *missing], folder, "put the .deb files of these packages into the folder yourself")
     return [sorted(folder.glob(f"{name}_*.deb"))[-1] for name in names]
+
+
+def fetch_from_npm(name: str, version: str, folder: Path) -> Path:
+    """Download an npm package, as a .tgz, unless it is in `folder`. Raises PackageError."""
+    file = folder / f"{name}-{version}.tgz"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(["npm", "pack", f"{name}@{version}"], folder, f"put {file.name}, npm's file, into the folder yourself")
+    return file
 
 
 def unpack(package: Path, root: Path) -> None:

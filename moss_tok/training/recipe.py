@@ -34,7 +34,8 @@ class Shape:
 @dataclass(frozen=True)
 class Recipe:
     """Training in three phases: noise channel for `channel_steps`, the quantizer, and from `freeze_step` on the decoder
-    alone; `steps` in all. `start` names a trained codec whose weights to start from, None stands for the KLT."""
+    alone; `steps` in all. `start` names a trained codec whose weights to start from, None stands for the KLT.
+    `encoder_share` is the share of the learning rate that the encoder has while codebooks follow it."""
 
     shape: Shape = field(default_factory=Shape)
     start: str | None = None
@@ -65,10 +66,11 @@ class Recipe:
         return replace(self, **{name: round(factor * getattr(self, name)) for name in names})
 
     def starting_from(self, codec: str) -> Recipe:
-        """From the weights of a trained codec: without the noise channel, and with a rate that falls all the time, the
-        encoder's lower, because codebooks have to follow it."""
-        return replace(self, start=codec, channel_steps=0, freeze_step=430, steps=1750, decay_steps=1750,
-                       warmup_steps=60, learning_rate=1e-3, encoder_share=0.4)  # fmt: skip
+        """From the weights of a trained codec: longer clips, a noise channel that lets through what 32 quantizers do,
+        and a rate that falls all the time."""
+        return replace(self, start=codec, channel_steps=7650, freeze_step=8700, steps=13600, decay_steps=13600,
+                       learning_rate=1.2e-3, encoder_share=0.4, batch_size=6, clip_frames=24, bits=320.0,
+                       fit_frames=48000)  # fmt: skip
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -34,7 +34,7 @@ SHORTEST_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Source:
-    """Recordings of one licence. `package` is a Debian package, None for speech that is synthesised here."""
+    """Recordings of one licence. `package` is a Debian package, None for speech that is made here."""
 
     name: str
     package: str | None
@@ -49,7 +49,7 @@ def _prompts(language: str, voice: str, speaker: str, licence: str) -> Source:
                   ".g722", licence, speaker)  # fmt: skip
 
 
-SYNTHETIC = "hibari"
+SYNTHETIC, VOICES = "hibari", "kokoro"
 TEXTS_PACKAGE, TEXTS = "asterisk-core-sounds-en", "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
 SOURCES = (
     Source("festvox-ru", "festvox-ru", "usr/share/festival/voices/russian/msu_ru_nsh_clunits/wav", ".wav",
@@ -62,6 +62,7 @@ SOURCES = (
     Source("sonic-pi", "sonic-pi-samples", "usr/share/sonic-pi/samples", ".flac", "CC0-1.0",
            "Sam Aaron and freesound.org"),
     Source(SYNTHETIC, None, "", "", "Apache-2.0", "hibari-tts by Maureese Williams, a voice distilled from Kokoro-82M"),
+    Source(VOICES, None, "", "", "Apache-2.0", "Kokoro-82M by hexgrad"),
 )  # fmt: skip
 
 

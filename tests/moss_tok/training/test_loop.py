@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from moss_tok import MossAudioTokenizerModel
+from moss_tok.training import launch
 from moss_tok.training.__main__ import main
 from moss_tok.training.checkpoint import TrainingCheckpointError
 from moss_tok.training.export import write_checkpoint
-from moss_tok.training.launch import WorkerFailedError, train
-from moss_tok.training.loop import CHECKPOINT, CURVE, Run
+from moss_tok.training.group import Group
+from moss_tok.training.launch import WorkerFailedError, default_processes, train
+from moss_tok.training.loop import CHECKPOINT, CURVE, Run, Trainer
 
 
 def curve(run):
@@ -127,3 +129,17 @@ def test_there_is_no_codec_before_the_quantizer_is_fitted(data, recipe, tmp_path
     train(replace(recipe, steps=3), Run(data, tmp_path / "run"), processes=1)
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "codec")]) == 2
     assert "no quantizer before step 6" in capsys.readouterr().err
+
+
+def test_the_encoder_learns_more_slowly_only_while_codebooks_follow_it(data, recipe, tmp_path):
+    trainer = Trainer(replace(recipe, encoder_share=0.25), Run(data, tmp_path), Group())
+    encoder, decoder = "encoder.1.input_proj.weight", "decoder.0.input_proj.weight"
+    assert trainer._peak(encoder) == trainer._peak(decoder) == recipe.projection_rate
+    trainer.step = recipe.channel_steps
+    assert trainer._peak(encoder) == 0.25 * trainer._peak(decoder)
+
+
+def test_a_batch_can_be_split_over_the_processes(monkeypatch):
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: set(range(4)))
+    assert [default_processes("cpu", size) for size in (8, 6, 5, 3)] == [4, 3, 1, 3]
+    assert default_processes("cuda", 8) == 1

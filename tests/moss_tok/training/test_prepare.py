@@ -40,7 +40,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_recordings_become_samples_at_several_speeds(packages, tmp_path):
-    prepare(tmp_path / "data", packages, synthetic_minutes=0)
+    prepare(tmp_path / "data", packages, synthetic_minutes=0, voices_minutes=0)
     clips = read_index(tmp_path / "data")
     russian = {clip.speed: clip.samples for clip in clips if clip.source == "festvox-ru"}
     assert set(russian) == set(preparation.SPEEDS)
@@ -53,7 +53,7 @@ def test_recordings_become_samples_at_several_speeds(packages, tmp_path):
 
 
 def test_what_the_demo_corpus_holds_is_never_trained_on(packages, tmp_path):
-    prepare(tmp_path / "data", packages, synthetic_minutes=0)
+    prepare(tmp_path / "data", packages, synthetic_minutes=0, voices_minutes=0)
     clips = read_index(tmp_path / "data")
     assert {clip.name for clip in clips if clip.split == "validation"} == {"vm-sorry"}
     assert not {clip.name for clip in clips if clip.split == "train"} & DEMO_RECORDINGS
@@ -65,7 +65,7 @@ def test_what_the_demo_corpus_holds_is_never_trained_on(packages, tmp_path):
 
 
 def test_an_index_that_does_not_fit_is_refused(packages, tmp_path):
-    prepare(tmp_path / "data", packages, synthetic_minutes=0)
+    prepare(tmp_path / "data", packages, synthetic_minutes=0, voices_minutes=0)
     path = tmp_path / "data" / "sound.i16"
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match="cut off"):
