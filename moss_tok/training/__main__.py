@@ -17,8 +17,9 @@ Train a small MOSS Audio Tokenizer from freely licensed recordings.
   python -m moss_tok.training recipe FOLDER --times 20   every phase twenty times as long, for a better codec
   python -m moss_tok.training recipe FOLDER --start cat-speech   go on from the weights of a trained codec
 
-The embedded codec cat-speech was made by the first and then the last. Its weights are under CC-BY-SA-3.0, and so are
-those that this makes, because some of the recordings are: moss_tok/models/cat-speech/LICENSE.md names them all.
+The embedded codec cat-speech was made by the first, and by going on from what that gave. Its weights are under
+CC-BY-SA-3.0, and so are those that this makes, because some of the recordings are:
+moss_tok/models/cat-speech/LICENSE.md names them all.
 """
 
 

@@ -68,7 +68,7 @@ class Recipe:
     def starting_from(self, codec: str) -> Recipe:
         """From the weights of a trained codec: longer clips, a noise channel that lets through what 32 quantizers do,
         and a rate that falls all the time."""
-        return replace(self, start=codec, channel_steps=7650, freeze_step=8700, steps=13600, decay_steps=13600,
+        return replace(self, start=codec, channel_steps=7650, freeze_step=8700, steps=13550, decay_steps=13550,
                        learning_rate=1.2e-3, encoder_share=0.4, batch_size=6, clip_frames=24, bits=320.0,
                        fit_frames=48000)  # fmt: skip
 
