@@ -56,7 +56,9 @@ def signal_definitions(signals: Iterable[str]) -> list[dict[str, Any]]:
     """Name, type and description of the columns of these signals, which are keys of the section `signals`, always in
     the same order."""
     asked = set(signals)
-    return [column for name, columns in definition(CODES)["signals"].items() if name in asked for column in columns]
+    return [
+        column for name, columns in definition(CODES).get("signals", {}).items() if name in asked for column in columns
+    ]
 
 
 def layer_column(layer: int) -> str:

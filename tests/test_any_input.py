@@ -151,7 +151,7 @@ def watch_memory(process: subprocess.Popen[str]) -> dict[str, int]:
             if name.startswith("ray::") and (peak := re.search(r"VmHWM:\s+(\d+) kB", status)):
                 peaks[name] = max(peaks.get(name, 0), 1024 * int(peak[1]))
         try:
-            process.wait(0.1)
+            process.wait(0.5)
         except subprocess.TimeoutExpired:
             continue
     return peaks

@@ -176,7 +176,7 @@ def test_a_run_with_ray_goes_on_after_its_own_death_and_outlives_that_of_the_oth
     assert ("an actor that died" in result.stderr) == who.startswith("actor")
     if who == "driver":
         assert not (output / "_SUCCESS").exists()
-        assert run_command(*arguments).returncode == 0
+        tokenize_in_process(demo_config(output, *settings(inputs)))
     assert_equal_to(clean, output, inputs)
 
 

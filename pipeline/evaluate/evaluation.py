@@ -25,7 +25,7 @@ from pipeline.dataset.dataset import Output, read_output
 from pipeline.dataset.plan_file import plan_bytes, read_plan
 from pipeline.evaluate.config import EvaluateConfig
 from pipeline.evaluate.measure import Work, measure_shard
-from pipeline.evaluate.metrics import packages
+from pipeline.evaluate.metrics import require_packages
 from pipeline.evaluate.models import ModelNames
 from pipeline.evaluate.results import FORMAT, to_results
 from pipeline.evaluate.subjects import Subject, find_codes, find_subject
@@ -72,7 +72,7 @@ def open_evaluation(config: EvaluateConfig, device: str) -> Evaluation:
     """Begin the evaluation, or take it up. Raises ConfigError where it was begun with other settings, and what finding
     the codecs, the packages and the input raises.
     """
-    packages(list(config.evaluate.metrics))
+    require_packages(list(config.evaluate.metrics))
     root = storage.absolute(config.evaluate.uri)
     outputs = [read_output(uri) for uri in config.dataset]
     specs = _specs(config, outputs)

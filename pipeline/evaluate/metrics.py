@@ -12,16 +12,19 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from moss_tok.audio import resample
+from pipeline.config import DnsmosConfig
 from pipeline.evaluate.distances import SAMPLE_RATE, mel_loss, si_sdr, stft_distance
 from pipeline.extras import require
+from pipeline.steps.clip_signals.dnsmos import Dnsmos
 
 Waveform = NDArray[np.float32]
 
@@ -142,9 +145,16 @@ def _call_pesq(reference: Waveform, decoded: Waveform, mode: str) -> float:
 
 def _dnsmos(reference: Waveform, decoded: Waveform) -> float:
     """Overall quality of the decoded sound alone, from 1 to 5 (Reddy et al., 2022); the reference is not used."""
-    dnsmos = require("speechmos.dnsmos", "evaluate")
     refuse_silence(decoded)
-    return float(dnsmos.run(np.clip(decoded, -1, 1), SAMPLE_RATE)["ovrl_mos"])
+    ratings = _dnsmos_model().start(SAMPLE_RATE)
+    ratings.add(decoded)
+    return float(ratings.finish()["dnsmos"] or math.nan)
+
+
+@cache
+def _dnsmos_model() -> Dnsmos:
+    """That of the signal of this name. Raises MissingPackage."""
+    return Dnsmos(Dnsmos.describe(DnsmosConfig()))
 
 
 def _distance(measure: Callable[[torch.Tensor, torch.Tensor], float]) -> Callable[[Waveform, Waveform], float]:
@@ -190,7 +200,12 @@ METRICS: dict[str, Metric] = {
 """The metrics that need two waveforms and nothing else, in the order of the table."""
 
 
-def packages(names: list[str]) -> dict[str, Any]:
-    """Import what the named metrics need, so that a missing package is known before the work begins."""
-    needs = {"stoi": "pystoi", "pesq_nb": "pesq", "pesq_wb": "pesq", "dnsmos": "speechmos.dnsmos"}
-    return {name: require(needs[name], "evaluate") for name in names if name in needs}
+def require_packages(names: list[str]) -> None:
+    """Import what the named metrics need, so that a missing package is known before the work begins. Raises
+    MissingPackage."""
+    needs = {"stoi": "pystoi", "pesq_nb": "pesq", "pesq_wb": "pesq"}
+    for name in names:
+        if name in needs:
+            require(needs[name], "evaluate")
+    if "dnsmos" in names:
+        _dnsmos_model()
