@@ -20,14 +20,13 @@ class Encodec(TorchClips):
     last but one is a little shorter than a whole one.
     """
 
+    padded_to = "nothing"
+
     def __init__(self, description: CodecDescription, model: Any, device: str) -> None:
         self._bandwidth = model.config.target_bandwidths[-1]
         model.config.chunk_length_s = None  # each call takes one chunk
         self.latents_first = not model.config.normalize
         super().__init__(description, model, device)
-
-    def pad(self, waveform: Tensor) -> Tensor:
-        return waveform
 
     def latents(self, batch: Tensor) -> Tensor:
         latents: Tensor = self.model.encoder(batch)

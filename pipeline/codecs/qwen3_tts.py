@@ -49,9 +49,7 @@ class Qwen3TTS(TorchClips):
     """The model fills up the last frame itself, unlike Mimi here: so its package encodes a clip that is alone."""
 
     latents_first = True
-
-    def pad(self, waveform: Tensor) -> Tensor:
-        return waveform
+    padded_to = "nothing"
 
     def latents(self, batch: Tensor) -> Tensor:
         latents: Tensor = self.model.encoder(batch)

@@ -104,11 +104,6 @@ def precision_of(family: Family, dtype: str, on_gpu: bool) -> str:
     return dtype
 
 
-def families() -> dict[str, Family]:
-    """Every family that is installed, by name; those of other packages too."""
-    return {name: _built_in(name) for name in BUILT_IN} | {point.name: _plugged_in(point) for point in _entry_points()}
-
-
 def family_named(name: str) -> Family:
     """Raises CodecError where there is none of this name."""
     if name in BUILT_IN:
@@ -122,10 +117,10 @@ def family_named(name: str) -> Family:
 
 def _recognise(name: str, config: Mapping[str, Any]) -> Family:
     model_type = config.get("model_type")
-    for family in _each():
+    for family in _families():
         if model_type in family.model_types:
             return family
-    for family in _each():
+    for family in _families():
         if family.recognises(config):
             return family
     known = ", ".join(sorted(_names()))
@@ -135,7 +130,7 @@ def _recognise(name: str, config: Mapping[str, Any]) -> Family:
     )
 
 
-def _each() -> Iterator[Family]:
+def _families() -> Iterator[Family]:
     """Every family that is installed. A module is imported when it is its turn: MOSS is first, without torch."""
     yield from map(_built_in, BUILT_IN)
     yield from map(_plugged_in, _entry_points())

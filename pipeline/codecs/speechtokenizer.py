@@ -19,8 +19,7 @@ from pipeline.codecs.torch_clips import TorchClips
 class SpeechTokenizer(TorchClips):
     """The model fills up the last frame itself."""
 
-    def pad(self, waveform: Tensor) -> Tensor:
-        return waveform
+    padded_to = "nothing"
 
     def encode_tensor(self, waveform: Tensor) -> tuple[Sequence[Tensor], Tensor | None]:
         return list(self.model.encode(waveform[None])[:, 0]), None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,12 +23,17 @@ from pipeline.codecs.protocol import CodecDescription, Coded
 from pipeline.codecs.whole_clips import WholeClips
 from pipeline.items import join_codes
 
+PaddedTo: TypeAlias = Literal["whole frames", "a frame", "nothing"]
+
 
 class TorchClips(WholeClips):
     """A `Codec` around a module. Subclasses say how one clip is padded, encoded and decoded."""
 
     latents_first = False
     """Whether `latents` and `quantize` are implemented, and `encode_tensor` is the one after the other."""
+    padded_to: PaddedTo = "whole frames"
+    """What a clip is filled up to with zeros, by the codec's own rule. "a frame" is for those that are shorter, and
+    "nothing" leaves it to the model."""
 
     def __init__(self, description: CodecDescription, model: nn.Module, device: str) -> None:
         super().__init__(description)
@@ -45,8 +50,8 @@ class TorchClips(WholeClips):
         """(channels, samples) from one clip's codes, int64 (frames,) for each codebook, of `num_samples` samples."""
 
     def encode_tensor(self, waveform: Tensor) -> tuple[Sequence[Tensor], Tensor | None]:
-        """Codes (frames,) of each codebook, and scales where the codec has them, of one clip (channels, samples) that
-        `pad` has padded.
+        """Codes (frames,) of each codebook, and scales where the codec has them, of one clip (channels, samples),
+        which is padded.
         """
         return self.quantize(self.latents(waveform[None])), None
 
@@ -57,11 +62,6 @@ class TorchClips(WholeClips):
     def quantize(self, latents: Tensor) -> Sequence[Tensor]:
         """Codes of each codebook of one clip's latents (1, …)."""
         raise NotImplementedError
-
-    def pad(self, waveform: Tensor) -> Tensor:
-        """One clip (channels, samples) by the codec's own rule: zeros up to whole frames."""
-        missing = self.description.padded(waveform.shape[-1]) - waveform.shape[-1]
-        return nn.functional.pad(waveform, (0, missing))
 
     def encode_clip(self, waveform: np.ndarray) -> Coded:
         with self._exactly():
@@ -82,7 +82,14 @@ class TorchClips(WholeClips):
         return waveform
 
     def _input(self, waveform: np.ndarray) -> Tensor:
-        return self.pad(torch.from_numpy(np.ascontiguousarray(waveform, np.float32)).to(self.device))
+        tensor = torch.from_numpy(np.ascontiguousarray(waveform, np.float32)).to(self.device)
+        given = tensor.shape[-1]
+        wanted = {
+            "whole frames": self.description.padded(given),
+            "a frame": max(given, self.description.samples_per_frame),
+            "nothing": given,
+        }
+        return nn.functional.pad(tensor, (0, wanted[self.padded_to] - given))
 
     @contextmanager
     def _exactly(self) -> Iterator[None]:

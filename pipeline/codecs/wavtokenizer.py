@@ -16,8 +16,7 @@ from pipeline.codecs.transformers_models import transformers_family
 class WavTokenizer(TorchClips):
     """The model fills up the last frame itself."""
 
-    def pad(self, waveform: Tensor) -> Tensor:
-        return waveform
+    padded_to = "nothing"
 
     def encode_tensor(self, waveform: Tensor) -> tuple[Sequence[Tensor], Tensor | None]:
         return list(self.model.encode(waveform[None]).audio_codes[0]), None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.codecs.protocol import Codebook, CodecDescription
-from pipeline.codecs.torch_clips import TorchClips
+from pipeline.codecs.torch_clips import PaddedTo, TorchClips
 from pipeline.codecs.transformers_models import import_transformers, transformers_family
 
 
@@ -23,14 +23,12 @@ class Xcodec2(TorchClips):
     """
 
     extractor = "Xcodec2FeatureExtractor"
+    padded_to: PaddedTo = "nothing"
 
     def __init__(self, description: CodecDescription, model: Any, device: str) -> None:
         super().__init__(description, model, device)
         make = getattr(import_transformers(), self.extractor)
         self._extract = make(sampling_rate=description.sample_rate, hop_length=description.samples_per_frame)
-
-    def pad(self, waveform: Tensor) -> Tensor:
-        return waveform
 
     def encode_tensor(self, waveform: Tensor) -> tuple[Sequence[Tensor], Tensor | None]:
         rate = self.description.sample_rate
@@ -52,10 +50,7 @@ class NeuCodec(Xcodec2):
     """
 
     extractor = "NeuCodecFeatureExtractor"
-
-    def pad(self, waveform: Tensor) -> Tensor:
-        missing = max(0, self.description.samples_per_frame - waveform.shape[1])
-        return torch.nn.functional.pad(waveform, (0, missing))
+    padded_to = "a frame"
 
 
 def _describe(config: Any) -> CodecDescription:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from moss_tok.checkpoint import Checkpoint
 from pipeline.codecs.config_file import read_config
@@ -35,9 +35,7 @@ class XYTokenizer(TorchClips):
     which that would leave nothing, is padded to one.
     """
 
-    def pad(self, waveform: Tensor) -> Tensor:
-        missing = max(0, self.description.samples_per_frame - waveform.shape[1])
-        return nn.functional.pad(waveform, (0, missing))
+    padded_to = "a frame"
 
     def encode_tensor(self, waveform: Tensor) -> tuple[Sequence[Tensor], Tensor | None]:
         return list(self.model.encode([waveform[0]], overlap_seconds=OVERLAP_SECONDS)["codes_list"][0]), None

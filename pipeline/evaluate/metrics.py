@@ -148,7 +148,9 @@ def _dnsmos(reference: Waveform, decoded: Waveform) -> float:
     refuse_silence(decoded)
     ratings = _dnsmos_model().start(SAMPLE_RATE)
     ratings.add(decoded)
-    return float(ratings.finish()["dnsmos"] or math.nan)
+    rating = ratings.finish()["dnsmos"]
+    assert isinstance(rating, float), "only silence has none"
+    return rating
 
 
 @cache

@@ -7,7 +7,7 @@ fails, its columns are null.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -96,10 +96,6 @@ def with_labels(signals: Signals) -> Signals:
 
 def open_signals(signals: Signals) -> dict[str, Signal]:
     """The signals of a record. Raises MissingPackage, and ValueError for a model that is another one here."""
-    return {name: SIGNALS[name](made_by) for name, made_by in _known(signals)}
-
-
-def _known(signals: Signals) -> Iterable[tuple[str, Mapping[str, Any]]]:
     if unknown := signals.keys() - SIGNALS.keys():
         raise ValueError(f"this version cannot measure {', '.join(sorted(unknown))}, which the output has")
-    return signals.items()
+    return {name: SIGNALS[name](made_by) for name, made_by in signals.items()}

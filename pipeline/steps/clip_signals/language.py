@@ -5,7 +5,6 @@ faster-whisper runs the model, as in `moss-tok evaluate`. It imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +15,7 @@ import numpy as np
 
 from pipeline.config import LanguageConfig
 from pipeline.extras import require
+from pipeline.steps.clip_signals.packaged_model import file_sha256
 
 SAMPLE_RATE = 16_000
 SECONDS = 30
@@ -84,12 +84,4 @@ def _load(name: str) -> tuple[Any, str]:
         raise ValueError(f"{_KEY}: {name} cannot be loaded: {' '.join(str(error).split())}") from error
     if not model.model.is_multilingual:
         raise ValueError(f"{_KEY}: {name} knows English only: name a multilingual Whisper model")
-    with (Path(folder) / "model.bin").open("rb") as file:
-        return model, _digest(file)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()
+    return model, file_sha256(Path(folder) / "model.bin")

@@ -29,12 +29,12 @@ class PackagedModel:
     def describe(self) -> dict[str, Any]:
         """What identifies the model. Raises MissingPackage for it and for onnxruntime."""
         require("onnxruntime", EXTRA)
-        return {"package": self.package, "file": self.file, "sha256": _sha256(self._path())}
+        return {"package": self.package, "file": self.file, "sha256": file_sha256(self._path())}
 
     def session(self, made_by: Mapping[str, Any]) -> Any:
         """The model, ready to run. Raises MissingPackage, and ValueError if it is not the one that is recorded."""
         path = self._path()
-        if _sha256(path) != made_by["sha256"]:
+        if file_sha256(path) != made_by["sha256"]:
             raise ValueError(
                 f"{self.key}: {path} is not the model of the output, whose SHA-256 begins with "
                 f"{made_by['sha256'][:12]}: install the version of {self.package} that its run.json names"
@@ -53,8 +53,13 @@ class PackagedModel:
 
 
 @cache
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file that does not change, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @cache
