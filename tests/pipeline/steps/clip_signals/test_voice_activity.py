@@ -86,6 +86,6 @@ def test_a_missing_package_is_said_at_once(monkeypatch: pytest.MonkeyPatch):
 def test_another_model_is_refused():
     made_by = VoiceActivity.describe(VoiceActivityConfig())
     path = distribution("silero-vad").locate_file(MODEL.file)
-    assert made_by["sha256"] == packaged_model._sha256(path)
+    assert made_by["sha256"] == packaged_model.file_sha256(path)
     with pytest.raises(ValueError, match=r"is not the model of the output, whose SHA-256 begins with 000000000000"):
         VoiceActivity({**made_by, "sha256": "0" * 64})
