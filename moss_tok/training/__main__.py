@@ -80,6 +80,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--times", type=float, default=1, help="make every phase so many times as long")
     parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--bfloat16", action="store_true", help="multiply matrices in bfloat16 (avx512_bf16: faster)")
     parser.add_argument("--processes", type=int, help="processes that share a batch (default: one a core, or one GPU)")
 
 
@@ -119,7 +120,10 @@ def _run_train(options: argparse.Namespace) -> None:
         recipe = recipe.starting_from(options.start)
     recipe = recipe.times(options.times)
     processes = options.processes or default_processes(options.device, recipe.batch_size)
-    train(recipe, Run(options.data, options.run, device=options.device, minutes=options.minutes), processes)
+    run = Run(
+        options.data, options.run, device=options.device, bfloat16=options.bfloat16, minutes=options.minutes
+    )  # fmt: skip
+    train(recipe, run, processes)
 
 
 def _run_export(options: argparse.Namespace) -> None:

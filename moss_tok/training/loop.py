@@ -29,18 +29,19 @@ VALIDATION_CLIPS, VALIDATION_FRAMES = 24, 48
 START_BATCH, FIT_BATCH = 1 << 40, 1 << 41
 # The numbers of quantizers that clips are given; how often, and how much a clip's waveform then counts.
 PREFIXES = (1, 2, 4, 8, 16, 24, 32)
-PREFIX_SHARES = (0.08, 0.07, 0.1, 0.12, 0.1, 0.08, 0.45)
+PREFIX_SHARES = (0.05, 0.05, 0.07, 0.09, 0.07, 0.05, 0.62)
 PREFIX_FINENESS = (0.0, 0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
 LOUDEST_NOISE = 12.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training run reads and writes, and how often it looks up."""
+    """Where a training run reads and writes, how it computes, and how often it looks up."""
 
     data: Path
     output: Path
     device: str = "cpu"
+    bfloat16: bool = False
     minutes: float | None = None
     checkpoint_minutes: float = 4.0
     validate_steps: int = 250
@@ -52,7 +53,7 @@ class Trainer:
         config = codec_config(recipe.shape)
         self.rate, self.frame = config.sampling_rate, config.downsample_rate
         torch.manual_seed(recipe.seed)
-        self.codec = TrainableCodec(config).to(run.device)
+        self.codec = TrainableCodec(config, bfloat16=run.bfloat16).to(run.device)
         self.clips = Clips(run.data, recipe.clip_frames * self.frame)
         self.validation = Clips.validation(run.data, VALIDATION_FRAMES * self.frame, VALIDATION_CLIPS).to(run.device)
         self.optimizer = torch.optim.AdamW(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from moss_tok.training.klt import PRE_EMPHASIS
+from moss_tok.training.spectrogram import spectrogram
 
 # (mel bands, window in seconds)
 SCALES = ((150, 2048 / 16000), (80, 512 / 16000))
@@ -59,13 +60,6 @@ def distances(decoded: Tensor, original: Tensor, sample_rate: int, fine: Tensor)
             our_bands, their_bands = ((x.square() @ thirds).sqrt() for x in (ours, theirs))
             envelope = 1 - correlation(our_bands, their_bands, round(ENVELOPE_SECONDS * 4 / seconds))
     return Losses(log_mel, mel, magnitude, envelope, waveform_distance(decoded, original, fine))
-
-
-def spectrogram(waveforms: Tensor, window: int) -> Tensor:
-    """Magnitudes (B, frames, window / 2 + 1), hop a quarter of the window."""
-    shape = torch.hann_window(window, device=waveforms.device).sqrt()
-    spectrum = torch.stft(waveforms, window, window // 4, window=shape, return_complex=True)
-    return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt().transpose(1, 2)
 
 
 def correlation(ours: Tensor, theirs: Tensor, steps: int) -> Tensor:

@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 from moss_tok import MossAudioTokenizerModel
 from moss_tok.training.export import load_tensors, write_checkpoint
+from moss_tok.training.losses import distances
 from moss_tok.training.model import TrainableCodec
 from moss_tok.training.recipe import codec_config
 from tests.moss_tok.training.conftest import SHAPE, voices
@@ -84,3 +85,20 @@ def test_the_future_is_not_seen(stirred, sound):
         before, after = stirred.encode(sound[:2]), stirred.encode(changed)
     assert torch.allclose(before[:, :10], after[:, :10], atol=1e-5)
     assert not torch.allclose(before[:, 10:], after[:, 10:], atol=1e-3)
+
+
+def test_in_bfloat16_the_codec_computes_and_learns_nearly_the_same(stirred, sound):
+    gradients, latents, decoded = {}, {}, {}
+    for bfloat16 in (False, True):
+        stirred.bfloat16 = bfloat16
+        stirred.zero_grad()
+        latents[bfloat16] = stirred.encode(sound[:4])
+        decoded[bfloat16] = stirred.decode(latents[bfloat16])
+        losses = distances(decoded[bfloat16], sound[:4], 24000, torch.ones(4))
+        (losses.log_mel + losses.magnitude + losses.waveform).backward()
+        parameters = [*stirred.encoder.parameters(), *stirred.decoder.parameters()]
+        gradients[bfloat16] = torch.cat([value.grad.flatten() for value in parameters])
+    for exact, rounded in (latents.values(), decoded.values()):
+        assert rounded.dtype == torch.float32
+        assert 1e-5 * exact.norm() < (rounded - exact).norm() < 0.01 * exact.norm()
+    assert torch.cosine_similarity(gradients[False], gradients[True], dim=0) > 0.98
