@@ -53,7 +53,7 @@ class Trainer:
         config = codec_config(recipe.shape)
         self.rate, self.frame = config.sampling_rate, config.downsample_rate
         torch.manual_seed(recipe.seed)
-        self.codec = TrainableCodec(config, bfloat16=run.bfloat16).to(run.device)
+        self.codec = TrainableCodec(config, products=torch.bfloat16 if run.bfloat16 else torch.float32).to(run.device)
         self.clips = Clips(run.data, recipe.clip_frames * self.frame)
         self.validation = Clips.validation(run.data, VALIDATION_FRAMES * self.frame, VALIDATION_CLIPS).to(run.device)
         self.optimizer = torch.optim.AdamW(

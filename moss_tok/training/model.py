@@ -42,7 +42,7 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
 
     As products of complex numbers: slices of every other feature would take five times as long, mostly backwards.
     """
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns).flatten(-2)
 
 
@@ -70,7 +70,7 @@ class Attention(nn.Module):
     def _mixed(self, qkv: Tensor) -> Tensor:
         """qkv (B, T, 3, heads, head_dim) -> (B, heads, T, head_dim)."""
         config, steps = self.config, qkv.shape[1]
-        both, values = qkv.split((2, 1), dim=2)
+        both, values = torch.split(qkv, [2, 1], dim=2)
         turns = rotation(steps, config.head_dim, config.max_period, qkv.device)
         queries, keys = rotate(both, turns[:, None, None]).transpose(1, 3).unbind(2)
         return F.scaled_dot_product_attention(
@@ -166,14 +166,14 @@ def patch_up(x: Tensor, size: int) -> Tensor:
 class TrainableCodec(nn.Module):
     """Encoder, quantizer and decoder of a mono configuration whose stages all have both projections.
 
-    With `bfloat16`, encoder and decoder multiply matrices in it; parameters, latents and quantizer stay as they are.
+    Encoder and decoder multiply matrices in `products`; parameters, latents and quantizer stay in single precision.
     """
 
-    def __init__(self, config: MossAudioTokenizerConfig, layer_scale: float = 0.1, *, bfloat16: bool = False) -> None:
+    def __init__(self, config: MossAudioTokenizerConfig, layer_scale: float = 0.1, *, products: torch.dtype = torch.float32) -> None:
         super().__init__()
         if config.number_channels != 1:
             raise ValueError(f"training is written for mono codecs; this one has {config.number_channels} channels")
-        self.config, self.bfloat16 = config, bfloat16
+        self.config, self.products = config, products
         self.encoder = Stack(config.encoder, layer_scale, down=True)
         self.quantizer = TrainableQuantizer(config.quantizer)
         self.decoder = Stack(config.decoder, layer_scale, down=False)
@@ -193,4 +193,4 @@ class TrainableCodec(nn.Module):
         return waveforms[:, :, 0].float()
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.quantizer.mean.device.type, torch.bfloat16, enabled=self.bfloat16)
+        return torch.autocast(self.quantizer.mean.device.type, self.products, enabled=self.products != torch.float32)

@@ -34,7 +34,7 @@ class _Spectrogram(torch.autograd.Function):
     def forward(ctx: Any, waveforms: Tensor, window: int) -> Tensor:
         padded = F.pad(waveforms[:, None], (window // 2, window // 2), mode="reflect")[:, 0]
         spectrum = torch.fft.rfft(padded.unfold(1, window, window // 4) * _shape(window, waveforms))
-        magnitudes = (spectrum.real.square() + spectrum.imag.square() + EPSILON).sqrt()
+        magnitudes: Tensor = (spectrum.real.square() + spectrum.imag.square() + EPSILON).sqrt()
         ctx.save_for_backward(spectrum, magnitudes)
         ctx.samples, ctx.window = waveforms.shape[1], window
         return magnitudes
