@@ -49,11 +49,13 @@ def take(dataset: Any, batches: ResumableBatches, count: int | None = None, work
     return taken
 
 
+@pytest.mark.slow
 def test_two_ranks_of_two_workers_see_every_clip_once_in_an_epoch(dataset: datasets.Dataset):
     seen = Counter(name for rank in range(2) for batch in take(dataset, sampler(rank)) for name in batch)
     assert seen == Counter(dataset["id"])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(dataset: datasets.Dataset):
     for rank in range(2):
         whole = take(dataset, sampler(rank))

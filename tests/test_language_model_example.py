@@ -43,6 +43,7 @@ def test_delay_puts_each_layer_a_step_later_and_is_undone():
     assert torch.equal(undelay(delayed), codes)
 
 
+@pytest.mark.slow
 def test_it_learns_what_codes_alone_do_not_say(tmp_path):
     clips = counting(40)
     _, alone = bits_alone(clips[4:], clips[:4], 16)
@@ -94,6 +95,7 @@ def test_a_resumed_training_is_that_of_an_uninterrupted_one(tmp_path):
         assert torch.allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_script_trains_goes_on_and_writes_a_continuation(tmp_path, monkeypatch, capsys):
     output = random_output(tmp_path / "codes", 1, 24, 20)
     wav = tmp_path / "on.wav"

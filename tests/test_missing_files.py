@@ -63,6 +63,7 @@ def test_an_outage_fails_the_run_and_the_same_command_ends_like_a_clean_one(inpu
     assert verified.returncode == 0, verified.stdout
 
 
+@pytest.mark.slow
 def test_no_shard_is_replaced_beside_another_run(inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     config = demo_config(tmp_path / "codes", *settings(inputs))
     open_output(config)

@@ -3,7 +3,7 @@
 Nobody has to remember to mark a test. Before the run, each test is followed through its fixtures and helpers, and gets
 the marker `slow` where that leads to a place at which processes are started. Ways that are not seen so, for instance
 through functions of the pipeline, are noticed when it happens: a fast test that starts a process fails, and is then
-marked by hand. So is a test that takes more than 3 seconds of CPU time without any process.
+marked by hand. So is a test that takes more than a second of CPU time without any process.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ OURS = ("tests", "benchmarks", "examples", "scripts")
 HARMLESS = {"uname", "ldconfig", "gcc", "ld", "lscpu"}
 """Programs by which libraries ask what machine this is."""
 
-FAST_CPU_SECONDS = 15.0
-"""Far above what a fast test may take, which is 3: CPU time too is longer on a busy or slow machine."""
+FAST_CPU_SECONDS = 10.0
+"""Far above what a fast test may take, which is 1: CPU time too is longer on a busy or slow machine, and the first test
+that needs a library pays for its import."""
 
 started: list[str] = []
 """What the current test has started."""

@@ -163,6 +163,7 @@ def test_the_kernel_of_torch_takes_what_it_is_given():
     assert attention.query_starts.dtype == attention.key_lengths.dtype == torch.int32
 
 
+@pytest.mark.slow
 def test_the_mask_is_a_band_and_no_larger_than_a_tile_needs(monkeypatch):
     """An hour at 100 Hz never asks for a mask of more than tile x (context + tile)."""
     asked = []

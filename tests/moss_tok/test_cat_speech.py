@@ -42,6 +42,7 @@ def test_it_is_small_and_says_where_it_comes_from(codec):
     assert EMBEDDED_LICENSES["cat-speech"].startswith("CC-BY-SA-3.0")
 
 
+@pytest.mark.slow
 def test_unheard_speech_comes_back_and_better_with_more_layers(codec, speech):
     codes = codec.batch_encode(speech)
     found = {}

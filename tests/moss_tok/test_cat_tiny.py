@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,6 +27,7 @@ def test_it_has_the_shape_of_the_release_at_a_thousandth_of_its_size(cat_tiny):
     assert [stage.config.context for stage in cat_tiny.encoder.stages] == [1000, 500, 250, 125]
 
 
+@pytest.mark.slow
 def test_codes_of_real_audio_spread_over_every_codebook(cat_tiny, real_clips):
     """At least 7 of 10 bits of entropy in each layer: a test that compares codes can fail."""
     output = cat_tiny.batch_encode(real_clips)

@@ -15,6 +15,8 @@ from moss_tok.execution import COMPILER, GPU_FRAMES, Execution
 from moss_tok.numerics import Product
 from moss_tok.search import one_kernel
 
+pytestmark = pytest.mark.slow
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -66,7 +68,6 @@ def test_reference_audio_through_static_rows_and_packed_attention(golden, gpu_li
     assert (audio - expected).norm() / expected.norm() < 2e-6
 
 
-@pytest.mark.slow
 def test_the_batch_is_not_seen_through_packed_attention(golden, gpu_like):
     batch = golden.model.batch_encode(golden.clips)
     chunked = golden.model.batch_encode(golden.clips, chunk_duration=golden.model.encoder.block_frames * 0.08)

@@ -119,6 +119,7 @@ def test_an_overflowing_neighbour_does_no_harm(cat_tiny):
     assert torch.equal(batch.encoder_hidden_states[1, :, :frames], expected[1])
 
 
+@pytest.mark.slow
 def test_bfloat16_codes_do_not_depend_on_the_batch(cat_tiny_bfloat16, real_clips):
     model = cat_tiny_bfloat16
     clips = [clip[: 14 * RATE] for clip in real_clips[:8]]
@@ -129,6 +130,7 @@ def test_bfloat16_codes_do_not_depend_on_the_batch(cat_tiny_bfloat16, real_clips
     assert_clips_equal(model, clips, alone, chunk_duration=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_batch_is_not_seen_on_any_device(device, dtype, v1_tiny):
     """The same on every device of this machine; on a GPU the fixed budget of rows is what keeps kernels the same."""

@@ -66,6 +66,7 @@ def clips() -> list[torch.Tensor]:
     return [torch.randn(samples, generator=draw) for samples in (1, 399, 400, 7_000, 30_001, 90_000)]
 
 
+@pytest.mark.slow
 def test_codes_are_those_of_the_plain_algorithm(model, clips):
     output = model.batch_encode(clips)
     for index, codes in enumerate(encode_padded(model, clips)):

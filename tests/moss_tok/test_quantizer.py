@@ -48,6 +48,7 @@ def test_codes_are_those_of_the_plain_loop(golden):
     assert (margins[first[vectors], vectors] < 1e-5).all()
 
 
+@pytest.mark.slow
 def test_near_ties_differ_only_within_rounding(golden):
     """Vectors placed half-way between two codebook rows of the first quantizer, off by 1e-3 and less."""
     quantizer = golden.model.quantizer

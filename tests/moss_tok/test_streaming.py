@@ -95,6 +95,7 @@ def test_state_stays_within_the_context(v1_tiny):
     assert max(sizes[6:]) < 1.1 * min(sizes[6:])
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_become_the_clips_codes(v1_tiny):
     clip = v1_tiny.clips[4]
     expected = v1_tiny.model.encode(clip).audio_codes[:, 0]

@@ -48,6 +48,7 @@ def test_any_pair_of_rates_agrees_with_torchaudio(orig, new, samples):
     np.testing.assert_allclose(ours, theirs, atol=2e-6, rtol=0)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     pair=st.sampled_from([*PAIRS, (44_101, 24_000)]),

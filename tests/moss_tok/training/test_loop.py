@@ -19,12 +19,13 @@ from moss_tok.training.group import Group
 from moss_tok.training.launch import WorkerFailedError, default_processes, train
 from moss_tok.training.loop import CHECKPOINT, CURVE, Run, Trainer
 
+pytestmark = pytest.mark.slow
+
 
 def curve(run):
     return [json.loads(line) for line in (run / CURVE).read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_a_run_goes_through_all_phases_and_exports_a_codec(data, recipe, tmp_path, capsys):
     run = Run(data, tmp_path / "run", validate_steps=4)
     train(recipe, run, processes=1)
@@ -40,7 +41,6 @@ def test_a_run_goes_through_all_phases_and_exports_a_codec(data, recipe, tmp_pat
     assert torch.isfinite(audio).all()
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_codec(data, recipe, tmp_path):
     train(recipe, Run(data, tmp_path / "whole"), processes=1)
     for steps in (4, 7, 10):  # cut in each phase
@@ -79,7 +79,6 @@ def test_a_run_can_start_from_a_trained_codec(codec, data, recipe, tmp_path):
         train(other, Run(data, tmp_path / "other"), processes=1)
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_every_step(data, recipe, tmp_path):
     """By a signal to the first process alone, which must tell the others."""
     file = tmp_path / "recipe.json"
@@ -98,7 +97,6 @@ def test_ctrl_c_keeps_every_step(data, recipe, tmp_path):
     assert load_file(run / CHECKPOINT)["step"] > 0
 
 
-@pytest.mark.slow
 def test_two_processes_learn_what_one_does(data, recipe, tmp_path):
     for name, steps, processes in (("start", 0, 1), ("one", 3, 1), ("two", 3, 2)):
         train(replace(recipe, steps=steps, decay_steps=0), Run(data, tmp_path / name), processes)
@@ -109,7 +107,6 @@ def test_two_processes_learn_what_one_does(data, recipe, tmp_path):
         assert torch.cosine_similarity(*ways, dim=0) > 0.8, name
 
 
-@pytest.mark.slow
 def test_a_failing_process_ends_the_others(data, recipe, tmp_path):
     (data / "sound.i16").write_bytes(b"")
     with pytest.raises(WorkerFailedError):

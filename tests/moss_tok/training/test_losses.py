@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from moss_tok.training.losses import SCALES, THIRDS, distances, mel_filters, third_octaves
@@ -13,6 +14,7 @@ def test_a_clip_is_at_no_distance_from_itself(sound):
     assert found.waveform < 0.01
 
 
+@pytest.mark.slow
 def test_every_distance_grows_with_noise(sound):
     noise = torch.randn(sound.shape, generator=torch.Generator().manual_seed(0))
     near, far = (distances(sound + level * noise, sound, 24000, torch.ones(len(sound))) for level in (0.01, 0.1))

@@ -38,6 +38,7 @@ def front_matter(output: Path) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_load_dataset_finds_the_splits_from_the_card_alone(output: Path, tmp_path: Path):
     loaded = datasets.load_dataset(str(output), cache_dir=str(tmp_path))
     assert {split: len(part) for split, part in loaded.items()} == {
@@ -111,6 +112,7 @@ def test_the_card_describes_every_column_and_its_unit(output: Path):
         assert notes.get(b"unit", b"").decode() == column.get("unit", "")
 
 
+@pytest.mark.slow
 def test_a_split_without_a_committed_shard_is_left_out_of_the_loading(tmp_path: Path):
     config = demo_config(tmp_path / "codes", SPLITS)
     begun = open_output(config)

@@ -20,6 +20,8 @@ from pipeline.shard.tokenize import SourcesMissing
 from tests.shards import ATTEMPT, SPEC, shard_bytes
 from tests.support import CORPUS, data_files, demo_config, rows, tokenize_in_process
 
+pytestmark = pytest.mark.slow
+
 CLIPS = 12
 
 

@@ -68,6 +68,7 @@ def data_of(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(output.glob("data/*.parquet"))}
 
 
+@pytest.mark.slow
 def test_every_clip_is_there_with_values_or_a_reason(whole: Path):
     rows = ds.dataset(whole / "data").to_table().to_pylist()
     assert {Path(row["key"]).name for row in rows} == {
@@ -124,6 +125,7 @@ def test_other_settings_in_the_same_folder_are_refused(clips: Path, whole: Path)
         open_evaluation(configuration(clips, whole, metrics=["mel"]), "cpu")
 
 
+@pytest.mark.slow
 def test_the_codes_of_an_output_are_compared_with_its_sources(tokenized: Tokenized, tmp_path: Path):
     given = {
         "dataset": str(tokenized.output),
@@ -137,6 +139,7 @@ def test_the_codes_of_an_output_are_compared_with_its_sources(tokenized: Tokeniz
     assert len({row["id"] for row in rows}) == len(rows) > 0
 
 
+@pytest.mark.slow
 def test_two_precisions_stand_side_by_side(clips: Path, tmp_path: Path):
     given = {
         "input": {"splits": {"test": [str(clips / "tone*.wav")]}, "format": "files"},
@@ -164,6 +167,7 @@ def test_two_precisions_stand_side_by_side(clips: Path, tmp_path: Path):
     assert "Equal codes in each layer" in (tmp_path / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_output_is_compared_with_what_this_machine_makes_and_with_another_output(
     tokenized: Tokenized, tmp_path: Path
 ):

@@ -78,6 +78,7 @@ def test_si_sdr_needs_three_samples(samples: int):
         METRICS["si_sdr"].measure(np.ones(samples, np.float32), np.linspace(1, 2, samples, dtype=np.float32))
 
 
+@pytest.mark.slow
 def test_dnsmos_prefers_the_clean_recording(speech: Waveform):
     measure = METRICS["dnsmos"].measure
     assert measure(speech, speech) > measure(speech, with_noise(speech, 10)) + 0.5

@@ -75,6 +75,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_private_repo_gets_every_file_and_loads_as_the_output_does(
     output: Path, push: Push, server: Hub, tmp_path: Path
 ):
@@ -126,6 +127,7 @@ tokenize_in_process(demo_config("{tmp_path}/made", "input.splits={{train: ['hf:/
     assert len(rows(tmp_path / "made")) + len(rows(tmp_path / "made", "rejects")) == total
 
 
+@pytest.mark.slow
 def test_a_second_push_sends_nothing_and_one_after_a_failure_the_rest(output: Path, push: Push, server: Hub):
     server.fail_after = 0
     assert "Storage limit reached" in push(output, status=2)

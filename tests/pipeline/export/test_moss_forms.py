@@ -125,6 +125,7 @@ def read_realtime(record: dict[str, Any]) -> list[tuple[str, str, np.ndarray]]:
     return turns
 
 
+@pytest.mark.slow
 def test_realtime_has_dialogues_of_turns_with_the_reference_of_the_assistant(
     export: Callable[..., Any], json_lines: Callable[..., Any], talk: Path, clip: Callable[[str], ExportRow]
 ):

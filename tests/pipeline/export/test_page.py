@@ -24,6 +24,7 @@ def blocks() -> Iterator[tuple[str, str]]:
     yield from sorted(found, key=lambda block: "ByteLevelBPETokenizer" not in block[1])
 
 
+@pytest.mark.slow
 def test_every_command_and_every_line_of_code_runs(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -113,6 +113,7 @@ def test_the_delay_layout_is_what_moss_tts_feeds_its_model(tokenizer: TextTokeni
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["parquet", "npy"])
 @pytest.mark.parametrize(
     "packing",

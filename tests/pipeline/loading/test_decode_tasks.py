@@ -33,6 +33,7 @@ def expected(output: Output, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return contents(folder)
 
 
+@pytest.mark.slow
 def test_tasks_make_the_files_of_one_process_and_none_again(
     output: Output, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -72,6 +72,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
     return counter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
 def test_rows_hold_the_matrices_that_were_written(output: Path, load: Load, streaming: bool):
     loaded = list(load(output, "train", num_quantizers=8, streaming=streaming))
@@ -85,6 +86,7 @@ def test_rows_hold_the_matrices_that_were_written(output: Path, load: Load, stre
         assert got["codes"].flags.writeable, "PyTorch warns of tensors on memory that is read-only"
 
 
+@pytest.mark.slow
 def test_batches_shuffles_and_selections_keep_codes_and_ids_together(output: Path, load: Load):
     dataset = load(output, "train", num_quantizers=None, columns=("id", "duration"))
     truth = {row["id"]: row for row in written(output)}

@@ -49,6 +49,7 @@ def status(*arguments: str) -> int:
     return command.run(parser.parse_args(arguments))
 
 
+@pytest.mark.slow
 def test_an_output_without_heartbeats_has_a_status(finished: Path) -> None:
     seen = Observer(str(finished)).look()
     assert seen.complete

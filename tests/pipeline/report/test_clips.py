@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline.codecs import Codec
 from pipeline.dataset.dataset import Output
@@ -14,6 +15,7 @@ from pipeline.report.views import view
 from tests.support import rows
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_cut_and_its_sounds_are_the_beginning_of_the_whole(root: Path, output: Output, decoder: Codec):
     row = max(rows(root), key=lambda row: row["duration"])
     assert row["duration"] > 2 * MAX_SECONDS

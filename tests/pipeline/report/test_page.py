@@ -52,6 +52,7 @@ def page(data: PageData) -> str:
     return render(data).decode()
 
 
+@pytest.mark.slow
 def test_everything_is_in_the_page_and_nothing_can_come_from_outside(page: str):
     outline = Outline(page)
     links = [

@@ -69,6 +69,7 @@ def test_the_page_shows_progress_rejects_and_clips(ask: Ask, tokenized: Tokenize
     assert ask("/now").text.strip() in page
 
 
+@pytest.mark.slow
 def test_a_row_is_heard_whole(ask: Ask, tokenized: Tokenized):
     row = rows(tokenized.output)[0]
     sound = ask(f"/sound?id={row['id']}")
@@ -80,6 +81,7 @@ def test_a_row_is_heard_whole(ask: Ask, tokenized: Tokenized):
     assert page.count("<audio") == 1 + 6  # the whole; the original, and five numbers of layers
 
 
+@pytest.mark.slow
 def test_the_whole_report_is_there(ask: Ask):
     page = ask("/report").text
     assert 'id="codes"' in page

@@ -52,6 +52,7 @@ def data_file(output: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_latents_are_the_encoders_hidden_states_as_float16(folder: Path):
     model = MossAudioTokenizerModel.from_pretrained("cat-tiny")
     table = pq.read_table(data_file(folder / "with"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def test_every_clip_comes_out_once_longest_first_and_under_the_budget(lengths: l
     assert firsts == sorted(firsts, reverse=True)
 
 
+@pytest.mark.slow
 @given(LENGTHS, st.integers(1, 30))
 def test_no_batch_leaves_out_a_clip_that_would_fit(lengths: list[int], budget: int) -> None:
     batcher: Batcher[int] = Batcher(budget)

@@ -45,6 +45,7 @@ def in_ranges(name: str, data: bytes, clips: int) -> list[Record]:
     return records
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     OBJECTS,

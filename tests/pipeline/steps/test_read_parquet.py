@@ -327,6 +327,7 @@ def test_a_store_that_fails_is_not_taken_for_damage(tmp_path: Path, monkeypatch:
         list(read_shard(spec, config))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6))
 def test_bytes_overwritten_anywhere_end_in_rows_or_rejects(

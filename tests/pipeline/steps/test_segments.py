@@ -295,6 +295,7 @@ def test_parts_that_overlap_are_taken_from_what_is_still_there(
         assert np.array_equal(other, wanted)
 
 
+@pytest.mark.slow
 def test_a_part_is_the_same_whether_it_is_decoded_alone_or_with_others(tmp_path: Path) -> None:
     sf.write(tmp_path / "a.mp3", noise(40, 44_100, 2), 44_100)
     records = [{"audio": "a.mp3", "offset": start, "duration": 3.3} for start in (0.4, 2.2, 17.77, 30.01)]

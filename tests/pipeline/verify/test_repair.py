@@ -17,6 +17,8 @@ from pipeline.monitoring import heartbeat
 from pipeline.verify.repair import OutputInUse, repair
 from tests.support import data_files, demo_config, run_command, tokenize_in_process
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -55,6 +55,7 @@ def test_a_whole_output_passes_every_check(tokenized: Tokenized):
     assert (looked["complete"], looked["sources"], looked["lengths"], looked["rejects"]) == (5, 11, 7, 4)
 
 
+@pytest.mark.slow
 def test_a_changed_byte_is_found_wherever_it_is(output: Path):
     chance = random.Random(5)
     for path in objects(output):
@@ -70,6 +71,7 @@ def test_a_changed_byte_is_found_wherever_it_is(output: Path):
     assert stored(output).wrong == 0
 
 
+@pytest.mark.slow
 def test_what_is_cut_emptied_lengthened_or_deleted_is_found_and_named(output: Path):
     chance = random.Random(6)
     for path in objects(output):
@@ -130,6 +132,7 @@ def test_the_page_lists_every_check():
     ]
 
 
+@pytest.mark.slow
 def test_what_is_advised_mends_the_output(output: Path, tokenized: Tokenized):
     before = {path.relative_to(output): path.read_bytes() for path in output.glob("*/*/*.parquet")}
     damaged, gone = sorted(output.glob("data/train/*.parquet"))[:2]

@@ -51,6 +51,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> dnsmos.DNSMOS:
     return made
 
 
+@pytest.mark.slow
 def test_the_ratings_are_the_packages(package: dnsmos.DNSMOS):
     made_by = Dnsmos.describe(DnsmosConfig())
     sound = speech(5)  # repeated to 10 s: one window
