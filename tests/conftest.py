@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from filelock import FileLock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import tiers
+from tests.ray_head import ray_head
 from tests.support import CONFIG, CORPUS, end_commands, run_command
 
 
@@ -37,6 +38,17 @@ def no_command_outlives_its_test() -> Iterator[None]:
 def inventory() -> list[dict[str, Any]]:
     """One entry for each clip of the demo corpus, with what must become of it."""
     return [json.loads(line) for line in (CORPUS / "inventory.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def cluster_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """The environment that leads a command to a Ray cluster: one for all tests that ask for no more than one.
+
+    Starting Ray takes a third of the CPU time of a short run. Tests of how a run starts its own Ray do not use this.
+    """
+    log = tmp_path_factory.mktemp("ray") / "head.log"
+    with ray_head(log, "--num-cpus=4", "--include-dashboard=false") as head:
+        yield head.environment
 
 
 @pytest.fixture(scope="session")

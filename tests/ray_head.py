@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RayHead:
-    """A cluster with one node of its own; it asks for a token, as `environment` has it."""
+    """A cluster with one node of its own; it asks for a token."""
 
     process: subprocess.Popen[bytes]
     address: str
@@ -33,7 +33,7 @@ class RayHead:
     folder: Path
     """Ray's own: sockets, logs."""
     environment: Mapping[str, str]
-    """What leads a command to it, beside its address."""
+    """What leads a command to it."""
 
     def children(self) -> list[psutil.Process]:
         """All processes of the cluster but the first."""
@@ -66,7 +66,8 @@ def ray_head(log: Path, *options: str, environment: Mapping[str, str] | None = N
 
     process = again_if_late(start)
     try:
-        yield RayHead(process, address.read_text(), folder, token)
+        joining = {"RAY_ADDRESS": address.read_text(), **token}
+        yield RayHead(process, joining["RAY_ADDRESS"], folder, joining)
     finally:
         stop(process)
         shutil.rmtree(folder, ignore_errors=True)

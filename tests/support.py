@@ -39,9 +39,12 @@ running: list[subprocess.Popen[str]] = []
 def start_command(
     *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
-    """`moss-tok …` in the project's folder, with its output captured; `environment` is added to this process's own."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
-    environment.pop("RAY_ADDRESS", None)
+    """`moss-tok …` in the project's folder, with its output captured; `environment` is added to this process's own.
+
+    A run starts a Ray of its own, unless `environment` leads it to a cluster.
+    """
+    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {**own, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
     command = [sys.executable, "-m", "pipeline.cli", *arguments]
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # Tests that watch a command read what it has said when it is over: a small pipe would be full, and hold it up.

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,8 +35,8 @@ def many_shards(output: Path) -> list[str]:
     return ["tokenize", CONFIG, f"output.uri={output}", "input.clips_per_shard=4", "cluster.actors=1"]
 
 
-def start_and_wait_for_commits(output: Path, count: int) -> subprocess.Popen[str]:
-    process = start_command(*many_shards(output), start_new_session=True)
+def start_and_wait_for_commits(output: Path, count: int, cluster: Mapping[str, str]) -> subprocess.Popen[str]:
+    process = start_command(*many_shards(output), environment=cluster, start_new_session=True)
     wait_for(lambda: len(list((output / "_moss_tok" / "shards").glob("*.json"))) >= count or process.poll() is not None)
     assert process.poll() is None, process.communicate()[1]
     return process
@@ -49,7 +50,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return data_files(output)
 
 
-def test_the_same_command_again_reads_no_audio_and_changes_nothing(tmp_path: Path):
+def test_the_same_command_again_reads_no_audio_and_changes_nothing(tmp_path: Path, cluster_for_all: Mapping[str, str]):
     """Resume goes by manifests: with the committed sources gone, only the shard that was undone is read again."""
     corpus, output = tmp_path / "corpus", tmp_path / "codes"
     shutil.copytree(CORPUS / "webdataset", corpus)
@@ -60,17 +61,17 @@ def test_the_same_command_again_reads_no_audio_and_changes_nothing(tmp_path: Pat
     os.unlink(first.uri)
     os.unlink(output / "_moss_tok" / "shards" / f"{second.shard_id}.json")
     os.unlink(output / "data" / "train" / f"{second.shard_id}.parquet")
-    again = run_command("tokenize", CONFIG, sources, f"output.uri={output}")
+    again = run_command("tokenize", CONFIG, sources, f"output.uri={output}", environment=cluster_for_all)
     assert again.returncode == 0, again.stderr
     assert data_files(output) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_the_run_before_its_end_and_says_how_to_go_on(
-    clean: dict[str, bytes], tmp_path: Path, number: signal.Signals
+    clean: dict[str, bytes], cluster_for_all: Mapping[str, str], tmp_path: Path, number: signal.Signals
 ):
     output = tmp_path / "codes"
-    process = start_and_wait_for_commits(output, count=1)
+    process = start_and_wait_for_commits(output, 1, cluster_for_all)
     os.kill(process.pid, number)
     _, complaint = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 130
@@ -101,20 +102,24 @@ if os.environ.pop("INTERRUPT_A_FORK", None):
     assert not data_files(output)
 
 
-def test_two_jobs_on_one_output_make_it_once(clean: dict[str, bytes], tmp_path: Path):
+def test_two_jobs_on_one_output_make_it_once(
+    clean: dict[str, bytes], cluster_for_all: Mapping[str, str], tmp_path: Path
+):
     output = tmp_path / "codes"
-    jobs = [start_command(*many_shards(output)) for _ in range(2)]
+    jobs = [start_command(*many_shards(output), environment=cluster_for_all) for _ in range(2)]
     complaints = [job.communicate(timeout=DEADLINE_SECONDS)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], complaints
     assert data_files(output) == clean
 
 
-def test_a_shard_that_cannot_be_read_fails_and_the_others_are_committed(tmp_path: Path):
+def test_a_shard_that_cannot_be_read_fails_and_the_others_are_committed(
+    cluster_for_all: Mapping[str, str], tmp_path: Path
+):
     wrong = tmp_path / "wrong.parquet"
     pq.write_table(pa.table({"sound": ["not audio"]}), wrong)
     sources = f"['{CORPUS}/parquet/*.parquet', '{wrong}']"
     arguments = ["tokenize", CONFIG, f"input.splits.train={sources}", f"output.uri={tmp_path / 'codes'}"]
-    result = run_command(*arguments, "run.max_attempts=2")
+    result = run_command(*arguments, "run.max_attempts=2", environment=cluster_for_all)
     assert result.returncode == 1
     assert "no column audio among sound" in result.stderr
     assert "attempt 1 of 2" in result.stderr
@@ -123,13 +128,13 @@ def test_a_shard_that_cannot_be_read_fails_and_the_others_are_committed(tmp_path
     assert rows(tmp_path / "codes")
 
 
-def test_a_run_that_rejects_nearly_all_stops_and_says_how_to_go_on(tmp_path: Path):
+def test_a_run_that_rejects_nearly_all_stops_and_says_how_to_go_on(cluster_for_all: Mapping[str, str], tmp_path: Path):
     corpus, output = tmp_path / "corpus", tmp_path / "codes"
     corpus.mkdir()
     for number in range(1_500):
         (corpus / f"{number:04}.wav").write_bytes(b"" if number % 3 else b"<html>not found</html>")
     settings = [f"input.splits.train=['{corpus}']", "input.clips_per_shard=100"]
-    result = run_command("tokenize", CONFIG, f"output.uri={output}", *settings)
+    result = run_command("tokenize", CONFIG, f"output.uri={output}", *settings, environment=cluster_for_all)
     assert result.returncode == 1
     assert "clips of this run were rejected (100%), and run.max_reject_fraction is 0.5" in result.stderr
     assert "Most common: empty " in result.stderr

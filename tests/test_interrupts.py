@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,10 +24,11 @@ MOMENTS = {
     "while Ray is shut down": ("ray", "shutdown", 1, "before"),
     "while the card is written": ("pipeline.dataset.dataset", "dataset_card", 1, "after"),
 }
+OWN_RAY = {"while Ray starts", "while Ray is shut down"}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_three_at_once_end_the_run_at_any_moment(moment: str, tmp_path: Path):
+def test_three_at_once_end_the_run_at_any_moment(moment: str, cluster_for_all: Mapping[str, str], tmp_path: Path):
     output, mark = tmp_path / "codes", tmp_path / "mark"
     inputs = tmp_path / "inputs"
     inputs.mkdir()
@@ -34,6 +36,8 @@ def test_three_at_once_end_the_run_at_any_moment(moment: str, tmp_path: Path):
         (inputs / name).write_bytes((CORPUS / "folder" / "librivox" / name).read_bytes())
     point = Point(*MOMENTS[moment], mark=str(mark), number=signal.SIGINT, times=3)
     environment = {VARIABLE: json.dumps(asdict(point)), "PYTHONPATH": str(Path(__file__).parent / "kills")}
+    if moment not in OWN_RAY:
+        environment |= cluster_for_all
     settings = [f"input.splits.train={inputs}", "input.clips_per_shard=1"]
     ended = run_command(
         "tokenize", CONFIG, f"output.uri={output}", "cluster.actors=1", *settings, environment=environment

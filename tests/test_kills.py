@@ -141,7 +141,7 @@ def test_a_process_that_is_killed_while_it_replaces_a_shard_loses_and_doubles_no
     point = Point(*REPLACING[step], mark=str(tmp_path / "mark"))
     process = CONTEXT.Process(target=tokenize_and_die, args=(output, moved, point))
     process.start()
-    process.join(120)
+    process.join(DEADLINE_SECONDS)
     assert process.exitcode == -signal.SIGKILL, "this step was never reached"
     tokenize_in_process(demo_config(output, *settings(moved)))
     assert_equal_to(expected, output, moved)

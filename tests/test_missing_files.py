@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,17 @@ from pipeline.dataset.dataset import open_output
 from pipeline.dataset.layout import Layout
 from pipeline.distributed import driver
 from pipeline.monitoring import heartbeat
-from tests.support import CONFIG, CORPUS, data_files, demo_config, rows, run_command, start_command, tokenize_in_process
+from tests.support import (
+    CONFIG,
+    CORPUS,
+    DEADLINE_SECONDS,
+    data_files,
+    demo_config,
+    rows,
+    run_command,
+    start_command,
+    tokenize_in_process,
+)
 
 
 @pytest.fixture
@@ -31,12 +42,14 @@ def command(output: Path, inputs: Path) -> list[str]:
     return ["tokenize", CONFIG, f"output.uri={output}", "cluster.actors=1", *settings(inputs)]
 
 
-def test_an_outage_fails_the_run_and_the_same_command_ends_like_a_clean_one(inputs: Path, tmp_path: Path):
+def test_an_outage_fails_the_run_and_the_same_command_ends_like_a_clean_one(
+    inputs: Path, cluster_for_all: Mapping[str, str], tmp_path: Path
+):
     output, clean = tmp_path / "codes", tmp_path / "clean"
     tokenize_in_process(demo_config(clean, *settings(inputs)))
     open_output(demo_config(output, *settings(inputs)))
     inputs.rename(tmp_path / "unmounted")
-    failed = run_command(*command(output, inputs))
+    failed = run_command(*command(output, inputs), environment=cluster_for_all)
     assert failed.returncode == 1
     assert "the folder is gone since it was planned" in failed.stderr
     assert "attempt 1 of 3" in failed.stderr
@@ -45,7 +58,7 @@ def test_an_outage_fails_the_run_and_the_same_command_ends_like_a_clean_one(inpu
 
     (tmp_path / "unmounted").rename(inputs)
     (inputs / "5.wav").rename(tmp_path / "away")
-    single = run_command(*command(output, inputs))
+    single = run_command(*command(output, inputs), environment=cluster_for_all)
     assert single.returncode == 0, single.stderr
     assert (
         "Clips whose files are missing or out of reach: 1. To look for them again: moss-tok tokenize" in single.stderr
@@ -53,8 +66,10 @@ def test_an_outage_fails_the_run_and_the_same_command_ends_like_a_clean_one(inpu
     assert [row["reason"] for row in rows(output, "rejects")] == ["missing"]
 
     (tmp_path / "away").rename(inputs / "5.wav")
-    jobs = [start_command(*command(output, inputs)) for _ in range(2)]  # of which both want to replace the shard
-    complaints = [job.communicate(timeout=300)[1] for job in jobs]
+    jobs = [  # of which both want to replace the shard
+        start_command(*command(output, inputs), environment=cluster_for_all) for _ in range(2)
+    ]
+    complaints = [job.communicate(timeout=DEADLINE_SECONDS)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], complaints
     tokenize_in_process(demo_config(output, *settings(inputs)))
     assert data_files(output) == data_files(clean)

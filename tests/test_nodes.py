@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,16 +164,18 @@ def wait_for_line(run: Any, part: str) -> str:
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
-def test_encoders_keep_off_a_node_of_another_kind_than_the_output_was_begun_on(
+def test_encoders_keep_off_a_node_of_another_kind_unless_any_is_asked_for(
     clean: dict[str, bytes], cluster: Cluster, tmp_path: Path
 ):
-    """The node with AVX2 alone is refused while it is the only one, and reads and decodes when there is another."""
-    output = tmp_path / "codes"
+    """An output was begun on this machine. A node with AVX2 alone is refused while it is the only one, and reads and
+    decodes when there is another. With `any` it goes on, and that is said."""
+    output, mixed = tmp_path / "codes", tmp_path / "mixed"
     config = demo_config(output, SHARDS)
     begun = open_output(config)
     encoder = load_encoder(config.model, begun.record.num_quantizers, config.batch.max_frames)
     OutputMachine(begun, "same").check(encoder.machine)
     tokenize_shard(begun.specs[0], encoder, config, begun.record)
+    shutil.copytree(output, mixed)
     add_node(cluster, num_cpus=2, num_gpus=1, env_vars=AVX2)
     refused = start_run(cluster, output)
     _, complaint = refused.communicate(timeout=DEADLINE_SECONDS)
@@ -181,6 +184,13 @@ def test_encoders_keep_off_a_node_of_another_kind_than_the_output_was_begun_on(
     assert "ONEDNN_MAX_CPU_ISA=AVX2" in complaint
     assert "run.machines=any" in complaint
     assert commits(output) == 1
+    run = start_run(cluster, mixed, "run.machines=any")
+    _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
+    assert run.returncode == 0, complaint
+    made_on = Observer(str(mixed)).look().lines()["made on"]
+    assert f"1 shard on {name_machine(encoder.machine)}" in made_on
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in made_on
+    assert made_on in (mixed / "README.md").read_text()
     with busy_gpu(cluster, add_node(cluster, num_cpus=3, num_gpus=1)):
         run = start_run(cluster, output, "cluster.actors=1")
         said = wait_for_line(run, "only reads and decodes: this output is made on")
@@ -189,20 +199,3 @@ def test_encoders_keep_off_a_node_of_another_kind_than_the_output_was_begun_on(
     assert data_files(output) == clean
     manifests = list(read_manifests(begun.layout, {spec.shard_id for spec in begun.specs}))
     assert {name_machine(manifest.machine) for manifest in manifests} == {name_machine(encoder.machine)}
-
-
-def test_any_machine_goes_on_where_that_is_asked_for(cluster: Cluster, tmp_path: Path):
-    output = tmp_path / "codes"
-    config = demo_config(output, SHARDS)
-    begun = open_output(config)
-    encoder = load_encoder(config.model, begun.record.num_quantizers, config.batch.max_frames)
-    OutputMachine(begun, "same").check(encoder.machine)
-    tokenize_shard(begun.specs[0], encoder, config, begun.record)
-    add_node(cluster, num_cpus=2, num_gpus=1, env_vars=AVX2)
-    run = start_run(cluster, output, "run.machines=any")
-    _, complaint = run.communicate(timeout=DEADLINE_SECONDS)
-    assert run.returncode == 0, complaint
-    said = Observer(str(output)).look().lines()["made on"]
-    assert f"1 shard on {name_machine(encoder.machine)}" in said
-    assert "ONEDNN_MAX_CPU_ISA=AVX2" in said
-    assert said in (output / "README.md").read_text()

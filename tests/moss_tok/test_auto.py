@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import DEADLINE_SECONDS, ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "v1_tiny"
 
@@ -27,7 +27,9 @@ print(type(model).__module__, tuple(enc.audio_codes.shape)[1], dec.audio.shape[-
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS
+    )
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 import pipeline.distributed.driver
 from pipeline import signals
-from tests.support import ROOT, demo_config
+from tests.support import DEADLINE_SECONDS, ROOT, demo_config
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def start_guarded(work: str = "pass", cleaning: str = "pass", before: str = "") 
 
 def assert_interrupted(process: subprocess.Popen[str], *said: str) -> None:
     try:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=DEADLINE_SECONDS)
     finally:
         process.kill()  # where it did not end by itself
     assert process.returncode == 130

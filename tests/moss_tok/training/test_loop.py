@@ -18,6 +18,7 @@ from moss_tok.training.export import write_checkpoint
 from moss_tok.training.group import Group
 from moss_tok.training.launch import WorkerFailedError, default_processes, train
 from moss_tok.training.loop import CHECKPOINT, CURVE, Run, Trainer
+from tests.support import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +91,7 @@ def test_ctrl_c_keeps_every_step(data, recipe, tmp_path):
         while "log_mel" not in shown and (character := process.stderr.read(1)):
             shown += character
         process.send_signal(signal.SIGINT)
-        shown += process.communicate(timeout=60)[1]
+        shown += process.communicate(timeout=DEADLINE_SECONDS)[1]
     assert process.returncode == 130, shown
     assert "interrupted; the same command goes on" in shown
     assert "Traceback" not in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +202,14 @@ def test_outputs_of_different_plans_are_refused_and_so_is_a_folder_that_is_an_ou
 
 
 def test_a_run_with_ray_gives_the_same_and_each_output_is_one_like_any_other(
-    document: Callable[[Path], dict[str, Any]], alone: dict[str, dict[str, bytes]], tmp_path: Path
+    document: Callable[[Path], dict[str, Any]],
+    alone: dict[str, dict[str, bytes]],
+    cluster_for_all: Mapping[str, str],
+    tmp_path: Path,
 ):
     path = tmp_path / "several.yaml"
     path.write_text(yaml.safe_dump(document(tmp_path / "codes")))
-    result = run_command("tokenize", str(path), "cluster.actors=1")
+    result = run_command("tokenize", str(path), "cluster.actors=1", environment=cluster_for_all)
     assert result.returncode == 0, result.stderr
     assert files(tmp_path / "codes") == alone
     for codec in CODECS:

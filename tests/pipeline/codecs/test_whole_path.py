@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,12 +214,14 @@ def test_a_clip_that_would_not_fit_memory_is_a_reject(made: Made, model_folder: 
     assert not verify(str(tmp_path / "codes"), sample=None).wrong
 
 
-def test_mimi_on_ray_makes_the_bytes_of_one_process(made: Made, model_folder: Folder, tmp_path: Path):
+def test_mimi_on_ray_makes_the_bytes_of_one_process(
+    made: Made, model_folder: Folder, cluster_for_all: Mapping[str, str], tmp_path: Path
+):
     output, _ = made("mimi")
     audio = output.record.input["splits"]["train"][0]
     config = tmp_path / "mimi.yaml"
     config.write_text(json.dumps(document(model_folder("mimi"), Path(audio), tmp_path / "codes")))
-    result = run_command("tokenize", str(config), "cluster.actors=1")
+    result = run_command("tokenize", str(config), "cluster.actors=1", environment=cluster_for_all)
     assert result.returncode == 0, result.stderr
     for path in Path(output.layout.root).glob("data/**/*.parquet"):
         other = tmp_path / "codes" / path.relative_to(output.layout.root)

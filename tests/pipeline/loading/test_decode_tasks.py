@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,9 @@ def test_small_shards_share_a_task(output: Output):
 
 
 @pytest.mark.slow
-def test_the_command_decodes_on_ray(output: Output, expected: dict[str, bytes], tmp_path: Path):
+def test_the_command_decodes_on_ray(
+    output: Output, expected: dict[str, bytes], cluster_for_all: Mapping[str, str], tmp_path: Path
+):
     command = [
         "decode",
         output.layout.root,
@@ -72,9 +75,9 @@ def test_the_command_decodes_on_ray(output: Output, expected: dict[str, bytes], 
         "--workers",
         "ray",
     ]
-    done = run_command(*command)
+    done = run_command(*command, environment=cluster_for_all)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path) == expected
-    assert f"{len(expected)} more existed already" in run_command(*command).stdout
+    assert f"{len(expected)} more existed already" in run_command(*command, environment=cluster_for_all).stdout
     refused = run_command("decode", output.layout.root, "--id", "a", "-o", tmp_path, "--workers", "ray")
     assert "--workers takes ranges of rows" in refused.stderr
