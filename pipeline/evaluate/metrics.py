@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 
 from moss_tok.audio import resample
-from pipeline.config import DnsmosConfig
 from pipeline.evaluate.distances import SAMPLE_RATE, mel_loss, si_sdr, stft_distance
 from pipeline.extras import require
+from pipeline.signal_config import DnsmosConfig
 from pipeline.steps.clip_signals.dnsmos import Dnsmos
 
 Waveform = NDArray[np.float32]

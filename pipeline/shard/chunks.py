@@ -100,61 +100,91 @@ def prepare_shard(
     """Read every clip of a shard in source order, prepare it for each target and measure its signals; yields a chunk at
     a time, the last one possibly empty.
     """
-    recordings = read_recordings(spec, input_config)
     splitter = Splitter(input_config.split_at_pauses, watchdog)
-    preparer = Preparer(prepare_config, targets, watchdog, signals)
-    chunk = Chunk.of(len(targets))
-    before = resumption.place.clips
-    while (recording := _read(recordings, chunk)) is not None:
-        if recording.origin.index < resumption.place.recording:
-            continue
-        chunk.place = place = Place(recording.origin.index, before)
-        if splitter.config is not None and resumption.isolated_clips and resumption.isolates(before):
-            chunk.working_on, chunk.splits = replace(recording.origin, index=max(before, resumption.first)), True
-            yield chunk
-            chunk = Chunk.of(len(targets), place)
-        parts = _split(splitter, recording, chunk)
-        before += len(parts)
-        for raw in number_parts(parts, place.clips):
-            index = raw.origin.index
-            if index < resumption.first:
-                continue
-            if isolated := resumption.isolates(index):
-                chunk.working_on = raw.origin
-                yield chunk
-                chunk = Chunk.of(len(targets), place)
-            items = preparer.prepare(raw) if isinstance(raw, RawClip) else ((at, raw) for at in range(len(targets)))
-            ended = 0
-            while (prepared := _prepare(items, chunk, watchdog)) is not None:
-                chunk.add(*prepared)
-                is_part = isinstance(prepared[1], ClipPart)
-                ended += not is_part
-                if ended == len(targets) and isinstance(raw, RawClip):
-                    chunk.input_bytes += raw.input_bytes
-                if (chunk.full or isolated) and (is_part or ended == len(targets)):
-                    chunk.working_on = raw.origin if is_part else None
-                    yield chunk
-                    chunk = Chunk.of(len(targets), place)
-    yield chunk
+    filling = _Filling(targets, Preparer(prepare_config, targets, watchdog, signals), splitter, resumption, watchdog)
+    for recording in filling.recordings(read_recordings(spec, input_config)):
+        yield from filling.isolate_pauses(recording)
+        for raw in filling.clips(recording):
+            yield from filling.prepare(raw)
+    yield filling.chunk
 
 
-def _read(raw_clips: Iterator[RawClip | Reject], chunk: Chunk) -> RawClip | Reject | None:
-    started = time.perf_counter()
-    raw = next(raw_clips, None)
-    chunk.read_seconds += time.perf_counter() - started
-    return raw
+class _Filling:
+    """The chunk that is being filled, and what fills it."""
 
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        preparer: Preparer,
+        splitter: Splitter,
+        resumption: Resumption,
+        watchdog: Watchdog,
+    ) -> None:
+        self._targets, self._preparer, self._splitter = len(targets), preparer, splitter
+        self._resumption, self._watchdog = resumption, watchdog
+        self._place = resumption.place
+        self.chunk = Chunk.of(self._targets)
 
-def _split(splitter: Splitter, recording: RawClip | Reject, chunk: Chunk) -> Sequence[RawClip | Reject]:
-    started = time.perf_counter()
-    parts = splitter.split(recording)
-    chunk.prepare_seconds += time.perf_counter() - started
-    return parts
+    def recordings(self, recordings: Iterator[RawClip | Reject]) -> Iterator[RawClip | Reject]:
+        """Those from the first one on that has clips to prepare."""
+        while (recording := self._read(recordings)) is not None:
+            if recording.origin.index >= self._resumption.place.recording:
+                self._place = self.chunk.place = replace(self._place, recording=recording.origin.index)
+                yield recording
 
+    def _read(self, recordings: Iterator[RawClip | Reject]) -> RawClip | Reject | None:
+        started = time.perf_counter()
+        recording = next(recordings, None)
+        self.chunk.read_seconds += time.perf_counter() - started
+        return recording
 
-def _prepare(items: Iterator[tuple[int, Prepared]], chunk: Chunk, watchdog: Watchdog) -> tuple[int, Prepared] | None:
-    started = time.perf_counter()
-    item = next(items, None)
-    watchdog.stop()  # the caller may now wait for the encoder
-    chunk.prepare_seconds += time.perf_counter() - started
-    return item
+    def isolate_pauses(self, recording: RawClip | Reject) -> Iterator[Chunk]:
+        """Name the recording before its pauses are looked for, if its first clips are isolated."""
+        resumption, clips = self._resumption, self._place.clips
+        if self._splitter.config is not None and resumption.isolated_clips and resumption.isolates(clips):
+            origin = replace(recording.origin, index=max(clips, resumption.first))
+            yield self._hand_over(origin, splits=True)
+
+    def clips(self, recording: RawClip | Reject) -> Iterator[RawClip | Reject]:
+        """The recording, or what it is cut into; without clips before the first one to prepare."""
+        started = time.perf_counter()
+        parts = self._splitter.split(recording)
+        self.chunk.prepare_seconds += time.perf_counter() - started
+        before = self._place.clips
+        self._place = replace(self._place, clips=before + len(parts))
+        return (raw for raw in number_parts(parts, before) if raw.origin.index >= self._resumption.first)
+
+    def prepare(self, raw: RawClip | Reject) -> Iterator[Chunk]:
+        """Add what a clip becomes for each target; yields the chunks that are full then, or end with the clip."""
+        if isolated := self._resumption.isolates(raw.origin.index):
+            yield self._hand_over(raw.origin)
+        ended = 0
+        for position, item in self._prepared(raw):
+            self.chunk.add(position, item)
+            is_part = isinstance(item, ClipPart)
+            ended += not is_part
+            if ended == self._targets and isinstance(raw, RawClip):
+                self.chunk.input_bytes += raw.input_bytes
+            if (self.chunk.full or isolated) and (is_part or ended == self._targets):
+                yield self._hand_over(raw.origin if is_part else None)
+
+    def _prepared(self, raw: RawClip | Reject) -> Iterator[tuple[int, Prepared]]:
+        if isinstance(raw, Reject):
+            yield from ((position, raw) for position in range(self._targets))
+            return
+        items = self._preparer.prepare(raw)
+        while (item := self._next(items)) is not None:
+            yield item
+
+    def _next(self, items: Iterator[tuple[int, Prepared]]) -> tuple[int, Prepared] | None:
+        started = time.perf_counter()
+        item = next(items, None)
+        self._watchdog.stop()  # the caller may now wait for the encoder
+        self.chunk.prepare_seconds += time.perf_counter() - started
+        return item
+
+    def _hand_over(self, working_on: Origin | None, *, splits: bool = False) -> Chunk:
+        """The chunk as it is; an empty one takes its place."""
+        chunk, self.chunk = self.chunk, Chunk.of(self._targets, self.chunk.place)
+        chunk.working_on, chunk.splits = working_on, splits
+        return chunk

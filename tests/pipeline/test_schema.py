@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from pipeline import schema
-from pipeline.config import SignalsConfig
 from pipeline.dataset.manifest import ShardManifest
+from pipeline.signal_config import SignalsConfig
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 

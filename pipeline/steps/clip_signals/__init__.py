@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from pipeline.config import SignalsConfig
+from pipeline.signal_config import SignalsConfig
 from pipeline.steps.clip_signals.bandwidth import Bandwidth
 from pipeline.steps.clip_signals.dnsmos import Dnsmos
 from pipeline.steps.clip_signals.language import Language

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.config import BandwidthConfig
+from pipeline.signal_config import BandwidthConfig
 
 WINDOW = 512
 """Samples of a spectrum: at 44.1 kHz a value is one of a grid of 86 Hz."""

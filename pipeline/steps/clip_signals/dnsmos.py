@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.config import DnsmosConfig
+from pipeline.signal_config import DnsmosConfig
 from pipeline.steps.clip_signals.packaged_model import PackagedModel
 
 SAMPLE_RATE = 16_000

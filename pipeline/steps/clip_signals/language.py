@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.config import LanguageConfig
 from pipeline.extras import require
+from pipeline.signal_config import LanguageConfig
 from pipeline.steps.clip_signals.packaged_model import file_sha256
 
 SAMPLE_RATE = 16_000

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.config import VoiceActivityConfig
+from pipeline.signal_config import VoiceActivityConfig
 from pipeline.steps.clip_signals.packaged_model import PackagedModel
 
 SAMPLE_RATE = 16_000

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from moss_tok.audio import AudioError, AudioInfo
-from pipeline.config import SplitAtPausesConfig, VoiceActivityConfig
 from pipeline.items import RawClip, Reject, Segment
+from pipeline.signal_config import SplitAtPausesConfig, VoiceActivityConfig
 from pipeline.steps.clip_decoder import ClipDecoder
 from pipeline.steps.clip_signals.voice_activity import MODEL, SAMPLE_RATE, WINDOW, VoiceActivity
 from pipeline.steps.segment_decoder import OutsideFile

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.config import InputConfig, PrepareConfig, SplitAtPausesConfig, parse_config
+from pipeline.config import InputConfig, PrepareConfig, parse_config
 from pipeline.dataset.dataset import OutputMismatch, open_output, read_output
 from pipeline.export.rows import read_rows
 from pipeline.items import Clip, Prepared, RawClip, Reject
 from pipeline.shard.chunks import Place, Resumption, prepare_shard
+from pipeline.signal_config import SplitAtPausesConfig
 from pipeline.steps.plan import plan_shards
 from pipeline.steps.prepare import Target
 from pipeline.steps.read import read_shard

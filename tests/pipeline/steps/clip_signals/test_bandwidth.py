@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.config import BandwidthConfig
+from pipeline.signal_config import BandwidthConfig
 from pipeline.steps.clip_signals.bandwidth import WINDOW, Bandwidth
 
 RATE = 48_000

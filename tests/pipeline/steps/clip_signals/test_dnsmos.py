@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from speechmos import dnsmos
 
-from pipeline.config import DnsmosConfig
+from pipeline.signal_config import DnsmosConfig
 from pipeline.steps.clip_signals.dnsmos import LENGTH, MODEL, SAMPLE_RATE, Dnsmos, Ratings
 from tests.support import CORPUS
 

@@ -13,7 +13,7 @@ from ctranslate2.converters.transformers import WhisperLoader
 from faster_whisper import WhisperModel
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from pipeline.config import LanguageConfig
+from pipeline.signal_config import LanguageConfig
 from pipeline.steps.clip_signals import language
 from pipeline.steps.clip_signals.language import SAMPLE_RATE, SECONDS, Language
 

@@ -11,8 +11,8 @@ import silero_vad
 import soundfile
 import torch
 
-from pipeline.config import VoiceActivityConfig
 from pipeline.extras import MissingPackage
+from pipeline.signal_config import VoiceActivityConfig
 from pipeline.steps.clip_signals import packaged_model, voice_activity
 from pipeline.steps.clip_signals.voice_activity import MODEL, SAMPLE_RATE, SpeechDetector, VoiceActivity, speech_of
 from tests.support import CORPUS
