@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from moss_tok.audio import REASONS
 from pipeline.codecs.protocol import MOSS
 from pipeline.dataset.totals import Totals, describe_machines
 from pipeline.pages.numerals import count, moment, quantity, share, shown, size, span
-from pipeline.pages.plots import meter
 from pipeline.report import charts
 from pipeline.report.clips import DEPTHS
 from pipeline.report.gather import PageData
 from pipeline.report.history import History
 from pipeline.report.information import Information
+from pipeline.report.meter_rows import meter_rows
 from pipeline.report.rejects import Example
 from pipeline.report.sample import Sample
+from pipeline.report.signals import describe_signals
 from pipeline.shard.tokenize import STAGES
 from pipeline.steps.reject_reasons import PREPARE_REASONS, READ_REASONS
 
@@ -28,16 +27,6 @@ SOURCES = 8
 """Kinds of source that the table lists; the others are added up in one row."""
 THROUGHPUT_BINS = 80
 _LAYERS = ("codebook", "RVQ layers")
-
-
-@dataclass(frozen=True, slots=True)
-class MeterRow:
-    """A row of a table, with a bar that shows its share."""
-
-    name: str
-    number: str
-    share: str
-    meter: Markup
 
 
 def content(data: PageData) -> dict[str, Any]:
@@ -169,7 +158,8 @@ def _audio(sample: Sample) -> dict[str, Any]:
         "lead": lead,
         "durations": charts.duration_plot(sample),
         "levels": charts.level_plot(sample),
-        "sources": _rows([(shown(name, 60), number, count(number)) for name, number in named]),
+        "sources": meter_rows([(shown(name, 60), number, count(number)) for name, number in named]),
+        **describe_signals(sample.signals),
     }
 
 
@@ -195,7 +185,7 @@ def describe_rejects(totals: Totals, examples: Mapping[str, Sequence[Example]]) 
         f"{count(totals.rejects)} of {count(totals.rows + totals.rejects)} clips have no codes. Each has a row in "
         "rejects/ that says what is wrong with it; here are some examples of each reason."
     )
-    return {"lead": lead, "reasons": _rows([(name, n, count(n)) for name, n in ranked]), "examples": named}
+    return {"lead": lead, "reasons": meter_rows([(name, n, count(n)) for name, n in ranked]), "examples": named}
 
 
 def describe_example(example: Example) -> dict[str, str]:
@@ -227,8 +217,8 @@ def describe_work(history: History) -> dict[str, Any]:
     return {
         "lead": lead,
         "throughput": charts.throughput_plot(timeline) if timeline is not None else "",
-        "stages": _rows(stages),
-        "attempts": _rows(attempts),
+        "stages": meter_rows(stages),
+        "attempts": meter_rows(attempts),
     }
 
 
@@ -272,8 +262,3 @@ def _footer(data: PageData) -> str:
         f"Made by moss-tok report from {count(data.history.totals.shards)} manifests and "
         f"{count(sample.shards)} data files. This page is complete: it loads nothing from a network."
     )
-
-
-def _rows(lines: Sequence[tuple[str, float, str]]) -> list[MeterRow]:
-    whole = sum(value for _, value, _ in lines)
-    return [MeterRow(name, text, share(value, whole), meter(value, whole)) for name, value, text in lines]

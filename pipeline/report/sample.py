@@ -65,6 +65,8 @@ class Sample:
     """Number of rows that are silent for at least nine tenths."""
     sources: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     """Number of rows by format, sample rate and channels of the source."""
+    signals: dict[str, list[pa.Array]] = field(default_factory=dict)
+    """Values of each column of the signals that were measured; null where a clip has none."""
     column_bytes: Counter[str] = field(default_factory=Counter)
     """Compressed bytes by column, of the whole files."""
     codes_in_files: int = 0
@@ -93,6 +95,7 @@ def take_sample(
     sample = Sample(
         np.zeros((output.record.num_quantizers, model.codebook_size), np.int64), where=chosen and chosen.where
     )
+    sample.signals = {column["name"]: [] for column in schema.signal_definitions(output.record.signals)}
     for spec in sorted(output.committed, key=lambda spec: spec.shard_id):
         if sample.shards == max_shards or sample.frames >= max_frames:
             sample.whole = False
@@ -105,7 +108,7 @@ def _add_shard(sample: Sample, output: Output, spec: ShardSpec, max_frames: int,
     layers = [schema.layer_column(layer) for layer in range(len(sample.counts))]
     with open_file(output.layout, output.layout.data(spec)) as file:
         _add_sizes(sample, file.metadata)
-        columns = list(dict.fromkeys([*_COLUMNS, *layers, *(chosen.columns if chosen else [])]))
+        columns = list(dict.fromkeys([*_COLUMNS, *sample.signals, *layers, *(chosen.columns if chosen else [])]))
         for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
             if sample.frames >= max_frames:
                 sample.whole = False
@@ -138,6 +141,8 @@ def _add_rows(sample: Sample, batch: pa.RecordBatch) -> None:
     sample.silent_rows += int(np.count_nonzero(silent))
     kinds = zip(column["source_format"], column["source_sample_rate"], column["source_channels"], strict=True)
     sample.sources.update((str(name), int(rate), int(channels)) for name, rate, channels in kinds)
+    for name, values in sample.signals.items():
+        values.append(batch.column(name))
     for clip_id, duration, is_silent in zip(column["id"], column["duration"], silent, strict=True):
         near = int(clip_id.rpartition("-")[2]) < NEAR_ROWS
         if near and len(sample.candidates) < MAX_CANDIDATES:

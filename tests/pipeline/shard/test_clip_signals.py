@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from pipeline.codecs import Codec
 from pipeline.config import Config, PrepareConfig, parse_config
 from pipeline.dataset.dataset import OutputMismatch, open_output, read_output
 from pipeline.dataset.expression import Chosen
 from pipeline.items import Clip, ClipEnd, Origin, RawClip
 from pipeline.loading import load_codes
+from pipeline.report.gather import gather
+from pipeline.report.page import render
 from pipeline.report.values import read_values
 from pipeline.steps.clip_signals.bandwidth import Bandwidth, MeanSpectrum
 from pipeline.steps.prepare import PART_FRAMES, Preparer, Target
@@ -144,3 +147,16 @@ def test_a_signal_that_fails_is_null_and_its_clip_a_row(folder: Path, monkeypatc
     assert failing.drop_columns(["bandwidth"]).equals(sound.drop_columns(["bandwidth"]))
     found = dict(zip(failing["key"].to_pylist(), failing["bandwidth"].to_pylist(), strict=True))
     assert {key for key, value in found.items() if value is None} == {"44100.wav", "silent.wav"}
+
+
+def test_the_report_shows_signals_where_there_are_some(folder: Path):
+    with_, without = (
+        render(gather(read_output(str(folder / name)), 0, load_decoder)).decode() for name in ("with", "without")
+    )
+    assert "<caption>Signals</caption>" in with_
+    assert '<th scope="row">bandwidth</th>' in with_
+    assert "<caption>Signals</caption>" not in without
+
+
+def load_decoder() -> Codec:
+    raise AssertionError("there is nothing to decode")
