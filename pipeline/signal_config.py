@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -11,7 +12,17 @@ from pipeline.yaml_config import Section
 
 def switched(value: Any) -> Any:
     """What `true` and `false` stand for where a section may be left out."""
-    return {} if value is True else None if value is False else value
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is not None and not isinstance(value, Mapping | Section):
+        raise ValueError("give true, false, or settings in braces")
+    return value
+
+
+def _names_a_model(value: Any) -> Any:
+    if value is not None and not isinstance(value, Mapping | Section):
+        raise ValueError("give the model to hear it with: {model: small}")
+    return value
 
 
 class SplitAtPausesConfig(Section):
@@ -71,6 +82,6 @@ class SignalsConfig(Section):
     dnsmos: Annotated[DnsmosConfig | None, BeforeValidator(switched)] = None
     """true or {hop_seconds: 1} for the columns dnsmos, dnsmos_sig and dnsmos_bak. Needs the extra signals, and far more
     time than decoding."""
-    language: LanguageConfig | None = None
+    language: Annotated[LanguageConfig | None, BeforeValidator(_names_a_model)] = None
     """{model: small} for the columns detected_language and language_probability, by the first half minute of a clip.
     Each reader has the model in its memory. Needs the extra signals."""

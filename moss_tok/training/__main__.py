@@ -114,7 +114,10 @@ def _run_prepare(options: argparse.Namespace) -> None:
 def _run_train(options: argparse.Namespace) -> None:
     from moss_tok.training.launch import default_processes, train
     from moss_tok.training.loop import Run
+    from moss_tok.training.prepare import SOUND
 
+    if not (options.data / SOUND).exists():
+        raise FileNotFoundError(f"{options.data}: no training data; make it with prepare")
     recipe = Recipe() if options.recipe_file is None else Recipe.from_file(options.recipe_file)
     if options.start is not None:
         recipe = recipe.starting_from(options.start)
@@ -128,7 +131,10 @@ def _run_train(options: argparse.Namespace) -> None:
 
 def _run_export(options: argparse.Namespace) -> None:
     from moss_tok.training.export import export_run
+    from moss_tok.training.loop import CHECKPOINT
 
+    if not (options.run / CHECKPOINT).exists():
+        raise FileNotFoundError(f"{options.run}: no training run; begin one with train")
     export_run(options.run, options.codec)
     print(f"wrote {options.codec}: MossAudioTokenizerModel.from_pretrained({str(options.codec)!r}) loads it")
 

@@ -77,6 +77,8 @@ def _load(name: str) -> tuple[Any, str]:
     Raises MissingPackage, and ValueError for a model that cannot be loaded or knows one language only.
     """
     whisper = require("faster_whisper", "signals")
+    if name.startswith((".", "/", "~")) and not os.path.isdir(name):
+        raise ValueError(f"{_KEY}: {name} is no folder")
     try:
         folder = name if os.path.isdir(name) else whisper.download_model(name)
         model = whisper.WhisperModel(folder, device="cpu", compute_type="float32", cpu_threads=1)

@@ -141,3 +141,10 @@ def test_a_batch_can_be_split_over_the_processes(monkeypatch):
     monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: set(range(4)))
     assert [default_processes("cpu", size) for size in (8, 6, 5, 3)] == [4, 3, 1, 3]
     assert default_processes("cuda", 8) == 1
+
+
+@pytest.mark.parametrize(("command", "missing"), [("train", "no training data"), ("export", "no training run")])
+def test_what_is_not_there_is_named(command, missing, tmp_path, capsys):
+    assert main([command, str(tmp_path / "none"), str(tmp_path / "out")]) == 2
+    assert f"none: {missing}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -88,4 +88,6 @@ def test_a_model_that_cannot_tell_languages_is_refused_at_once(tmp_path: Path):
         Language.describe(LanguageConfig(model=str(english)))
     with pytest.raises(ValueError, match=r"signals\.language\.model: .* cannot be loaded"):
         Language.describe(LanguageConfig(model=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"signals\.language\.model: .*/none is no folder"):
+        Language.describe(LanguageConfig(model=str(tmp_path / "none")))
     language._load.cache_clear()  # Whisper tiny.en is large
