@@ -169,7 +169,9 @@ class TrainableCodec(nn.Module):
     Encoder and decoder multiply matrices in `products`; parameters, latents and quantizer stay in single precision.
     """
 
-    def __init__(self, config: MossAudioTokenizerConfig, layer_scale: float = 0.1, *, products: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, config: MossAudioTokenizerConfig, layer_scale: float = 0.1, *, products: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         if config.number_channels != 1:
             raise ValueError(f"training is written for mono codecs; this one has {config.number_channels} channels")
