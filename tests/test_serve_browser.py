@@ -101,6 +101,7 @@ def _follow(chromium: Browser, run: Run, url: str) -> None:
     row = rows(run.folder)[2]
     page.fill("input[name=id]", row["id"])
     page.click("button")
+    page.wait_for_selector("#whole", state="attached")
     page.eval_on_selector("#whole", "player => { player.preload = 'metadata'; player.load(); }")
     page.evaluate(LOADED)
     lengths = page.eval_on_selector_all("audio", "all => all.map(player => player.duration)")
