@@ -29,9 +29,10 @@ VALIDATION_CLIPS, VALIDATION_FRAMES = 24, 48
 START_BATCH, FIT_BATCH = 1 << 40, 1 << 41
 # The numbers of quantizers that clips are given; how often, and how much a clip's waveform then counts.
 PREFIXES = (1, 2, 4, 8, 16, 24, 32)
-PREFIX_SHARES = (0.05, 0.05, 0.07, 0.09, 0.07, 0.05, 0.62)
+PREFIX_SHARES = (0.08, 0.07, 0.1, 0.12, 0.1, 0.08, 0.45)
 PREFIX_FINENESS = (0.0, 0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
-LOUDEST_NOISE = 12.0
+# Of the noise channel: the share of clips with noise of unit power, and the largest deviation of the others.
+UNIT_NOISE, LOUDEST_NOISE = 0.6, 12.0
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Trainer:
         channel.follow(self.codec.quantizer, seen)
         count = self.recipe.batch_size
         chance, louder = torch.rand(count, generator=draw), torch.rand(count, generator=draw)
-        deviation = self._part(torch.where(chance < 0.5, 1.0, LOUDEST_NOISE**louder))
+        deviation = self._part(torch.where(chance < UNIT_NOISE, 1.0, LOUDEST_NOISE**louder))
         noise = self._part(torch.randn(count, *latents.shape[1:], generator=draw))
         bits = channel.information(latents)
         excess = (bits / self.recipe.bits - 1).clamp_min(0)

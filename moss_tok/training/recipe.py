@@ -67,10 +67,11 @@ class Recipe:
 
     def starting_from(self, codec: str) -> Recipe:
         """From the weights of a trained codec: longer clips, a noise channel that lets through what 32 quantizers do,
-        and a rate that falls all the time."""
-        return replace(self, start=codec, channel_steps=7650, freeze_step=8700, steps=13550, decay_steps=13550,
-                       learning_rate=1.2e-3, encoder_share=0.4, batch_size=6, clip_frames=24, bits=320.0,
-                       fit_frames=48000)  # fmt: skip
+        more weight for spectra, and a lower rate that falls all the time."""
+        return replace(self, start=codec, channel_steps=10500, freeze_step=11000, steps=17400, decay_steps=17400,
+                       learning_rate=9e-4, projection_rate=2.3e-4, encoder_share=0.4, batch_size=6, clip_frames=24,
+                       bits=320.0, fit_frames=48000, averaging=0.999,
+                       weights=self.weights | {"magnitude": 4.0, "envelope": 4.0, "waveform": 1.0})  # fmt: skip
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
