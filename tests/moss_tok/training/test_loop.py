@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -148,3 +149,14 @@ def test_what_is_not_there_is_named(command, missing, tmp_path, capsys):
     assert main([command, str(tmp_path / "none"), str(tmp_path / "out")]) == 2
     assert f"none: {missing}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_in_bfloat16_is_measured_in_single_precision(data, recipe, tmp_path):
+    trainer = Trainer(recipe, Run(data, tmp_path, bfloat16=True), Group())
+    trainer._start()
+    assert trainer.codec.products == torch.bfloat16
+    assert trainer._averaged().products == torch.float32
+    with torch.no_grad():
+        rounded, exact = (codec.encode(trainer.validation) for codec in (trainer.codec, trainer._averaged()))
+    assert 0 < (rounded - exact).norm() < 0.01 * exact.norm()
+    assert all(math.isfinite(value) for value in trainer._one_step().values())
