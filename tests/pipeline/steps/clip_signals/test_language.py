@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from ctranslate2.converters.transformers import WhisperLoader
 from faster_whisper import WhisperModel
-from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from pipeline.signal_config import LanguageConfig
 from pipeline.steps.clip_signals import language
@@ -23,6 +21,10 @@ LANGUAGES = ("de", "en", "fr")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that knows three languages, in the format of CTranslate2."""
+    # Only a process that runs these tests spends the seconds that this takes.
+    from ctranslate2.converters.transformers import WhisperLoader
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
     # CTranslate2 knows a multilingual vocabulary by its empty token.
     before, after = ["", "<|endoftext|>", "<|startoftranscript|>"], ["<|translate|>", "<|transcribe|>"]
     after += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>", "<|0.00|>"]
