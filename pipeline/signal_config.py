@@ -14,14 +14,16 @@ def switched(value: Any) -> Any:
     """What `true` and `false` stand for where a section may be left out."""
     if isinstance(value, bool):
         return {} if value else None
-    if value is not None and not isinstance(value, Mapping | Section):
-        raise ValueError("give true, false, or settings in braces")
-    return value
+    return _settings(value, "give true, false, or settings in braces")
 
 
 def _names_a_model(value: Any) -> Any:
+    return _settings(value, "give the model to hear it with: {model: small}")
+
+
+def _settings(value: Any, advice: str) -> Any:
     if value is not None and not isinstance(value, Mapping | Section):
-        raise ValueError("give the model to hear it with: {model: small}")
+        raise ValueError(advice)
     return value
 
 

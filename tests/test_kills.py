@@ -6,7 +6,6 @@ Nothing in the product knows of this; tests/kills/sitecustomize.py says how it i
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -24,16 +23,13 @@ from tests.support import (
     CONFIG,
     CORPUS,
     DEADLINE_SECONDS,
+    FORKSERVER,
     data_files,
     demo_config,
     rows,
     run_command,
     tokenize_in_process,
 )
-
-# Each is forked from one server that has imported everything: a case takes a second instead of ten.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.support"])
 
 # Objects are created in this order: plan, record, then of the first shard data, rejects and manifest, of the second
 # data and manifest. At the end totals, card and _SUCCESS are published.
@@ -100,7 +96,7 @@ def test_a_process_that_is_killed_at_a_step_loses_and_doubles_nothing(
 ):
     output = tmp_path / "codes"
     point = Point(*STEPS[step], mark=str(tmp_path / "mark"))
-    process = CONTEXT.Process(target=tokenize_and_die, args=(output, inputs, point))
+    process = FORKSERVER.Process(target=tokenize_and_die, args=(output, inputs, point))
     process.start()
     process.join(DEADLINE_SECONDS)
     assert process.exitcode == -signal.SIGKILL, "this step was never reached"
@@ -139,7 +135,7 @@ def test_a_process_that_is_killed_while_it_replaces_a_shard_loses_and_doubles_no
     assert Counter(row["reason"] for row in rows(output, "rejects"))["missing"] == 1
     (tmp_path / "away").rename(moved / "2.wav")
     point = Point(*REPLACING[step], mark=str(tmp_path / "mark"))
-    process = CONTEXT.Process(target=tokenize_and_die, args=(output, moved, point))
+    process = FORKSERVER.Process(target=tokenize_and_die, args=(output, moved, point))
     process.start()
     process.join(DEADLINE_SECONDS)
     assert process.exitcode == -signal.SIGKILL, "this step was never reached"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -28,13 +27,18 @@ from pipeline.items import ShardSpec
 from tests.rclone import rclone
 from tests.seaweed import Seaweed, s3_clients
 from tests.shards import ATTEMPT, SPEC, shard_bytes
-from tests.support import CORPUS, DEADLINE_SECONDS, ROOT, demo_config, start_command, tokenize_in_process, wait_for
+from tests.support import (
+    CORPUS,
+    DEADLINE_SECONDS,
+    FORKSERVER,
+    ROOT,
+    demo_config,
+    start_command,
+    tokenize_in_process,
+    wait_for,
+)
 
 PACKINGS = ("folder/manifest.jsonl", "webdataset/*.tar", "parquet/*.parquet")
-
-# Processes are forked from one server that has imported everything: a job takes a second instead of six.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.support"])
 
 
 @pytest.fixture
@@ -143,8 +147,8 @@ def tokenize_when_all_are_ready(output: str, environment: Mapping[str, str], rea
 
 def run_two_jobs(output: str) -> None:
     given = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    arguments = (output, given, CONTEXT.Barrier(2))
-    jobs = [CONTEXT.Process(target=tokenize_when_all_are_ready, args=arguments) for _ in range(2)]
+    arguments = (output, given, FORKSERVER.Barrier(2))
+    jobs = [FORKSERVER.Process(target=tokenize_when_all_are_ready, args=arguments) for _ in range(2)]
     for job in jobs:
         job.start()
     for job in jobs:

@@ -123,9 +123,7 @@ def _run_train(options: argparse.Namespace) -> None:
         recipe = recipe.starting_from(options.start)
     recipe = recipe.times(options.times)
     processes = options.processes or default_processes(options.device, recipe.batch_size)
-    run = Run(
-        options.data, options.run, device=options.device, bfloat16=options.bfloat16, minutes=options.minutes
-    )  # fmt: skip
+    run = Run(options.data, options.run, device=options.device, bfloat16=options.bfloat16, minutes=options.minutes)
     train(recipe, run, processes)
 
 

@@ -184,7 +184,7 @@ class TrainableCodec(nn.Module):
         """waveforms (B, samples), whole frames -> latents (B, frames, rvq_dim) before quantizing."""
         with self._precision():
             hidden = self.encoder(waveforms[:, :, None])
-        latents: Tensor = self.quantizer.input_proj(hidden.float())
+        latents: Tensor = self.quantizer.input_proj(hidden)
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class TrainableCodec(nn.Module):
         hidden = self.quantizer.output_proj(latents)
         with self._precision():
             waveforms: Tensor = self.decoder(hidden)
-        return waveforms[:, :, 0].float()
+        return waveforms[:, :, 0]
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.quantizer.mean.device.type, self.products, enabled=self.products != torch.float32)

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from pipeline.pages.numerals import count, quantity, shown
 from pipeline.report.meter_rows import MeterRow, meter_rows
+from pipeline.report.values import QUANTILES
 
-QUANTILES = {"5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95}
 WORDS = 12
 """Values that a table of words lists; the others are added up in one row."""
 
@@ -22,7 +22,7 @@ def describe_signals(signals: Mapping[str, Sequence[pa.Array]]) -> dict[str, Any
     columns = {name: pa.chunked_array(values) for name, values in signals.items() if values}
     words = {name: column for name, column in columns.items() if pa.types.is_string(column.type)}
     return {
-        "signal_quantiles": list(QUANTILES),
+        "signal_quantiles": ["median" if share == 0.5 else f"{100 * share:g} %" for share in QUANTILES],
         "signals": [_numbers(name, column) for name, column in columns.items() if name not in words],
         "words": [(name, _words(column)) for name, column in words.items()],
     }
@@ -30,7 +30,7 @@ def describe_signals(signals: Mapping[str, Sequence[pa.Array]]) -> dict[str, Any
 
 def _numbers(name: str, column: pa.ChunkedArray) -> list[str]:
     there = column.drop_null().to_numpy()
-    quantiles = np.quantile(there, list(QUANTILES.values())) if there.size else np.full(len(QUANTILES), np.nan)
+    quantiles = np.quantile(there, QUANTILES) if there.size else np.full(len(QUANTILES), np.nan)
     return [name, *(quantity(float(value), "") for value in quantiles), count(column.null_count)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +20,10 @@ from pipeline.shard import in_process
 from pipeline.steps.encode import Encoder
 from pipeline.verify import verify
 from tests.kills.sitecustomize import Point, arm
-from tests.support import CORPUS, DEADLINE_SECONDS, data_files, rows, run_command, tokenize_in_process
+from tests.support import CORPUS, DEADLINE_SECONDS, FORKSERVER, data_files, rows, run_command, tokenize_in_process
 
 Folder = Callable[[str], Path]
 pytestmark = pytest.mark.slow  # whole runs
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.support", "transformers"])
 
 CODECS = ("moss", "mimi", "encodec")
 """The first two take the same waveforms, but the second no long ones; the third takes stereo at another rate."""
@@ -117,7 +113,7 @@ def test_after_a_kill_between_the_commits_of_two_codecs_only_the_missing_ones_ar
 ):
     """Of the first shard one codec has its manifest, the next its data without one, and the last nothing."""
     point = Point("pipeline.dataset.commit", "commit", 2, "before", mark=str(tmp_path / "mark"))
-    process = CONTEXT.Process(target=tokenize_and_die, args=(config(tmp_path / "codes"), point))
+    process = FORKSERVER.Process(target=tokenize_and_die, args=(config(tmp_path / "codes"), point))
     process.start()
     process.join(DEADLINE_SECONDS)
     assert process.exitcode == -signal.SIGKILL, "this commit was never reached"
