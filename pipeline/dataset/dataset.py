@@ -280,6 +280,8 @@ def read_output(uri: str) -> Output:
 
 def _begin(config: Config, layout: Layout, record: RunRecord, like: Output | None) -> Output:
     if others := storage.list_names(layout.root) - {"_moss_tok"}:
+        if storage.stat(layout.run) is not None:  # another job began it after this one had looked
+            return open_output(config, like=like)
         raise OutputMismatch(
             f"{layout.root} holds other files, such as {min(others)}: choose an empty or a new folder for output.uri"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import Config
 from pipeline.dataset.dataset import Output, open_output, read_output
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import read_manifests
@@ -20,7 +21,7 @@ from pipeline.report.rejects import find_examples
 from pipeline.report.sample import take_sample
 from pipeline.verify.duplicates import find_duplicates
 from tests.pipeline.conftest import Tokenized
-from tests.support import CORPUS, demo_config
+from tests.support import CORPUS, demo_config, tokenize_in_process
 
 
 @pytest.fixture
@@ -38,6 +39,17 @@ def test_who_begins_an_output_and_who_goes_on_with_it_write_the_same_card(tmp_pa
         output.finish()
         cards.append(Path(output.layout.card).read_text())
     assert cards[0] == cards[1]
+
+
+def test_an_output_that_another_job_made_after_this_one_had_looked_is_gone_on_with(tmp_path: Path):
+    config = demo_config(tmp_path / "codes", f"input.splits.train=['{CORPUS / 'folder' / 'librivox'}']")
+
+    def no_gpu_and_meanwhile_another_job(_: Config) -> bool:
+        tokenize_in_process(config)
+        return False
+
+    output = open_output(config, no_gpu_and_meanwhile_another_job)
+    assert output.done == {spec.shard_id for spec in output.specs}
 
 
 @pytest.mark.parametrize("use", [read_output, Observer])
