@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from moss_tok.training.klt import PRE_EMPHASIS
+from moss_tok.training.loudness import loudness_distance
 from moss_tok.training.spectrogram import spectrogram
 
 # (mel bands, window in seconds)
@@ -35,6 +36,7 @@ class Losses:
     mel: Tensor
     magnitude: Tensor
     envelope: Tensor
+    loudness: Tensor
     waveform: Tensor
 
 
@@ -43,7 +45,7 @@ def distances(decoded: Tensor, original: Tensor, sample_rate: int, fine: Tensor)
 
     A clip of few codes is to have the right envelope; only many codes can give the waveform itself.
     """
-    log_mel = mel = magnitude = envelope = decoded.new_zeros(())
+    log_mel = mel = magnitude = envelope = loudness = decoded.new_zeros(())
     for bands, seconds in SCALES:
         window = round(seconds * sample_rate)
         theirs, ours = (spectrogram(x, window) for x in (original, decoded))
@@ -59,7 +61,8 @@ def distances(decoded: Tensor, original: Tensor, sample_rate: int, fine: Tensor)
             thirds = third_octaves(sample_rate, window).to(decoded.device)
             our_bands, their_bands = ((x.square() @ thirds).sqrt() for x in (ours, theirs))
             envelope = 1 - correlation(our_bands, their_bands, round(ENVELOPE_SECONDS * 4 / seconds))
-    return Losses(log_mel, mel, magnitude, envelope, waveform_distance(decoded, original, fine))
+            loudness = loudness_distance(ours, theirs, sample_rate)
+    return Losses(log_mel, mel, magnitude, envelope, loudness, waveform_distance(decoded, original, fine))
 
 
 def correlation(ours: Tensor, theirs: Tensor, steps: int) -> Tensor:
@@ -117,9 +120,3 @@ def _mel(hz: Tensor) -> Tensor:
 def _hz(mel: Tensor) -> Tensor:
     knee = _KNEE / _LINEAR
     return torch.where(mel < knee, mel * _LINEAR, _KNEE * torch.exp(_LOG * (mel - knee)))
-
-
-def total(losses: Losses, weights: dict[str, float]) -> Tensor:
-    """The weighted sum."""
-    parts = [weights[name] * getattr(losses, name) for name in weights if hasattr(losses, name)]
-    return torch.stack(parts).sum()

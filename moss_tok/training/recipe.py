@@ -56,8 +56,8 @@ class Recipe:
     bits: float = 240.0
     fit_frames: int = 24000
     weights: dict[str, float] = field(default_factory=lambda: {
-        "log_mel": 1.5, "mel": 1.0, "magnitude": 2.0, "envelope": 3.0, "waveform": 2.0, "information": 2.0,
-        "commitment": 0.5,
+        "log_mel": 1.5, "mel": 1.0, "magnitude": 2.0, "envelope": 3.0, "loudness": 0.0, "waveform": 2.0,
+        "information": 2.0, "commitment": 0.5,
     })  # fmt: skip
 
     def times(self, factor: float) -> Recipe:
@@ -67,11 +67,11 @@ class Recipe:
 
     def starting_from(self, codec: str) -> Recipe:
         """From the weights of a trained codec: longer clips, a noise channel that lets through what 32 quantizers do,
-        more weight for spectra, and a lower rate that falls all the time."""
+        more weight for spectra, some for loudness, and a lower rate that falls all the time."""
         return replace(self, start=codec, channel_steps=10500, freeze_step=11000, steps=17400, decay_steps=17400,
                        learning_rate=9e-4, projection_rate=2.3e-4, encoder_share=0.4, batch_size=6, clip_frames=24,
-                       bits=320.0, fit_frames=48000, averaging=0.999,
-                       weights=self.weights | {"magnitude": 4.0, "envelope": 4.0, "waveform": 1.0})  # fmt: skip
+                       bits=320.0, fit_frames=48000, averaging=0.999, weights=self.weights | {
+                           "magnitude": 4.0, "envelope": 4.0, "loudness": 4.0, "waveform": 0.5})  # fmt: skip
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
