@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from moss_tok.training.recipe import Recipe
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _PARSERS[name](command)
     options = parser.parse_args(arguments)
     try:
-        _RUNNERS[options.command](options)
+        with _interrupts():
+            _RUNNERS[options.command](options)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -48,6 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """SIGTERM is like Ctrl-C, and both are heard in the background as well, where a shell has SIGINT ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:

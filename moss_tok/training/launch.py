@@ -25,8 +25,8 @@ class WorkerFailedError(RuntimeError):
 def train(recipe: Recipe, run: Run, processes: int) -> None:
     """Train in `processes` processes of one thread each, or in this one if there is only one.
 
-    Raises WorkerFailedError if one of them fails: the others are then ended too. Raises KeyboardInterrupt after a
-    Ctrl-C, once the checkpoint is written; a second Ctrl-C does not wait for that.
+    Raises WorkerFailedError if one of them fails: the others are then ended too. Raises KeyboardInterrupt after an
+    interrupt, once the checkpoint is written; a second interrupt does not wait for that.
     """
     if recipe.batch_size % processes:
         raise ValueError(f"a batch of {recipe.batch_size} clips cannot be split over {processes} processes")
@@ -54,7 +54,7 @@ def train(recipe: Recipe, run: Run, processes: int) -> None:
             raise
         finally:
             for worker in workers:
-                worker.terminate()
+                worker.kill()  # one that waits for another would not hear a SIGTERM
                 worker.join()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -33,6 +34,7 @@ PREFIX_SHARES = (0.08, 0.07, 0.1, 0.12, 0.1, 0.08, 0.45)
 PREFIX_FINENESS = (0.0, 0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
 # Of the noise channel: the share of clips with noise of unit power, and the largest deviation of the others.
 UNIT_NOISE, LOUDEST_NOISE = 0.6, 12.0
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ class Trainer:
 
     def _time_is_up(self, seconds: float) -> bool:
         late = self.run.minutes is not None and seconds > 60 * self.run.minutes
-        over = torch.tensor([float(late or self.stopping)])
+        parent = multiprocessing.parent_process()
+        orphaned = parent is not None and not parent.is_alive()
+        over = torch.tensor([float(late or orphaned or self.stopping)])
         self.group.share([over])
         return bool(over)
 
@@ -254,18 +258,30 @@ class Trainer:
 
 
 def run_training(recipe: Recipe, run: Run, rank: int = 0, size: int = 1, meeting_place: Path | None = None) -> None:
-    """Train in this process, one of `size`. After Ctrl-C it saves, then raises KeyboardInterrupt."""
+    """Train in this process, one of `size`. After SIGINT or SIGTERM it saves, then raises KeyboardInterrupt; the second
+    is handled as it was before. It also saves and ends if the process that started it is gone."""
     os.makedirs(run.output, exist_ok=True)
     group = Group.join(rank, size, meeting_place or run.output / "meeting", "nccl" if run.device == "cuda" else "gloo")
     if rank == 0:
         (run.output / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
     try:
         trainer = Trainer(recipe, run, group)
-        before = signal.signal(signal.SIGINT, lambda *_: trainer.stop())
+        before = {number: signal.getsignal(number) for number in INTERRUPTS}
+
+        def give_back(*_: object) -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        def stop(*_: object) -> None:
+            trainer.stop()
+            give_back()
+
+        for number in INTERRUPTS:
+            signal.signal(number, stop)
         try:
             trainer.train()
         finally:
-            signal.signal(signal.SIGINT, before)
+            give_back()
     finally:
         group.leave()
     if trainer.stopping:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
 import signal
@@ -81,20 +82,25 @@ def test_a_run_can_start_from_a_trained_codec(codec, data, recipe, tmp_path):
         train(other, Run(data, tmp_path / "other"), processes=1)
 
 
-def test_ctrl_c_keeps_every_step(data, recipe, tmp_path):
-    """By a signal to the first process alone, which must tell the others."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_end_before_the_last_step_keeps_every_step(data, recipe, tmp_path, number):
+    """By a signal to the first process alone, which must tell the others, or whose death they must notice."""
     file = tmp_path / "recipe.json"
     file.write_text(replace(recipe, steps=100_000, channel_steps=100_000, freeze_step=100_000).to_json())
     run = tmp_path / "run"
     command = [sys.executable, "-m", "moss_tok.training", "train", str(data), str(run), "--recipe-file", str(file)]
-    with subprocess.Popen([*command, "--processes", "2"], stderr=subprocess.PIPE, text=True) as process:
+    in_background = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # as a shell does with `&`
+    with subprocess.Popen(
+        [*command, "--processes", "2"], stderr=subprocess.PIPE, text=True, preexec_fn=in_background
+    ) as process:
         shown = ""
         while "log_mel" not in shown and (character := process.stderr.read(1)):
             shown += character
-        process.send_signal(signal.SIGINT)
-        shown += process.communicate(timeout=DEADLINE_SECONDS)[1]
-    assert process.returncode == 130, shown
-    assert "interrupted; the same command goes on" in shown
+        process.send_signal(number)
+        shown += process.communicate(timeout=DEADLINE_SECONDS)[1]  # to the end of the last process
+    if number != signal.SIGKILL:
+        assert process.returncode == 130, shown
+        assert "interrupted; the same command goes on" in shown
     assert "Traceback" not in shown
     assert load_file(run / CHECKPOINT)["step"] > 0
 
