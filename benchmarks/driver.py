@@ -97,7 +97,7 @@ def with_ray(config: Config, shards: int) -> None:
     """The whole driver."""
     import ray
 
-    from pipeline.dataset.dataset import open_output
+    from pipeline.dataset.opening import open_output
     from pipeline.distributed.cluster import connect
     from pipeline.distributed.driver import _Driver
 

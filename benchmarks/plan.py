@@ -33,7 +33,7 @@ def config_of() -> Config:
 
 def begin(shards: int, done: float, folder: Path) -> None:
     """List, plan and store the plan; `folder` gets the contents of the store for the other process."""
-    from pipeline.dataset.dataset import open_output
+    from pipeline.dataset.opening import open_output
     from pipeline.distributed.driver import _Driver
 
     register()
@@ -57,7 +57,7 @@ def begin(shards: int, done: float, folder: Path) -> None:
 
 def resume(shards: int, done: float, folder: Path) -> None:
     """Resume the output of `begin`, as if most of its shards were committed."""
-    from pipeline.dataset.dataset import open_output
+    from pipeline.dataset.opening import open_output
     from pipeline.distributed.driver import _Driver
 
     register()

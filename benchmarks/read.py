@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.output import CODEBOOK, LAYERS, info
 from pipeline import storage
 from pipeline.config import parse_config
-from pipeline.dataset.dataset import open_output
+from pipeline.dataset.opening import open_output
 from pipeline.items import Clip, ClipInfo, CodedClip
 from pipeline.loading.hf import load_codes
 from pipeline.schema import layer_column

@@ -21,7 +21,7 @@ import soundfile as sf
 import torch
 
 from pipeline.config import Config, parse_config
-from pipeline.dataset.dataset import open_outputs
+from pipeline.dataset.opening import open_outputs
 from pipeline.shard.tokenize import CodecJob, tokenize_shards
 from pipeline.steps.encode import load_encoder
 

@@ -37,7 +37,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.dataset.dataset import open_output
+from pipeline.dataset.opening import open_output
 from tests.fuzz import FuzzResult, fuzz
 from tests.support import CONFIG, CORPUS, data_files, demo_config, rows, start_command, tokenize_in_process
 

@@ -20,7 +20,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from pipeline.config import Config, load_config
-from pipeline.dataset.dataset import open_outputs, with_absolute_uris
+from pipeline.dataset.opening import open_outputs, with_absolute_uris
 from pipeline.items import ClipInfo, Origin
 from pipeline.shard import in_process
 

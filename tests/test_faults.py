@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dataset.dataset import open_output, read_output
+from pipeline.dataset.dataset import read_output
+from pipeline.dataset.opening import open_output
 from pipeline.shard.tokenize import tokenize_shard
 from pipeline.steps.encode import load_encoder
 from pipeline.steps.read import SourceChanged, read_shard

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dataset.dataset import open_output
+from pipeline.dataset.opening import open_output
 from tests.kills.sitecustomize import VARIABLE, Point, arm
 from tests.support import (
     CONFIG,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dataset.dataset import open_output
 from pipeline.dataset.layout import Layout
+from pipeline.dataset.opening import open_output
 from pipeline.distributed import driver
 from pipeline.monitoring import heartbeat
 from tests.support import (

@@ -16,9 +16,9 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from pipeline.codecs.machine import name_machine
-from pipeline.dataset.dataset import open_output
 from pipeline.dataset.machines import OutputMachine
 from pipeline.dataset.manifest import read_manifests
+from pipeline.dataset.opening import open_output
 from pipeline.monitoring.status import Observer
 from pipeline.shard.tokenize import tokenize_shard
 from pipeline.steps.encode import load_encoder

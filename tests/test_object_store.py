@@ -17,7 +17,8 @@ import s3fs
 
 from pipeline import storage
 from pipeline.config import parse_config
-from pipeline.dataset.dataset import read_output, with_absolute_uris
+from pipeline.dataset.dataset import read_output
+from pipeline.dataset.opening import with_absolute_uris
 from pipeline.loading.decode import SoundFiles, decode_rows, load_decoder
 from pipeline.loading.rows import RowQuery, select_rows
 from pipeline.verify import verify

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from pipeline.dataset.dataset import Output, open_output
+from pipeline.dataset.dataset import Output
+from pipeline.dataset.opening import open_output
 from pipeline.serve.server import PageServer
 from pipeline.serve.watch import Watch
 from pipeline.shard.tokenize import tokenize_shard

@@ -25,8 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline import storage
     from pipeline.cli.printing import print_dataset
     from pipeline.config import parse_config
-    from pipeline.dataset.dataset import open_output, with_absolute_uris
     from pipeline.dataset.manifest import ShardManifest
+    from pipeline.dataset.opening import open_output, with_absolute_uris
     from pipeline.dataset.totals import Totals
     from pipeline.monitoring.progress import Progress
     from pipeline.shard.in_process import tokenize_in_process

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline import storage
     from pipeline.cli.printing import left_out
     from pipeline.config import load_config
-    from pipeline.dataset.dataset import gpu_here
+    from pipeline.dataset.opening import gpu_here
     from pipeline.dataset.output_folder import check_output_folder
     from pipeline.dataset.provenance import record_run
     from pipeline.formatting import format_bytes, lines_of

@@ -14,9 +14,10 @@ from typing import Literal
 from pipeline import storage
 from pipeline.codecs.machine import Machine, machine_differences, name_machine
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
-from pipeline.dataset.dataset import Output, OutputMismatch
+from pipeline.dataset.dataset import Output
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import read_manifest
+from pipeline.dataset.opening import OutputMismatch
 
 logger = logging.getLogger(__name__)
 

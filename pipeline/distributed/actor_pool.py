@@ -19,8 +19,8 @@ import ray
 from ray.exceptions import RayActorError
 
 from pipeline.codecs.machine import Machine
-from pipeline.dataset.dataset import OutputMismatch
 from pipeline.dataset.machines import REMEDY
+from pipeline.dataset.opening import OutputMismatch
 from pipeline.distributed.actor import Readiness, TokenizerActor
 from pipeline.distributed.actor_handle import ActorHandle
 from pipeline.distributed.cluster import (

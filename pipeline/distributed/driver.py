@@ -21,8 +21,9 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
 from pipeline import logs, signals, storage
 from pipeline.codecs.machine import Machine
 from pipeline.config import Config
-from pipeline.dataset.dataset import Output, gpu_here, open_outputs, with_absolute_uris
+from pipeline.dataset.dataset import Output
 from pipeline.dataset.machines import OutputMachine, restore_machine
+from pipeline.dataset.opening import gpu_here, open_outputs, with_absolute_uris
 from pipeline.dataset.totals import Totals
 from pipeline.dataset.totals_cache import TotalsCache
 from pipeline.distributed.actor import TokenizerActor

@@ -14,7 +14,7 @@ import pytest
 import soundfile as sf
 
 from pipeline.config import Config, InputConfig, parse_config
-from pipeline.dataset.dataset import with_absolute_uris
+from pipeline.dataset.opening import with_absolute_uris
 from pipeline.items import RawClip, Reject
 from pipeline.steps.plan import plan_shards
 from pipeline.steps.read import read_shard

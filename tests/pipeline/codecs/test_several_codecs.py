@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from pipeline.config import Config, parse_config
-from pipeline.dataset.dataset import OutputMismatch, open_output, open_outputs, read_output, with_absolute_uris
+from pipeline.dataset.dataset import read_output
 from pipeline.dataset.layout import Layout
+from pipeline.dataset.opening import OutputMismatch, open_output, open_outputs, with_absolute_uris
 from pipeline.items import Clip
 from pipeline.monitoring.status import Observer
 from pipeline.shard import in_process

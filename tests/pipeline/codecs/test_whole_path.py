@@ -14,7 +14,8 @@ import soundfile
 from pipeline import storage
 from pipeline.codecs import Coded, find_codec, load_codec
 from pipeline.config import parse_config
-from pipeline.dataset.dataset import Output, open_output, read_output, with_absolute_uris
+from pipeline.dataset.dataset import Output, read_output
+from pipeline.dataset.opening import open_output, with_absolute_uris
 from pipeline.export.config import load_export_config
 from pipeline.export.job import run_export
 from pipeline.export.tokens.files import read_documents

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.codecs import CodecError, find_codec, load_codec
 from pipeline.codecs.xy_tokenizer import CHECKOUT
 from pipeline.config import parse_config
-from pipeline.dataset.dataset import with_absolute_uris
+from pipeline.dataset.opening import with_absolute_uris
 from pipeline.items import as_matrix
 from pipeline.verify import verify
 from tests.support import rows, tokenize_in_process

@@ -17,7 +17,8 @@ from benchmarks.read import random_output
 from pipeline import schema
 from pipeline.config import CardConfig
 from pipeline.dataset.card import column_rows, dataset_card
-from pipeline.dataset.dataset import open_output, read_output
+from pipeline.dataset.dataset import read_output
+from pipeline.dataset.opening import open_output
 from pipeline.dataset.statistics import DURATION_EDGES, sample_statistics
 from tests.support import demo_config, rows, tokenize_in_process
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Config
-from pipeline.dataset.dataset import Output, open_output, read_output
+from pipeline.dataset.dataset import Output, read_output
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import read_manifests
+from pipeline.dataset.opening import open_output
 from pipeline.export.rows import read_rows
 from pipeline.loading.hf import committed_shards
 from pipeline.loading.rows import RowQuery, select_rows

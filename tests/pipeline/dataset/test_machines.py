@@ -15,10 +15,11 @@ from pipeline.codecs import machine as machine_module
 from pipeline.codecs.machine import NOT_RECORDED, describe_machine, machine_differences, name_machine
 from pipeline.codecs.moss_codec import MossCodec
 from pipeline.dataset.checksummed_json import dump_checksummed, load_checksummed
-from pipeline.dataset.dataset import OutputMismatch, read_output
+from pipeline.dataset.dataset import read_output
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.machines import OutputMachine
 from pipeline.dataset.manifest import read_manifest, read_manifests
+from pipeline.dataset.opening import OutputMismatch
 from pipeline.dataset.totals import Totals, describe_machines
 from pipeline.monitoring.status import Observer
 from pipeline.verify import verify

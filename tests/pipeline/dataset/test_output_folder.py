@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.config import Config, parse_config
-from pipeline.dataset.dataset import open_output
+from pipeline.dataset.opening import open_output
 from pipeline.dataset.output_folder import check_output_folder
 from pipeline.yaml_config import ConfigError
 from tests.support import as_nobody, closed_to_others, run_command

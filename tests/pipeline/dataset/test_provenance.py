@@ -14,7 +14,7 @@ import soundfile
 from pipeline.codecs import Codebook, CodecDescription, precision_of
 from pipeline.codecs.registry import family_named
 from pipeline.config import Config, parse_config
-from pipeline.dataset.dataset import open_output
+from pipeline.dataset.opening import open_output
 from pipeline.dataset.provenance import ModelInfo, RunRecord, describe_model, record_run, software_versions
 
 MODEL = ModelInfo(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Config
-from pipeline.dataset.dataset import OutputMismatch, open_output, read_output
+from pipeline.dataset.dataset import read_output
+from pipeline.dataset.opening import OutputMismatch, open_output
 from pipeline.dataset.recovery import CannotRestore
 from pipeline.verify.repair import repair
 from tests.support import CORPUS, data_files, demo_config, run_command, tokenize_in_process

@@ -13,9 +13,10 @@ import pytest
 from pipeline import storage
 from pipeline.config import Config
 from pipeline.dataset.commit import OutputConflict, replace_shard, undo_shard
-from pipeline.dataset.dataset import open_output, read_output
+from pipeline.dataset.dataset import read_output
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ShardManifest, read_manifest
+from pipeline.dataset.opening import open_output
 from pipeline.shard.tokenize import SourcesMissing
 from tests.shards import ATTEMPT, SPEC, shard_bytes
 from tests.support import CORPUS, data_files, demo_config, rows, tokenize_in_process

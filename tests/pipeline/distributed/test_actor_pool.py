@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from pipeline.config import Config, parse_config
-from pipeline.dataset.dataset import OutputMismatch
+from pipeline.dataset.opening import OutputMismatch
 from pipeline.distributed import actor_pool
 from pipeline.distributed.actor import Readiness
 from pipeline.distributed.actor_pool import RECONCILE_SECONDS, WAIT_WARNING_SECONDS, ActorPool

@@ -16,7 +16,7 @@ import pytest
 from pipeline.cli.exit_status import ExitStatus
 from pipeline.cli.main import main
 from pipeline.config import ClusterConfig, parse_config
-from pipeline.dataset.dataset import with_absolute_uris
+from pipeline.dataset.opening import with_absolute_uris
 from pipeline.distributed.map_tasks import map_on_ray
 from pipeline.evaluate.config import EvaluateConfig, load_evaluate_config
 from pipeline.evaluate.evaluation import Task, in_this_process, measure_task, open_evaluation, run_evaluation

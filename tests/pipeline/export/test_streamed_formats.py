@@ -18,7 +18,8 @@ import pytest
 import soundfile as sf
 
 from pipeline.config import parse_config
-from pipeline.dataset.dataset import read_output, with_absolute_uris
+from pipeline.dataset.dataset import read_output
+from pipeline.dataset.opening import with_absolute_uris
 from pipeline.export.rows import ExportRow, read_rows
 from pipeline.yaml_config import ConfigError
 from tests.support import tokenize_in_process

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.cli import status as command
-from pipeline.dataset.dataset import open_output
 from pipeline.dataset.layout import Layout
+from pipeline.dataset.opening import open_output
 from pipeline.monitoring import heartbeat
 from pipeline.monitoring.heartbeat import SILENT_SECONDS, Heartbeat, first_beat
 from pipeline.monitoring.status import Observer

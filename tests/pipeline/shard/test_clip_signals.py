@@ -13,8 +13,9 @@ import soundfile
 
 from pipeline.codecs import Codec
 from pipeline.config import Config, PrepareConfig, parse_config
-from pipeline.dataset.dataset import OutputMismatch, open_output, read_output
+from pipeline.dataset.dataset import read_output
 from pipeline.dataset.expression import Chosen
+from pipeline.dataset.opening import OutputMismatch, open_output
 from pipeline.items import Clip, ClipEnd, Origin, RawClip
 from pipeline.loading import load_codes
 from pipeline.report.gather import gather

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.config import InputConfig, PrepareConfig, parse_config
-from pipeline.dataset.dataset import with_absolute_uris
+from pipeline.dataset.opening import with_absolute_uris
 from pipeline.items import RawClip, Reject
 from pipeline.steps.plan import PlanError, plan_shards
 from pipeline.steps.prepare import Target, prepare_clip

@@ -12,7 +12,8 @@ import pytest
 import soundfile as sf
 
 from pipeline.config import InputConfig, PrepareConfig, parse_config
-from pipeline.dataset.dataset import OutputMismatch, open_output, read_output
+from pipeline.dataset.dataset import read_output
+from pipeline.dataset.opening import OutputMismatch, open_output
 from pipeline.export.rows import read_rows
 from pipeline.items import Clip, Prepared, RawClip, Reject
 from pipeline.shard.chunks import Place, Resumption, prepare_shard

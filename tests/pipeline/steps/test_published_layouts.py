@@ -14,7 +14,7 @@ import datasets
 import pytest
 
 from pipeline.config import load_config
-from pipeline.dataset.dataset import with_absolute_uris
+from pipeline.dataset.opening import with_absolute_uris
 from tests.support import ROOT, rows, tokenize_in_process
 
 SPEECH = ROOT / "demo" / "corpus" / "folder" / "librivox"

@@ -12,7 +12,7 @@ import soundfile as sf
 
 from pipeline import schema
 from pipeline.config import parse_config
-from pipeline.dataset.dataset import with_absolute_uris
+from pipeline.dataset.opening import with_absolute_uris
 from pipeline.export.config import load_export_config
 from pipeline.export.job import run_export
 from pipeline.verify import verify

@@ -14,7 +14,8 @@ from lhotse import CutSet
 
 from pipeline import schema
 from pipeline.config import parse_config
-from pipeline.dataset.dataset import OutputMismatch, open_output, read_output, with_absolute_uris
+from pipeline.dataset.dataset import read_output
+from pipeline.dataset.opening import OutputMismatch, open_output, with_absolute_uris
 from pipeline.export.config import load_export_config
 from pipeline.export.job import run_export
 from pipeline.export.rows import read_rows
