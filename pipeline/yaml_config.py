@@ -40,6 +40,18 @@ class Section(BaseModel):
     """For the class of a whole configuration: keys of earlier versions, each with the key that replaced it."""
 
 
+def as_tuple(value: Any) -> Any:
+    """For a BeforeValidator: YAML has lists where a frozen section has tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def one_or_several(value: Any) -> Any:
+    """For a BeforeValidator: one string stands for a list of it."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("give one, or a list of them")
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def read_document(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The sections of a YAML file, or none without a path, with the overrides applied. Raises ConfigError."""
     try:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from pipeline.config import InputConfig, PrepareConfig
+from pipeline.config import PrepareConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Clip, ClipEnd, Origin, RawClip, Reject
 from pipeline.steps.plan import PlanError, plan_shards
 from pipeline.steps.prepare import Target, prepare_clip

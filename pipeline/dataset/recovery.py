@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.concurrency import in_order
-from pipeline.config import InputConfig
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import READ_THREADS, ShardManifest, committed_ids, read_manifest
 from pipeline.dataset.plan_file import plan_bytes, read_plan, record_in_plan
 from pipeline.dataset.provenance import RunRecord
+from pipeline.input_config import InputConfig
 from pipeline.items import ShardSpec
 from pipeline.steps.plan import PlanError, plan_shards
 

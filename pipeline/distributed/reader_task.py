@@ -21,8 +21,9 @@ import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import InputConfig, PrepareConfig
+from pipeline.config import PrepareConfig
 from pipeline.distributed.malloc import keep_freed_memory
+from pipeline.input_config import InputConfig
 from pipeline.items import Origin, Reject, ShardSpec
 from pipeline.shard.chunks import CHUNK_CLIPS, FROM_THE_START, Chunk, Place, Resumption, prepare_shard
 from pipeline.steps.clip_signals import NO_SIGNALS, Signals

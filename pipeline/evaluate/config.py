@@ -8,19 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.config import InputConfig, ModelConfig, PrepareConfig
+from pipeline.config import ModelConfig, PrepareConfig
 from pipeline.evaluate.metrics import METRICS
 from pipeline.evaluate.models import MODEL_METRICS
-from pipeline.yaml_config import Section, read_document, validate
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
-
+from pipeline.input_config import InputConfig
+from pipeline.yaml_config import Section, as_tuple, one_or_several, read_document, validate
 
 DatasetName = Literal["librispeech", "aishell2", "audioset", "musdb"]
 CLIPS_PER_SHARD = 100
@@ -49,9 +41,9 @@ class EvaluationConfig(Section):
 
     uri: Annotated[str, Field(min_length=1)]
     """Folder of the results: a local path or any fsspec URI."""
-    num_quantizers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
+    num_quantizers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuple)] = ()
     """Numbers of quantizers to decode with. By default 1, 2, 4, 8, … and all that the codec has."""
-    metrics: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = DEFAULT_METRICS
+    metrics: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = DEFAULT_METRICS
     """Names of metrics: docs/evaluate.md lists them."""
     published: DatasetName | None = None
     """Data whose published figures stand beside ours in the table."""
@@ -76,9 +68,9 @@ class EvaluateConfig(Section):
 
     input: InputConfig | None = None
     """The audio. Leave it out for `dataset`."""
-    dataset: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = ()
+    dataset: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] = ()
     """An output of `tokenize`: its codes are decoded and compared with its sources. Or several of the same sources."""
-    models: Annotated[tuple[ModelConfig, ...], BeforeValidator(_as_tuple)] = ()
+    models: Annotated[tuple[ModelConfig, ...], BeforeValidator(as_tuple)] = ()
     """The codecs, side by side; with `dataset`, those that encode its sources here."""
     prepare: PrepareConfig = PrepareConfig(max_seconds=600.0)
     """Clips are in memory whole, so they are limited here; longer ones are counted as rejects."""

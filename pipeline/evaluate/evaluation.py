@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.config import InputConfig, PrepareConfig
+from pipeline.config import PrepareConfig
 from pipeline.dataset.dataset import Output, read_output
 from pipeline.dataset.plan_file import plan_bytes, read_plan
 from pipeline.evaluate.config import EvaluateConfig
@@ -30,6 +30,7 @@ from pipeline.evaluate.models import ModelNames
 from pipeline.evaluate.results import FORMAT, to_results
 from pipeline.evaluate.subjects import Subject, find_codes, find_subject
 from pipeline.evaluate.summary import Summary, summarize
+from pipeline.input_config import InputConfig
 from pipeline.items import ShardSpec
 from pipeline.parquet import read_table
 from pipeline.steps.plan import plan_shards

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.codecs import Codec, Coded
 from pipeline.codecs.machine import Machine, describe_machine, name_machine
-from pipeline.config import InputConfig, PrepareConfig
+from pipeline.config import PrepareConfig
 from pipeline.dataset.dataset import read_output
 from pipeline.dataset.manifest import read_manifest
 from pipeline.evaluate.agreement import Made, compare
@@ -19,6 +19,7 @@ from pipeline.evaluate.models import MODEL_METRICS, ClipText, ModelNames
 from pipeline.evaluate.results import ClipValues
 from pipeline.evaluate.subjects import Subject, decoded_with_each, encoded, load_subject
 from pipeline.evaluate.threads import one_thread
+from pipeline.input_config import InputConfig
 from pipeline.items import Clip, ClipEnd, ClipPart, Origin, RawClip, Reject, ShardSpec
 from pipeline.loading.rows import Row, RowQuery, select_rows
 from pipeline.steps.prepare import prepare_clip

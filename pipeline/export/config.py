@@ -11,14 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.config import SplitName
-from pipeline.yaml_config import ConfigError, Section, read_document, validate
+from pipeline.input_config import SplitName
+from pipeline.yaml_config import ConfigError, Section, as_tuple, read_document, validate
 
 TEXT, AUDIO, REFERENCE = "{text}", "{audio}", "{reference}"
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _ascending(limits: tuple[float, ...]) -> tuple[float, ...]:
@@ -29,9 +25,9 @@ def _ascending(limits: tuple[float, ...]) -> tuple[float, ...]:
 
 FormatName = Literal["moss-tts", "tokens", "megatron", "nemo", "lhotse", "webdataset", "litdata", "mds", "lance"]
 PromptField = Literal["text", "instruction", "quality", "sound_event", "ambient_sound"]
-Limits = Annotated[tuple[float, ...], BeforeValidator(_as_tuple), AfterValidator(_ascending)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+Limits = Annotated[tuple[float, ...], BeforeValidator(as_tuple), AfterValidator(_ascending)]
+Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(as_tuple)]
 Token = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -131,7 +127,7 @@ class MossTtsConfig(Section):
     conversation: str | None = None
     """realtime, ttsd: the field of the source's metadata that clips of a dialogue have in common, or source for the
     parts of one file. Clips that follow each other with the same value are turns. By default each clip is alone."""
-    need: Annotated[tuple[PromptField, ...], BeforeValidator(_as_tuple)] = ("text",)
+    need: Annotated[tuple[PromptField, ...], BeforeValidator(as_tuple)] = ("text",)
     """tts: what a clip must have, else it is left out: [ambient_sound] for MOSS-SoundEffect, [text, instruction] for
     MOSS-VoiceGenerator."""
     fields: dict[PromptField, str] = Field(default_factory=dict)
@@ -153,7 +149,7 @@ class TokensConfig(Section):
     each layer one step later than the one before. parallel: the same streams without delay."""
     tokenizer: str | None = None
     """A tokenizer.json of the Hugging Face tokenizers library, or a folder with one."""
-    template: Annotated[tuple[Token, ...], BeforeValidator(_as_tuple)] = (TEXT, AUDIO)
+    template: Annotated[tuple[Token, ...], BeforeValidator(as_tuple)] = (TEXT, AUDIO)
     """The parts of a document, in order: {text}, {audio}, {reference}, and special tokens by id or by their name in the
     tokenizer."""
     text_offset: Annotated[int, Field(ge=0)] = 0

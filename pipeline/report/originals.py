@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.config import InputConfig, PrepareConfig
+from pipeline.config import PrepareConfig
 from pipeline.dataset.dataset import Output
+from pipeline.input_config import InputConfig
 from pipeline.items import Clip, ClipEnd, ClipPart, RawClip, Reject, ShardSpec
 from pipeline.shard.tokenize import target_of
 from pipeline.steps.prepare import prepare_clip

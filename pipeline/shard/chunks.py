@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.config import InputConfig, PrepareConfig
+from pipeline.config import PrepareConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Clip, ClipPart, Origin, Prepared, RawClip, Reject, ShardSpec
 from pipeline.steps.clip_signals import NO_SIGNALS, Signals
 from pipeline.steps.prepare import Preparer, Target

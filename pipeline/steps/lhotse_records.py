@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Segment
 from pipeline.steps.segments import SegmentError, make_segment, shift_times
 

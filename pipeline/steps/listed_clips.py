@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Segment
 from pipeline.steps.columns import AUDIO_COLUMNS, find_audio_column
 from pipeline.steps.jsonl_csv import Record

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.concurrency import in_order
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import ShardSpec, file_version
 from pipeline.redaction import has_secret, redact_uri
 from pipeline.steps.formats import AUDIO_ENDINGS, RECORD_ENDINGS, format_of

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Segment
 from pipeline.steps.columns import START_COLUMNS, STOP_COLUMNS, find_column
 

@@ -6,9 +6,10 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
-from pipeline.config import BatchConfig, InputConfig, PrepareConfig
+from pipeline.config import BatchConfig, PrepareConfig
 from pipeline.dataset.dataset import Output
 from pipeline.dataset.provenance import installed_version
+from pipeline.input_config import InputConfig
 from pipeline.items import CodedClip, Origin, RawClip, Reject, ShardSpec
 from pipeline.shard.encode_loop import EncodeLoop
 from pipeline.shard.submitter import ClipSubmitter

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.config import Config, InputConfig, parse_config
+from pipeline.config import Config, parse_config
 from pipeline.dataset.opening import with_absolute_uris
+from pipeline.input_config import InputConfig
 from pipeline.items import RawClip, Reject
 from pipeline.steps.plan import plan_shards
 from pipeline.steps.read import read_shard

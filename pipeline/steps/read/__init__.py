@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pipeline import storage
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec, file_version
 from pipeline.steps.read.arrow import read_arrow
 from pipeline.steps.read.channels import each_channel

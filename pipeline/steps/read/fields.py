@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import JSON, Description, Origin, Reject
 from pipeline.redaction import redact
 from pipeline.steps.columns import LABELS_COLUMNS, LANGUAGE_COLUMNS, SPEAKER_COLUMNS, find_column

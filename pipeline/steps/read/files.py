@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline import storage
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean, read_reject
 from pipeline.storage import (

@@ -12,7 +12,7 @@ from itertools import tee
 from typing import Any
 
 from pipeline import storage
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.redaction import redact_uri
 from pipeline.steps.jsonl_csv import Record, read_records

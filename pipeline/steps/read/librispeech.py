@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Iterator
 
 from pipeline import storage
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import JSON, Description, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean
 from pipeline.steps.read.files import places_below, read_files

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.read.fields import clean, read_reject
 from pipeline.steps.read.rows import RowReader

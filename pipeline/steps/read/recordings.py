@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import storage
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import ShardSpec
 from pipeline.steps.jsonl_csv import read_records
 from pipeline.steps.lhotse_records import recording_id

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Origin, RawClip, Reject
 from pipeline.steps.columns import find_audio_column
 from pipeline.steps.read.fields import clean, describe, read_reject

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
 from pipeline import storage
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Description, Origin, RawClip, Reject, ShardSpec
 from pipeline.steps.formats import AUDIO_ENDINGS
 from pipeline.steps.read.fields import clean, describe, read_reject

@@ -10,8 +10,9 @@ import pytest
 import ray
 import soundfile as sf
 
-from pipeline.config import InputConfig, PrepareConfig
+from pipeline.config import PrepareConfig
 from pipeline.distributed.reader_task import prepare_remotely
+from pipeline.input_config import InputConfig
 from pipeline.items import Clip, ClipEnd, ClipPart, Prepared, Reject, ShardSpec
 from pipeline.shard.chunks import prepare_shard
 from pipeline.steps.plan import plan_shards

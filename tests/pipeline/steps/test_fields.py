@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Description, Origin
 from pipeline.steps.columns import find_audio_column
 from pipeline.steps.read.fields import MAX_DEPTH, clean, describe, read_reject, to_json

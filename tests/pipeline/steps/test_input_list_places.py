@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from pipeline import storage
-from pipeline.config import InputConfig, PrepareConfig, parse_config
+from pipeline.config import PrepareConfig, parse_config
 from pipeline.dataset.opening import with_absolute_uris
+from pipeline.input_config import InputConfig
 from pipeline.items import RawClip, Reject
 from pipeline.steps.plan import PlanError, plan_shards
 from pipeline.steps.prepare import Target, prepare_clip

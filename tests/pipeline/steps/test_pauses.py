@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.config import InputConfig, PrepareConfig, parse_config
+from pipeline.config import PrepareConfig, parse_config
 from pipeline.dataset.dataset import read_output
 from pipeline.dataset.opening import OutputMismatch, open_output
 from pipeline.export.rows import read_rows
+from pipeline.input_config import InputConfig
 from pipeline.items import Clip, Prepared, RawClip, Reject
 from pipeline.shard.chunks import Place, Resumption, prepare_shard
 from pipeline.signal_config import SplitAtPausesConfig

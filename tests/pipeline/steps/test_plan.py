@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import storage
-from pipeline.config import InputConfig
 from pipeline.dataset.plan_file import plan_bytes, read_plan
+from pipeline.input_config import InputConfig
 from pipeline.items import RawClip, Reject, ShardSpec, stable_hash
 from pipeline.steps import plan
 from pipeline.steps.formats import format_of

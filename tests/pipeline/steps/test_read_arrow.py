@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import RawClip, Reject, ShardSpec
 from pipeline.steps.plan import PlanError, plan_shards
 from pipeline.steps.read.arrow import read_arrow

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import RawClip, Reject
 from pipeline.steps.plan import plan_shards
 from pipeline.steps.read import read_shard

@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import RawClip, Reject, ShardSpec
 from pipeline.steps.plan import plan_shards
 from pipeline.steps.read import SourceChanged, parquet, read_shard

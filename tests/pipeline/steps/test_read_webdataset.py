@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import InputConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import RawClip, Reject, ShardSpec
 from pipeline.steps.read import webdataset
 from pipeline.steps.read.webdataset import read_webdataset

@@ -16,7 +16,8 @@ import soundfile as sf
 
 from moss_tok import audio
 from pipeline import storage
-from pipeline.config import InputConfig, PrepareConfig
+from pipeline.config import PrepareConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Clip, ClipEnd, ClipPart, Prepared, Reject, Segment
 from pipeline.shard.chunks import prepare_shard
 from pipeline.steps import prepare, segment_decoder

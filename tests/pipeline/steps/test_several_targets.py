@@ -12,7 +12,8 @@ import pytest
 import soundfile as sf
 
 from moss_tok import audio
-from pipeline.config import InputConfig, LoudnessConfig, PrepareConfig
+from pipeline.config import LoudnessConfig, PrepareConfig
+from pipeline.input_config import InputConfig
 from pipeline.items import Clip, ClipEnd, ClipPart, Prepared, Reject
 from pipeline.shard.chunks import FROM_THE_START, Resumption, prepare_shard
 from pipeline.steps import clip_decoder
