@@ -82,7 +82,24 @@ def test_a_run_can_start_from_a_trained_codec(codec, data, recipe, tmp_path):
         train(other, Run(data, tmp_path / "other"), processes=1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_sigterm_ends_it_after_the_step_that_it_is_in(data, recipe, tmp_path, monkeypatch, capsys):
+    one_step, before = Trainer._one_step, signal.getsignal(signal.SIGTERM)
+
+    def interrupted(self):
+        if self.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return one_step(self)
+
+    monkeypatch.setattr(Trainer, "_one_step", interrupted)
+    file, run = tmp_path / "recipe.json", tmp_path / "run"
+    file.write_text(recipe.to_json())
+    assert main(["train", str(data), str(run), "--recipe-file", str(file), "--processes", "1"]) == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert load_file(run / CHECKPOINT)["step"] == 3
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_end_before_the_last_step_keeps_every_step(data, recipe, tmp_path, number):
     """By a signal to the first process alone, which must tell the others, or whose death they must notice."""
     file = tmp_path / "recipe.json"
