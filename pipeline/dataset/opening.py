@@ -88,11 +88,17 @@ def open_output(config: Config, on_gpu: Callable[[Config], bool] = gpu_here, lik
     """
     check_output_folder(config)
     layout = Layout(storage.absolute(config.output.uri))
+    # Listed before it is looked for: what another job writes that begins it meanwhile is then not taken for foreign.
+    others = storage.list_names(layout.root) - {"_moss_tok"}
     there = [storage.stat(uri) is not None for uri in (layout.run, layout.plan)]
     begins = not any(there) and not manifest.committed_ids(layout)
     record = record_run(config, begins and config.model.dtype == "auto" and on_gpu(config))
     storage.supports_conditional_create(layout.internal)  # warns before any work about a store that does not
     storage.remove_stale(layout.root)
+    if begins and others:
+        raise OutputMismatch(
+            f"{layout.root} holds other files, such as {min(others)}: choose an empty or a new folder for output.uri"
+        )
     if begins:
         return _begin(config, layout, record, like)
     if not all(there):
@@ -110,12 +116,6 @@ def open_output(config: Config, on_gpu: Callable[[Config], bool] = gpu_here, lik
 
 
 def _begin(config: Config, layout: Layout, record: RunRecord, like: Output | None) -> Output:
-    if others := storage.list_names(layout.root) - {"_moss_tok"}:
-        if storage.stat(layout.run) is not None:  # another job began it after this one had looked
-            return open_output(config, like=like)
-        raise OutputMismatch(
-            f"{layout.root} holds other files, such as {min(others)}: choose an empty or a new folder for output.uri"
-        )
     if like is None:
         logger.info("listing the input", extra=logs.plain())
         unreadable: list[StorageError] = []
