@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from moss_tok.training.interrupts import interrupts_handled_by
 from moss_tok.training.recipe import Recipe
 
 DESCRIPTION = """\
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _PARSERS[name](command)
     options = parser.parse_args(arguments)
     try:
-        with _interrupts():
+        with interrupts_handled_by(signal.default_int_handler):
             _RUNNERS[options.command](options)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,18 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """SIGTERM is like Ctrl-C, and both are heard in the background as well, where a shell has SIGINT ignored."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:

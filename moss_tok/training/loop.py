@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from moss_tok.training import channel, checkpoint, validation
 from moss_tok.training.data import Clips
 from moss_tok.training.export import start_from_codec
 from moss_tok.training.group import Group
+from moss_tok.training.interrupts import interrupts_handled_by
 from moss_tok.training.klt import start_from_klt
 from moss_tok.training.losses import Losses, distances
 from moss_tok.training.model import TrainableCodec
@@ -34,7 +34,6 @@ PREFIX_SHARES = (0.08, 0.07, 0.1, 0.12, 0.1, 0.08, 0.45)
 PREFIX_FINENESS = (0.0, 0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
 # Of the noise channel: the share of clips with noise of unit power, and the largest deviation of the others.
 UNIT_NOISE, LOUDEST_NOISE = 0.6, 12.0
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,9 @@ class Trainer:
     # The whole run.
 
     def stop(self) -> None:
-        """Let `train` save and return after the step that it is in."""
+        """Let `train` save and return after the step that it is in. The second call raises KeyboardInterrupt."""
+        if self.stopping:
+            raise KeyboardInterrupt
         self.stopping = True
 
     def train(self) -> None:
@@ -179,7 +180,7 @@ class Trainer:
         losses = distances(codec.decode(received), clips, self.rate, fine)
         parts = {item.name: getattr(losses, item.name) for item in fields(Losses)} | extra
         loss = torch.stack(
-            [recipe.weights[name] * value for name, value in parts.items() if name in recipe.weights]
+            [recipe.weights[name] * value for name, value in parts.items() if recipe.weights.get(name)]
         ).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -259,29 +260,15 @@ class Trainer:
 
 def run_training(recipe: Recipe, run: Run, rank: int = 0, size: int = 1, meeting_place: Path | None = None) -> None:
     """Train in this process, one of `size`. After SIGINT or SIGTERM it saves, then raises KeyboardInterrupt; the second
-    is handled as it was before. It also saves and ends if the process that started it is gone."""
+    does not wait for that. It also saves and ends if the process that started it is gone."""
     os.makedirs(run.output, exist_ok=True)
     group = Group.join(rank, size, meeting_place or run.output / "meeting", "nccl" if run.device == "cuda" else "gloo")
     if rank == 0:
         (run.output / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
     try:
         trainer = Trainer(recipe, run, group)
-        before = {number: signal.getsignal(number) for number in INTERRUPTS}
-
-        def give_back(*_: object) -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        def stop(*_: object) -> None:
-            trainer.stop()
-            give_back()
-
-        for number in INTERRUPTS:
-            signal.signal(number, stop)
-        try:
+        with interrupts_handled_by(lambda *_: trainer.stop()):
             trainer.train()
-        finally:
-            give_back()
     finally:
         group.leave()
     if trainer.stopping:
