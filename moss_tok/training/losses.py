@@ -59,9 +59,10 @@ def distances(decoded: Tensor, original: Tensor, sample_rate: int, fine: Tensor)
         magnitude = magnitude + ((ours + QUIET).sqrt() - (theirs + QUIET).sqrt()).abs().mean()
         if bands == 80:
             thirds = third_octaves(sample_rate, window).to(decoded.device)
-            our_bands, their_bands = ((x.square() @ thirds).sqrt() for x in (ours, theirs))
+            our_power, their_power = ours.square(), theirs.square()
+            our_bands, their_bands = ((power @ thirds).sqrt() for power in (our_power, their_power))
             envelope = 1 - correlation(our_bands, their_bands, round(ENVELOPE_SECONDS * 4 / seconds))
-            loudness = loudness_distance(ours, theirs, sample_rate)
+            loudness = loudness_distance(our_power, their_power, sample_rate)
     return Losses(log_mel, mel, magnitude, envelope, loudness, waveform_distance(decoded, original, fine))
 
 

@@ -27,13 +27,13 @@ EPSILON = 1e-9
 
 
 def loudness_distance(ours: Tensor, theirs: Tensor, sample_rate: int) -> Tensor:
-    """ours and theirs: magnitudes (B, frames, window / 2 + 1) by `spectrogram`; the mean of clips, 0 if all are equal.
+    """ours and theirs: squares of `spectrogram`, (B, frames, window / 2 + 1); the mean of clips, 0 if all are equal.
 
     Its unit is that of PESQ before it is mapped to opinion scores; the value is smaller, as frames are averaged.
     """
     window = 2 * (ours.shape[2] - 1)
     filters, threshold = (x.to(ours.device) for x in critical_bands(sample_rate, window))
-    our_power, their_power = (x.square() @ filters for x in (ours, theirs))
+    our_power, their_power = (power @ filters for power in (ours, theirs))
     quietest = QUIETEST_POWER * window**2 / 4  # by Parseval's theorem, half of the window's power being lost
     gain = 10 ** (LISTENING_DB / 10) / their_power.sum(2).mean(1).clamp_min(quietest)[:, None, None]
     our_power, their_power = our_power * gain, their_power * gain

